@@ -1,0 +1,174 @@
+"""Files that describe themselves and appear whole: atomic writes, one checked JSON record beside the tensors."""
+
+from __future__ import annotations
+
+import errno
+import hashlib
+import json
+import os
+import platform
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from kdcli.errors import RefusedError, UsageError
+
+Tensors = Mapping[str, np.ndarray]
+MAX_HEADER = 100 * 2**20
+_KEY = "kdcli"
+
+
+def refuse_existing(path: Path, force: bool) -> None:
+    """Raise UsageError when `path` exists and `force` is not given."""
+    if path.exists() and not force:
+        raise UsageError(f"{path} exists", "an existing output is never overwritten silently", "add --force, or name another output")
+
+
+@contextmanager
+def atomic(path: Path, force: bool = False) -> Iterator[Path]:
+    """Yield a temporary path in the same folder that becomes `path` on success and vanishes on failure.
+
+    Raises:
+        UsageError: the output exists (without `force`), its folder cannot be written, or the disk is full.
+    """
+    refuse_existing(path, force)
+    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        yield temporary
+        _flush(temporary)
+        os.replace(temporary, path)
+        _flush(path.parent)
+    except OSError as error:
+        hint = "free some space" if error.errno == errno.ENOSPC else "check the folder exists and is writable"
+        raise UsageError(f"cannot write {path}", error.strerror or str(error), hint) from None
+    finally:
+        temporary.unlink(missing_ok=True)
+
+
+def _flush(path: Path) -> None:
+    handle = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(handle)
+    finally:
+        os.close(handle)
+
+
+def write_bytes(path: Path, data: bytes, force: bool = False) -> Path:
+    """Write `data` atomically."""
+    with atomic(path, force) as temporary:
+        temporary.write_bytes(data)
+    return path
+
+
+def write_json(path: Path, data: Any, force: bool = False) -> Path:
+    """Write readable JSON atomically; refuses NaN, which is not JSON."""
+    return write_bytes(path, (json.dumps(data, indent=2, allow_nan=False) + "\n").encode(), force)
+
+
+def sha256(path: Path) -> str:
+    """Hex digest of a file's bytes.
+
+    Raises:
+        UsageError: the file cannot be read.
+    """
+    try:
+        with path.open("rb") as handle:
+            return hashlib.file_digest(handle, "sha256").hexdigest()
+    except OSError as error:
+        raise UsageError(f"cannot read {path}", error.strerror or str(error), "check the path") from None
+
+
+def parent(path: Path) -> dict[str, str]:
+    """How an artifact names what it was made from: file name and digest, never the path of a machine."""
+    return {"name": path.name, "sha256": sha256(path)}
+
+
+def versions(*packages: str) -> dict[str, str]:
+    """Versions of this Python, kdcli and `packages`, where installed."""
+    found = {"python": platform.python_version()}
+    for package in ("kdcli", *packages):
+        try:
+            found[package] = version(package)
+        except PackageNotFoundError:
+            continue
+    return found
+
+
+def _digest(record: str, tensors: Tensors) -> str:
+    """One hash over the record and every tensor's name, dtype, shape and bytes."""
+    total = hashlib.sha256(record.encode())
+    for name in sorted(tensors):
+        array = np.ascontiguousarray(tensors[name])
+        total.update(f"{name}:{array.dtype.name}:{array.shape}".encode())
+        total.update(array.tobytes())
+    return total.hexdigest()
+
+
+def pack(record: Mapping[str, Any], tensors: Tensors) -> bytes:
+    """A safetensors file as bytes: the tensors, and `record` (JSON values) with a digest in its header."""
+    from safetensors.numpy import save
+
+    text = json.dumps(record, sort_keys=True, allow_nan=False)
+    arrays = {name: np.ascontiguousarray(array) for name, array in tensors.items()}
+    # safetensors writes metadata in an order of its own choosing, so there is exactly one key.
+    return save(arrays, {_KEY: json.dumps({"sha256": _digest(text, arrays), "record": text})})
+
+
+def write_tensors(path: Path, record: Mapping[str, Any], tensors: Tensors, force: bool = False) -> Path:
+    """Write `pack(record, tensors)` atomically."""
+    return write_bytes(path, pack(record, tensors), force)
+
+
+def read_header(path: Path) -> dict[str, Any]:
+    """The raw safetensors header.
+
+    Raises:
+        UsageError: the file cannot be opened.
+        RefusedError: not a safetensors file.
+    """
+    try:
+        with path.open("rb") as handle:
+            size = int.from_bytes(handle.read(8), "little")
+            if not 2 <= size <= min(MAX_HEADER, path.stat().st_size):
+                raise ValueError("its header does not fit the file")
+            return json.loads(handle.read(size))
+    except OSError as error:
+        raise UsageError(f"cannot read {path}", error.strerror or str(error), "check the path") from None
+    except ValueError as error:
+        raise RefusedError(f"{path} is not a safetensors file", str(error), "make it again") from None
+
+
+def is_ours(path: Path) -> bool:
+    """Whether the file is a safetensors file written by kdcli."""
+    try:
+        return _KEY in read_header(path).get("__metadata__", {})
+    except (RefusedError, AttributeError, TypeError):
+        return False
+
+
+def read_tensors(path: Path) -> tuple[dict[str, Any], dict[str, np.ndarray]]:
+    """The record and the tensors of a file written by `write_tensors`, checked against its digest.
+
+    Raises:
+        UsageError: the file cannot be opened.
+        RefusedError: it is damaged, or not written by kdcli.
+    """
+    from safetensors import SafetensorError
+    from safetensors.numpy import load
+
+    header = read_header(path)
+    try:
+        sealed = json.loads(header["__metadata__"][_KEY])
+        tensors = load(path.read_bytes())
+        intact = _digest(sealed["record"], tensors) == sealed["sha256"]
+        record = json.loads(sealed["record"])
+    except (KeyError, TypeError, ValueError, SafetensorError) as error:
+        raise RefusedError(f"{path} was not written by kdcli or is damaged", repr(error), "make it again") from None
+    if not intact:
+        raise RefusedError(f"{path} is damaged", "its content does not match its digest", "copy or make it again")
+    return record, tensors

@@ -1,0 +1,54 @@
+"""What goes wrong, in three lines: what, why, what to do. The exit code belongs to the kind of error."""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Iterable
+from enum import IntEnum
+
+
+class Exit(IntEnum):
+    """What a pipeline can act on."""
+
+    DONE = 0
+    GATE_FAILED = 1
+    USAGE = 2
+    UNDECIDED = 3
+    REFUSED = 4
+    BUG = 70
+    INTERRUPTED = 130
+    TERMINATED = 143
+
+
+class KdcliError(Exception):
+    """An error a user can act on: `what` happened, `why`, and the way out (`fix`), one line each."""
+
+    exit_code = Exit.BUG
+
+    def __init__(self, what: str, why: str = "", fix: str = "") -> None:
+        super().__init__(what)
+        self.what, self.why, self.fix = what, why, fix
+
+    def lines(self) -> list[str]:
+        """The non-empty lines, as printed."""
+        return [line for line in (self.what, self.why, self.fix) if line]
+
+
+class UsageError(KdcliError):
+    """A wrong option, configuration or environment: exit code 2."""
+
+    exit_code = Exit.USAGE
+
+
+class RefusedError(KdcliError):
+    """A file that is corrupt, unsafe or of a kind kdcli does not read: exit code 4."""
+
+    exit_code = Exit.REFUSED
+
+
+def unknown(noun: str, name: str, valid: Iterable[str]) -> UsageError:
+    """The error for a name that is not in a table: lists the valid names and suggests the nearest."""
+    names = sorted(valid)
+    near = difflib.get_close_matches(name, names, n=1)
+    fix = f"did you mean {near[0]!r}?" if near else "choose one of these names"
+    return UsageError(f"unknown {noun} {name!r}", f"known: {', '.join(names)}", fix)

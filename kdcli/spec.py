@@ -1,0 +1,183 @@
+"""Spaces and environments as data: what an agent sees, what it may do, where it was trained. Plain values, no gymnasium."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from math import prod
+from typing import Any
+
+import numpy as np
+
+from kdcli.errors import RefusedError
+
+Json = dict[str, Any]
+
+
+@dataclass(frozen=True, eq=False)
+class Box:
+    """Real vectors or images: `low` and `high` have `shape`; `dtype` is the one the env gives."""
+
+    shape: tuple[int, ...]
+    dtype: str
+    low: np.ndarray
+    high: np.ndarray
+
+    def __str__(self) -> str:
+        return f"Box{self.shape} {self.dtype}"
+
+
+@dataclass(frozen=True)
+class Discrete:
+    """One of `n` integers from `start`."""
+
+    n: int
+    start: int = 0
+    dtype: str = "int64"
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        return ()
+
+    def __str__(self) -> str:
+        return f"Discrete({self.n})" if self.start == 0 else f"Discrete({self.n}, start={self.start})"
+
+
+@dataclass(frozen=True)
+class MultiDiscrete:
+    """Several integers, the i-th below nvec[i]."""
+
+    nvec: tuple[int, ...]
+    dtype: str = "int64"
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        return (len(self.nvec),)
+
+    def __str__(self) -> str:
+        return f"MultiDiscrete({list(self.nvec)})"
+
+
+@dataclass(frozen=True)
+class MultiBinary:
+    """`n` bits."""
+
+    n: int
+    dtype: str = "int8"
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        return (self.n,)
+
+    def __str__(self) -> str:
+        return f"MultiBinary({self.n})"
+
+
+Space = Box | Discrete | MultiDiscrete | MultiBinary
+
+
+def box(shape: tuple[int, ...], low: Any = -np.inf, high: Any = np.inf, dtype: str = "float32") -> Box:
+    """A Box with bounds broadcast to `shape`."""
+    kind = np.dtype(dtype)
+    bounds = [np.broadcast_to(np.asarray(bound, dtype=kind), shape).copy() for bound in (low, high)]
+    return Box(tuple(shape), kind.name, *bounds)
+
+
+def n_features(space: Space) -> int:
+    """Width of the float vector a policy sees: integers are one-hot, arrays are flattened."""
+    if isinstance(space, Discrete):
+        return space.n
+    if isinstance(space, MultiDiscrete):
+        return sum(space.nvec)
+    return prod(space.shape)
+
+
+def n_outputs(space: Space) -> int:
+    """Width of the vector a policy must output to choose an action in `space`."""
+    return n_features(space)
+
+
+def same_space(a: Space, b: Space) -> bool:
+    """Whether two spaces have the same kind, shape and sizes (bounds and dtype may differ)."""
+    if isinstance(a, Box) and isinstance(b, Box):
+        return a.shape == b.shape
+    return type(a) is type(b) and n_features(a) == n_features(b) and a.shape == b.shape
+
+
+def _bound_to_json(bound: np.ndarray) -> Any:
+    """One number when all are equal, else a flat list; infinities as text, since JSON has none."""
+    flat = [float(v) if np.isfinite(v) else str(float(v)) for v in bound.reshape(-1)]
+    return flat[0] if len(set(flat)) == 1 else flat
+
+
+def _bound_from_json(value: Any, shape: tuple[int, ...], dtype: str) -> np.ndarray:
+    flat = np.array([float(v) for v in value] if isinstance(value, list) else float(value), dtype=dtype)
+    return np.broadcast_to(flat, shape).copy() if flat.ndim == 0 else flat.reshape(shape)
+
+
+def space_to_json(space: Space) -> Json:
+    """A space as JSON values."""
+    match space:
+        case Box():
+            low, high = _bound_to_json(space.low), _bound_to_json(space.high)
+            return {"kind": "box", "shape": list(space.shape), "dtype": space.dtype, "low": low, "high": high}
+        case Discrete():
+            return {"kind": "discrete", "n": space.n, "start": space.start, "dtype": space.dtype}
+        case MultiDiscrete():
+            return {"kind": "multi_discrete", "nvec": list(space.nvec), "dtype": space.dtype}
+        case MultiBinary():
+            return {"kind": "multi_binary", "n": space.n, "dtype": space.dtype}
+
+
+def space_from_json(data: Json) -> Space:
+    """The inverse of `space_to_json`.
+
+    Raises:
+        RefusedError: not a space this version knows.
+    """
+    try:
+        kind, dtype = data["kind"], np.dtype(data["dtype"]).name
+        if kind == "box":
+            shape = tuple(int(n) for n in data["shape"])
+            low, high = (_bound_from_json(data[key], shape, dtype) for key in ("low", "high"))
+            return Box(shape, dtype, low, high)
+        if kind == "discrete":
+            return Discrete(int(data["n"]), int(data["start"]), dtype)
+        if kind == "multi_discrete":
+            return MultiDiscrete(tuple(int(n) for n in data["nvec"]), dtype)
+        if kind == "multi_binary":
+            return MultiBinary(int(data["n"]), dtype)
+    except (KeyError, TypeError, ValueError) as error:
+        raise RefusedError("the file describes a space that cannot be read", repr(error)) from None
+    raise RefusedError(f"unknown space kind {kind!r}", "known: box, discrete, multi_discrete, multi_binary")
+
+
+@dataclass(frozen=True)
+class EnvSpec:
+    """An environment as data: gymnasium id, keyword arguments, wrappers (`name[:value]`, inner first).
+
+    `max_steps` caps an episode; None keeps the env's own limit.
+    """
+
+    id: str
+    kwargs: Mapping[str, Any] = field(default_factory=dict)
+    wrappers: tuple[str, ...] = ()
+    max_steps: int | None = None
+
+    def to_json(self) -> Json:
+        """JSON values, the inverse of `from_json`."""
+        return {
+            "id": self.id,
+            "kwargs": dict(self.kwargs),
+            "wrappers": list(self.wrappers),
+            "max_steps": self.max_steps,
+        }
+
+    @classmethod
+    def from_json(cls, data: Json) -> EnvSpec:
+        """An EnvSpec from JSON values."""
+        return cls(data["id"], dict(data.get("kwargs", {})), tuple(data.get("wrappers", ())), data.get("max_steps"))
+
+    def __str__(self) -> str:
+        inside = [f"{k}={v}" for k, v in self.kwargs.items()] + list(self.wrappers)
+        return f"{self.id} ({', '.join(inside)})" if inside else self.id
