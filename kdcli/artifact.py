@@ -25,7 +25,9 @@ _KEY = "kdcli"
 def refuse_existing(path: Path, force: bool) -> None:
     """Raise UsageError when `path` exists and `force` is not given."""
     if path.exists() and not force:
-        raise UsageError(f"{path} exists", "an existing output is never overwritten silently", "add --force, or name another output")
+        raise UsageError(
+            f"{path} exists", "an existing output is never overwritten silently", "add --force, or name another output"
+        )
 
 
 @contextmanager

@@ -40,7 +40,9 @@ class Choice:
         for key in self.options:
             if key not in known:
                 valid = ", ".join(known) or "none"
-                raise UsageError(f"{self.name!r} has no option {key!r}", f"its options: {valid}", "remove or correct it")
+                raise UsageError(
+                    f"{self.name!r} has no option {key!r}", f"its options: {valid}", "remove or correct it"
+                )
         return self
 
     def __str__(self) -> str:

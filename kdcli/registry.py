@@ -23,7 +23,9 @@ def load_target(target: str) -> Any:
     try:
         return getattr(importlib.import_module(module), attribute)
     except (ImportError, AttributeError) as error:
-        raise UsageError(f"cannot import {target!r}", str(error), "check the module is installed and spelled so") from None
+        raise UsageError(
+            f"cannot import {target!r}", str(error), "check the module is installed and spelled so"
+        ) from None
 
 
 @dataclass(frozen=True)

@@ -1,4 +1,4 @@
-"""Spaces and environments as data: what an agent sees, what it may do, where it was trained. Plain values, no gymnasium."""
+"""Spaces and environments as data: what an agent sees, may do, and where it was trained. No gymnasium here."""
 
 from __future__ import annotations
 

@@ -1,0 +1,1 @@
+"""Everything needed to act: observation preprocessing, network, action rule, spaces, env."""

@@ -1,0 +1,75 @@
+"""From a network's outputs to an action the env takes."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from kdcli.spec import Box, Discrete, MultiBinary, MultiDiscrete, Space, n_outputs
+
+Squash = Literal["clip", "tanh"]
+
+
+@dataclass(frozen=True, eq=False)
+class ActionRule:
+    """How outputs (B, P) become actions (B, *shape) of `space`.
+
+    Discrete: argmax; MultiDiscrete: argmax in each group; MultiBinary: probability above a half; Box: `squash` either
+    clips to the bounds, or applies tanh and scales to the bounds. `limit` > 0 clamps the mean to +-limit first (gSDE).
+    """
+
+    space: Space
+    squash: Squash = "clip"
+    limit: float = 0.0
+
+    @property
+    def n_outputs(self) -> int:
+        return n_outputs(self.space)
+
+    @property
+    def continuous(self) -> bool:
+        return isinstance(self.space, Box)
+
+    @property
+    def bounded(self) -> bool:
+        """Whether every action dimension has finite bounds, so that actions have natural units."""
+        return isinstance(self.space, Box) and bool(np.isfinite(self.space.high - self.space.low).all())
+
+    def decode(self, outputs: Tensor) -> Tensor:
+        """Outputs (B, P) -> env-ready actions (B, *shape)."""
+        match self.space:
+            case Discrete(start=start):
+                return outputs.argmax(1) + start if start else outputs.argmax(1)
+            case MultiDiscrete(nvec=nvec):
+                return torch.stack([group.argmax(1) for group in outputs.split(list(nvec), dim=1)], dim=1)
+            case MultiBinary():
+                return outputs.sigmoid().round()
+            case Box() as box:
+                return self._decode_box(outputs, box).reshape(-1, *box.shape)
+
+    def _decode_box(self, outputs: Tensor, box: Box) -> Tensor:
+        low, high = self._bounds(box)
+        if self.squash == "clip":
+            return torch.minimum(torch.maximum(outputs, low), high)
+        # The order of operations is Stable-Baselines3's, so results are equal bit for bit.
+        return low + (0.5 * (self._limited(outputs).tanh() + 1.0) * (high - low))
+
+    def unit(self, mean: Tensor) -> Tensor:
+        """The mean (B, A) as `Heads.action`: bounds at -1 and 1; not clipped where the rule is to clip."""
+        if self.squash == "tanh":
+            return self._limited(mean).tanh()
+        if not self.bounded:
+            return mean
+        low, high = self._bounds(self.space)
+        return (mean - (high + low) / 2) / ((high - low) / 2)
+
+    def _limited(self, mean: Tensor) -> Tensor:
+        return mean.clamp(-self.limit, self.limit) if self.limit else mean
+
+    def _bounds(self, space: Space) -> tuple[Tensor, Tensor]:
+        assert isinstance(space, Box)
+        return torch.from_numpy(space.low.reshape(-1)).float(), torch.from_numpy(space.high.reshape(-1)).float()

@@ -1,0 +1,86 @@
+"""From the raw observation of an env to the features a network reads."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from kdcli.spec import Box, Discrete, MultiDiscrete, Space, n_features
+
+
+@dataclass(frozen=True, eq=False)
+class Normalizer:
+    """(x - mean) / scale, clipped to +-clip, in float64; mean and scale have the observation's shape."""
+
+    mean: np.ndarray
+    scale: np.ndarray
+    clip: float
+
+    @classmethod
+    def from_moments(
+        cls, mean: np.ndarray, variance: np.ndarray, epsilon: float = 1e-8, clip: float = 10.0
+    ) -> Normalizer:
+        """From running statistics, as Stable-Baselines3's VecNormalize applies them."""
+        return cls(np.asarray(mean, np.float64), np.sqrt(np.asarray(variance, np.float64) + epsilon), float(clip))
+
+    @classmethod
+    def from_data(cls, observations: np.ndarray, clip: float = 10.0) -> Normalizer:
+        """From observations (N, ...): a column that never varies is centred, not blown up."""
+        data = observations.astype(np.float64)
+        mean, std = data.mean(0), data.std(0)
+        return cls(mean, np.where(std > 1e-6 * np.maximum(1.0, np.abs(mean)), std, 1.0), clip)
+
+
+@dataclass(frozen=True, eq=False)
+class Preprocess:
+    """Raw observations (B, *shape) -> features (B, F) float32.
+
+    Integers become one-hot; `image` divides by 255; `normalizer` comes before the cast to float32, as in the
+    VecNormalize wrapper, so results are equal bit for bit.
+    """
+
+    space: Space
+    normalizer: Normalizer | None = None
+    image: bool = False
+
+    @property
+    def n_features(self) -> int:
+        return n_features(self.space)
+
+    @property
+    def n_constants(self) -> int:
+        """Numbers the normalizer brings into a deployed file, counted beside the parameters."""
+        return 0 if self.normalizer is None else 2 * self.normalizer.mean.size
+
+    def __call__(self, obs: Tensor) -> Tensor:
+        if isinstance(self.space, Discrete):
+            return F.one_hot(obs.reshape(-1).long() - self.space.start, self.space.n).float()
+        if isinstance(self.space, MultiDiscrete):
+            groups = zip(obs.long().unbind(1), self.space.nvec, strict=True)
+            return torch.cat([F.one_hot(part, n).float() for part, n in groups], dim=1)
+        if self.normalizer is not None:
+            obs = _normalize(obs, self.normalizer)
+        obs = obs.float()
+        return (obs / 255.0 if self.image else obs).flatten(1)
+
+    def in_chunks(self, obs: np.ndarray, rows: int = 65536) -> Iterator[Tensor]:
+        """Features of many observations, `rows` at a time, so that memory stays bounded."""
+        for start in range(0, len(obs), rows):
+            yield self(torch.from_numpy(np.ascontiguousarray(obs[start : start + rows])))
+
+
+def _normalize(obs: Tensor, normalizer: Normalizer) -> Tensor:
+    mean, scale = torch.from_numpy(normalizer.mean), torch.from_numpy(normalizer.scale)
+    return ((obs.double() - mean) / scale).clamp(-normalizer.clip, normalizer.clip)
+
+
+def is_image(space: Space) -> bool:
+    """Whether Stable-Baselines3 takes the space for an image and divides by 255: uint8, three axes, 0 to 255."""
+    if not isinstance(space, Box) or space.dtype != "uint8" or len(space.shape) != 3:
+        return False
+    return bool((space.low == 0).all() and (space.high == 255).all())

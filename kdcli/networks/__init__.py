@@ -1,0 +1,47 @@
+"""Architectures by name: features (B, F) to outputs (B, P), without knowing whether they teach or learn."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from kdcli.choice import Choice
+from kdcli.errors import RefusedError
+from kdcli.registry import Registry
+
+if TYPE_CHECKING:
+    from kdcli.networks.mlp import MLP
+
+NETWORKS = Registry(
+    "network",
+    {
+        "linear": ("kdcli.networks.mlp:linear", "one matrix and a bias, no hidden layer"),
+        "mlp": ("kdcli.networks.mlp:mlp", "hidden layers by width, mlp:64x32, with activation=tanh|relu|..."),
+    },
+)
+
+
+def build(choice: Choice, inputs: int, outputs: int, seed: int) -> MLP:
+    """A freshly initialised network from a choice such as `mlp:32x32,activation=relu`; equal seeds, equal weights.
+
+    Raises:
+        UsageError: unknown name or bad arguments.
+    """
+    import torch
+
+    make = NETWORKS.load(choice.name)
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        return make(choice, inputs, outputs)
+
+
+def from_config(config: dict[str, Any]) -> MLP:
+    """An uninitialised network from the configuration an artifact records (`network.config()`).
+
+    Raises:
+        RefusedError: not a configuration this version knows.
+    """
+    from kdcli.networks.mlp import MLP
+
+    if config.get("kind") != "mlp":
+        raise RefusedError(f"unknown network kind {config.get('kind')!r}", "known: mlp", "update kdcli")
+    return MLP.from_config(config)

@@ -1,0 +1,97 @@
+"""The multi-layer perceptron: a trunk of hidden layers and a linear head."""
+
+from __future__ import annotations
+
+from itertools import pairwise
+from typing import Any
+
+from torch import Tensor, nn
+
+from kdcli.choice import Choice
+from kdcli.errors import RefusedError, UsageError
+from kdcli.networks.activations import ACTIVATIONS, activation
+
+MAX_WIDTH = 1 << 20
+
+
+class MLP(nn.Module):
+    """Linear layers of `hidden` widths, each followed by `activation`, then a linear head; float32."""
+
+    def __init__(
+        self, inputs: int, hidden: tuple[int, ...], outputs: int, activation_name: str = "tanh", bias: bool = True
+    ) -> None:
+        super().__init__()
+        self.inputs, self.hidden, self.outputs = inputs, tuple(hidden), outputs
+        self.activation_name, self.bias = activation_name, bias
+        layers: list[nn.Module] = []
+        for before, after in pairwise((inputs, *hidden)):
+            layers += [nn.Linear(before, after, bias=bias), activation(activation_name)]
+        self.trunk = nn.Sequential(*layers)
+        self.head = nn.Linear(hidden[-1] if hidden else inputs, outputs, bias=bias)
+
+    def forward(self, features: Tensor) -> Tensor:
+        """(B, inputs) -> (B, outputs)."""
+        return self.head(self.trunk(features))
+
+    def linears(self) -> list[nn.Linear]:
+        """The linear layers from input to output."""
+        return [m for m in (*self.trunk, self.head) if isinstance(m, nn.Linear)]
+
+    def config(self) -> dict[str, Any]:
+        """JSON values that `from_config` rebuilds the network from."""
+        return {
+            "kind": "mlp",
+            "inputs": self.inputs,
+            "hidden": list(self.hidden),
+            "outputs": self.outputs,
+            "activation": self.activation_name,
+            "bias": self.bias,
+        }
+
+    @classmethod
+    def from_config(cls, config: dict[str, Any]) -> MLP:
+        """The inverse of `config`, weights not set.
+
+        Raises:
+            RefusedError: a width or the activation is not one.
+        """
+        try:
+            widths = [int(config["inputs"]), *map(int, config["hidden"]), int(config["outputs"])]
+            name, bias = config["activation"], bool(config["bias"])
+        except (KeyError, TypeError, ValueError) as error:
+            raise RefusedError("the network's description cannot be read", repr(error)) from None
+        if not all(1 <= w <= MAX_WIDTH for w in widths) or name not in ACTIVATIONS:
+            raise RefusedError("the network's description makes no sense", f"widths {widths}, activation {name!r}")
+        return cls(widths[0], tuple(widths[1:-1]), widths[-1], name, bias)
+
+    def __str__(self) -> str:
+        return "-".join(str(w) for w in (self.inputs, *self.hidden, self.outputs))
+
+
+def parse_widths(text: str) -> tuple[int, ...]:
+    """`64x32` -> (64, 32).
+
+    Raises:
+        UsageError: not positive integers joined by x.
+    """
+    try:
+        widths = tuple(int(part) for part in text.split("x"))
+    except ValueError:
+        widths = (0,)
+    if not all(1 <= w <= MAX_WIDTH for w in widths):
+        raise UsageError(
+            f"cannot read the widths {text!r}", "they are positive integers joined by 'x'", "e.g. mlp:32x32"
+        )
+    return widths
+
+
+def mlp(choice: Choice, inputs: int, outputs: int) -> MLP:
+    """The network of `mlp:64x32[,activation=tanh]`."""
+    choice.only("activation")
+    return MLP(inputs, parse_widths(choice.value), outputs, choice.options.get("activation", "tanh"))
+
+
+def linear(choice: Choice, inputs: int, outputs: int) -> MLP:
+    """The network of `linear`."""
+    choice.only()
+    return MLP(inputs, (), outputs)
