@@ -9,6 +9,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from kdcli.agents.heads import Heads
 from kdcli.spec import Box, Discrete, MultiBinary, MultiDiscrete, Space, n_outputs
 
 Squash = Literal["clip", "tanh"]
@@ -33,6 +34,21 @@ class ActionRule:
     @property
     def continuous(self) -> bool:
         return isinstance(self.space, Box)
+
+    @property
+    def groups(self) -> tuple[int, ...]:
+        """Sizes of the independent categorical choices."""
+        match self.space:
+            case Discrete(n=n):
+                return (n,)
+            case MultiDiscrete(nvec=nvec):
+                return nvec
+        return ()
+
+    @property
+    def bits(self) -> bool:
+        """Whether each output is the logit of a bit."""
+        return isinstance(self.space, MultiBinary)
 
     @property
     def bounded(self) -> bool:
@@ -62,10 +78,20 @@ class ActionRule:
         """The mean (B, A) as `Heads.action`: bounds at -1 and 1; not clipped where the rule is to clip."""
         if self.squash == "tanh":
             return self._limited(mean).tanh()
+        assert isinstance(self.space, Box)
+        return self._to_unit(mean, self.space)
+
+    def taught(self, greedy: Tensor) -> Heads:
+        """What env-ready actions (B, *shape) teach: `choice`, or `action` in units of the bounds."""
+        if isinstance(self.space, Box):
+            return Heads(action=self._to_unit(greedy.flatten(1).float(), self.space))
+        return Heads(choice=greedy.long() - getattr(self.space, "start", 0), groups=self.groups, bits=self.bits)
+
+    def _to_unit(self, action: Tensor, space: Box) -> Tensor:
         if not self.bounded:
-            return mean
-        low, high = self._bounds(self.space)
-        return (mean - (high + low) / 2) / ((high - low) / 2)
+            return action
+        low, high = self._bounds(space)
+        return (action - (high + low) / 2) / ((high - low) / 2)
 
     def _limited(self, mean: Tensor) -> Tensor:
         return mean.clamp(-self.limit, self.limit) if self.limit else mean

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, fields
+from collections.abc import Mapping
+from dataclasses import dataclass, fields, replace
+from typing import Any
 
 from torch import Tensor
 
@@ -19,7 +21,10 @@ class Heads:
         log_std: (B, A) log standard deviation around `mean`.
         action: (B, A) the continuous action in units where the space's bounds are -1 and 1. Not clipped for a policy
             that clips, so that a loss keeps its gradient outside the bounds.
+        choice: (B,) index of the greedy action, (B, groups) for MultiDiscrete, (B, bits) for MultiBinary.
         value: (B,) state value, in units of return.
+        groups: sizes of the independent choices that the logits stand for, side by side.
+        bits: whether each logit is a bit of its own.
     """
 
     logits: Tensor | None = None
@@ -27,8 +32,17 @@ class Heads:
     mean: Tensor | None = None
     log_std: Tensor | None = None
     action: Tensor | None = None
+    choice: Tensor | None = None
     value: Tensor | None = None
+    groups: tuple[int, ...] = ()
+    bits: bool = False
+
+    def having(self, tensors: Mapping[str, Tensor]) -> Heads:
+        """These heads with `tensors` (name -> tensor) set."""
+        found: dict[str, Any] = dict(tensors)
+        return replace(self, **found)
 
     def present(self) -> dict[str, Tensor]:
         """Name -> tensor of the heads that are there."""
-        return {f.name: t for f in fields(self) if (t := getattr(self, f.name)) is not None}
+        found = {f.name: getattr(self, f.name) for f in fields(self)}
+        return {name: value for name, value in found.items() if isinstance(value, Tensor)}

@@ -43,8 +43,8 @@ class Policy(nn.Module):
     """Features (B, F) -> `Heads`.
 
     `signal` names what the network's outputs are. `quantiles` > 0: the outputs are (quantiles, A) quantiles of the
-    return, averaged to Q-values (Dabney et al. 2018, eq. 2). `value` is a critic of states, kept as a teaching signal;
-    it is not part of the deployed actor.
+    return, averaged to Q-values (Dabney et al. 2018, eq. 2). `value` is a critic of states, a network of its own or one
+    layer on the trunk: a teaching signal, not part of the deployed actor.
     """
 
     def __init__(
@@ -53,7 +53,7 @@ class Policy(nn.Module):
         rule: ActionRule,
         signal: Signal,
         spread: Spread | None = None,
-        value: MLP | None = None,
+        value: MLP | nn.Linear | None = None,
         quantiles: int = 0,
     ) -> None:
         super().__init__()
@@ -71,13 +71,16 @@ class Policy(nn.Module):
         """Every signal the policy has."""
         latent = self.network.trunk(features)
         out = self._pooled(self.network.head(latent))
-        value = self.value(features).squeeze(1) if self.value is not None else None
-        if self.signal == "logits":
-            return Heads(logits=out, value=value)
-        if self.signal == "q":
-            return Heads(q=out, value=value)
+        value = self._value(features, latent)
+        if self.signal != "mean":
+            return Heads(**{self.signal: out}, value=value, groups=self.rule.groups, bits=self.rule.bits)
         log_std = self.spread(latent, out) if self.spread is not None else None
         return Heads(mean=out, log_std=log_std, action=self.rule.unit(out), value=value)
+
+    def _value(self, features: Tensor, latent: Tensor) -> Tensor | None:
+        if self.value is None:
+            return None
+        return self.value(latent if isinstance(self.value, nn.Linear) else features).squeeze(1)
 
     @property
     def n_params(self) -> int:

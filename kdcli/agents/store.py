@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 import torch
+from torch import nn
 
 from kdcli import artifact
 from kdcli.agents.action import ActionRule
@@ -16,6 +17,7 @@ from kdcli.agents.observation import Normalizer, Preprocess
 from kdcli.agents.policy import Policy, Spread
 from kdcli.errors import RefusedError
 from kdcli.networks import from_config
+from kdcli.networks.mlp import MLP
 from kdcli.spec import EnvSpec, n_features, space_from_json, space_to_json
 
 SCHEMA = 1
@@ -38,7 +40,7 @@ def describe(agent: Agent) -> dict[str, Any]:
         "limit": rule.limit,
         "quantiles": policy.quantiles,
         "spread": None if policy.spread is None else policy.spread.kind,
-        "value": None if policy.value is None else policy.value.config(),
+        "value": _value_config(policy.value),
         "env": None if agent.env is None else agent.env.to_json(),
         "facts": dict(agent.facts),
     }
@@ -79,12 +81,13 @@ def rebuild(record: Mapping[str, Any], tensors: artifact.Tensors) -> Agent:
     weights = {k.removeprefix("policy."): torch.from_numpy(v) for k, v in tensors.items() if k.startswith("policy.")}
     space = space_from_json(record["observation"])
     rule = ActionRule(space_from_json(record["action"]), record["squash"], float(record["limit"]))
+    network = from_config(record["network"])
     policy = Policy(
-        from_config(record["network"]),
+        network,
         rule,
         record["signal"],
         _spread(record["spread"], weights),
-        None if record["value"] is None else from_config(record["value"]),
+        _value(record["value"], network),
         int(record["quantiles"]),
     )
     policy.load_state_dict(weights)
@@ -101,6 +104,18 @@ def check_sizes(policy: Policy, features: int) -> None:
         raise ValueError(
             f"the network maps {network.inputs} to {network.outputs}, the spaces need {features} to {wanted}"
         )
+
+
+def _value_config(value: nn.Module | None) -> dict[str, Any] | None:
+    if isinstance(value, MLP):
+        return value.config()
+    return None if value is None else {"kind": "head"}
+
+
+def _value(config: Mapping[str, Any] | None, network: MLP) -> MLP | nn.Linear | None:
+    if config is None:
+        return None
+    return nn.Linear(network.head.in_features, 1) if config["kind"] == "head" else from_config(dict(config))
 
 
 def _spread(kind: str | None, weights: Mapping[str, torch.Tensor]) -> Spread | None:

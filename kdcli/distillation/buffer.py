@@ -1,0 +1,76 @@
+"""Labelled states in memory: features and the teacher's heads, bounded, the oldest overwritten first."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from kdcli.agents.action import ActionRule
+from kdcli.agents.heads import Heads
+from kdcli.agents.observation import Preprocess
+from kdcli.agents.teaching import teaching_heads
+
+
+class Buffer:
+    """Up to `capacity` states; grows as needed, then overwrites the oldest."""
+
+    def __init__(self, preprocess: Preprocess, rule: ActionRule, capacity: int) -> None:
+        self._preprocess, self._rule, self.capacity = preprocess, rule, capacity
+        self._columns: dict[str, Tensor] = {}
+        self._shape = Heads(groups=rule.groups, bits=rule.bits)
+        self._next = 0
+        self.size = 0
+
+    def __len__(self) -> int:
+        return self.size
+
+    def add(self, obs: np.ndarray, labels: Mapping[str, np.ndarray]) -> None:
+        """Append raw observations (N, *shape) and the columns of `teaching.label`."""
+        features = torch.cat(list(self._preprocess.in_chunks(obs)))
+        columns = {k: torch.from_numpy(np.ascontiguousarray(v)) for k, v in labels.items()}
+        heads = teaching_heads(columns, self._rule)
+        rows = {"features": features, **heads.present()}
+        for start in range(0, len(features), self.capacity):
+            self._append({k: v[start : start + self.capacity] for k, v in rows.items()})
+
+    def _append(self, rows: Mapping[str, Tensor]) -> None:
+        n = len(rows["features"])
+        self._reserve(rows, min(self._next + n, self.capacity))
+        where = torch.arange(self._next, self._next + n) % self.capacity
+        for name, tensor in rows.items():
+            self._columns[name][where] = tensor
+        self._next = (self._next + n) % self.capacity
+        self.size = min(self.size + n, self.capacity)
+
+    def _reserve(self, rows: Mapping[str, Tensor], n: int) -> None:
+        """Room for `n` rows in every column, doubling."""
+        for name, tensor in rows.items():
+            old = self._columns.get(name, tensor[:0])
+            if len(old) < n:
+                grown = tensor.new_empty((min(self.capacity, max(n, 2 * len(old))), *tensor.shape[1:]))
+                grown[: len(old)] = old
+                self._columns[name] = grown
+
+    def batches(self, size: int, n: int, generator: torch.Generator) -> Iterator[tuple[Tensor, Heads]]:
+        """`n` batches of `size` rows, drawn without replacement until every row was seen, then again."""
+        left = n
+        while left > 0:
+            order = torch.randperm(self.size, generator=generator)
+            epoch = {name: tensor[: self.size][order] for name, tensor in self._columns.items()}
+            for start in range(0, max(1, self.size - size + 1), size):
+                if left == 0:
+                    return
+                left -= 1
+                yield self._split({name: tensor[start : start + size] for name, tensor in epoch.items()})
+
+    def newest(self, n: int) -> tuple[Tensor, Heads]:
+        """The last `n` rows added."""
+        where = torch.arange(self._next - min(n, self.size), self._next) % max(1, self.size)
+        return self._split({name: tensor[where] for name, tensor in self._columns.items()})
+
+    def _split(self, rows: dict[str, Tensor]) -> tuple[Tensor, Heads]:
+        features = rows.pop("features")
+        return features, self._shape.having(rows)

@@ -1,0 +1,37 @@
+"""Every option of a distillation, defined once: the command line, recipes and the artifact's record read this."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+from pydantic import BaseModel, ConfigDict, Field
+
+DataMode = Literal["offline", "teacher", "student", "dagger"]
+
+
+class DistillConfig(BaseModel):
+    """How a student learns from a teacher."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    student: str = Field(
+        "mlp:32x32", description="architecture of the student: mlp:32x32, mlp:16,activation=relu, linear"
+    )
+    loss: tuple[str, ...] = Field(
+        (), description="loss terms, each name[@weight schedule]; default: by what the teacher gives"
+    )
+    tau: str = Field("1", description="temperature schedule of the KL loss")
+    data: DataMode = Field(
+        "dagger", description="who acts: a Dataset (offline), the teacher, the student, or a mixture"
+    )
+    beta: str = Field("linear:1->0", description="dagger: share of steps in which the teacher acts, over the rounds")
+    labels: int = Field(80_000, ge=100, description="states labelled by the teacher in all")
+    rounds: int = Field(16, ge=1, description="rounds of collecting and training; the student is measured after each")
+    updates: int = Field(32_000, ge=1, description="gradient steps in all")
+    batch: int = Field(256, ge=1, description="states a gradient step")
+    lr: str = Field("cosine:0.003->0.00003", description="learning rate schedule")
+    noise: float = Field(0.0, ge=0.0, description="standard deviation of Gaussian noise on continuous actions taken")
+    episodes: int = Field(16, ge=1, description="episodes that measure the student after a round")
+    envs: int = Field(8, ge=1, description="environments stepped side by side")
+    capacity: int = Field(1_000_000, ge=100, description="states kept in memory; the oldest go first")
+    seed: int = Field(0, ge=0, description="source of every random choice")

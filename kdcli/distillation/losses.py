@@ -1,0 +1,147 @@
+"""Losses: two sets of heads in, one number a sample out (B,). No weight, mean or tau^2 here; the objective has those.
+
+A teacher that gives Q-values instead of logits teaches through them (Rusu et al. 2015, section 3.2).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from kdcli.agents.heads import Heads
+from kdcli.errors import UsageError
+from kdcli.registry import Registry
+
+Loss = Callable[[Heads, Heads, float], Tensor]
+
+LOSSES = Registry(
+    "loss",
+    {
+        "kl": (
+            "kdcli.distillation.losses:kl",
+            "KL(teacher || student) of the action distributions, at temperature tau",
+        ),
+        "nll": ("kdcli.distillation.losses:nll", "negative log-likelihood of the teacher's greedy action"),
+        "action": ("kdcli.distillation.losses:action", "squared error of the continuous action, bounds at -1 and 1"),
+        "huber": ("kdcli.distillation.losses:huber", "Huber error of the continuous action, bounds at -1 and 1"),
+        "mean": ("kdcli.distillation.losses:mean", "squared error of the mean before squashing or clipping"),
+        "logits": ("kdcli.distillation.losses:logits", "squared error of the logits, each centred over actions"),
+        "q": ("kdcli.distillation.losses:q", "squared error of the Q-values"),
+        "q_huber": ("kdcli.distillation.losses:q_huber", "Huber error of the Q-values"),
+        "value": ("kdcli.distillation.losses:value", "squared error of the state value"),
+    },
+)
+# The losses whose gradient shrinks with tau^2, which the objective gives back (Hinton et al. 2015, section 2).
+TEMPERED = frozenset({"kl"})
+# What the student's outputs mean under a loss; the others leave it to the action space.
+ON_Q = frozenset({"q", "q_huber"})
+
+
+def _need(heads: Heads, name: str, who: str) -> Tensor:
+    tensor: Tensor | None = getattr(heads, name)
+    if tensor is None:
+        has = ", ".join(heads.present())
+        raise UsageError(f"this loss needs the {who}'s {name}", f"it gives {has}", "choose another --loss")
+    return tensor
+
+
+def _scores(heads: Heads, who: str) -> Tensor:
+    return heads.logits if heads.logits is not None else _need(heads, "q", who)
+
+
+def _groups(scores: Tensor, heads: Heads) -> list[Tensor]:
+    return list(scores.split(list(heads.groups), dim=1)) if len(heads.groups) > 1 else [scores]
+
+
+def kl(student: Heads, teacher: Heads, tau: float) -> Tensor:
+    """KL(teacher || student) at temperature tau, in nats; logits (B, A) -> (B,). Hinton et al. 2015, eq. 1.
+
+    Summed over the groups of a MultiDiscrete action and the bits of a MultiBinary one. For Gaussians the student takes
+    over the teacher's spread, so that it is the squared distance in units of tau variances, halved.
+    """
+    if teacher.mean is not None and teacher.logits is None:
+        return _kl_gauss(student, teacher, tau)
+    ours, theirs = _scores(student, "student") / tau, _scores(teacher, "teacher") / tau
+    if teacher.bits:
+        return _kl_bits(ours, theirs)
+    pairs = zip(_groups(ours, teacher), _groups(theirs, teacher), strict=True)
+    return torch.stack([_kl_one(a, b) for a, b in pairs]).sum(0) if len(teacher.groups) > 1 else _kl_one(ours, theirs)
+
+
+def _kl_one(ours: Tensor, theirs: Tensor) -> Tensor:
+    log_p, log_q = F.log_softmax(theirs, 1), F.log_softmax(ours, 1)
+    return (log_p.exp() * (log_p - log_q)).sum(1)
+
+
+def _kl_bits(ours: Tensor, theirs: Tensor) -> Tensor:
+    p = theirs.sigmoid()
+    yes, no = F.logsigmoid(theirs) - F.logsigmoid(ours), F.logsigmoid(-theirs) - F.logsigmoid(-ours)
+    return (p * yes + (1 - p) * no).sum(1)
+
+
+def _kl_gauss(student: Heads, teacher: Heads, tau: float) -> Tensor:
+    spread = _need(teacher, "log_std", "teacher")
+    gap = _need(student, "mean", "student") - _need(teacher, "mean", "teacher")
+    return (gap**2 * (-2.0 * spread).exp()).sum(1) / (2.0 * tau)
+
+
+def nll(student: Heads, teacher: Heads, tau: float) -> Tensor:
+    """-log pi_student(teacher's greedy action), in nats -> (B,). Rusu et al. 2015, eq. 1."""
+    choice, scores = _need(teacher, "choice", "teacher"), _scores(student, "student")
+    if teacher.bits:
+        return F.binary_cross_entropy_with_logits(scores, choice.float(), reduction="none").sum(1)
+    if len(teacher.groups) > 1:
+        parts = zip(_groups(scores, teacher), choice.unbind(1), strict=True)
+        return torch.stack([F.cross_entropy(part, c, reduction="none") for part, c in parts]).sum(0)
+    return F.cross_entropy(scores, choice, reduction="none")
+
+
+def _reach(student: Heads, teacher: Heads) -> tuple[Tensor, Tensor]:
+    """Both actions (B, A); where the teacher sits on a bound, going beyond it is no error, since the env clips."""
+    ours, theirs = _need(student, "action", "student"), _need(teacher, "action", "teacher")
+    bound = theirs.clamp(-1.0, 1.0)
+    floor = torch.where(theirs <= -1.0, -1.0, -torch.inf)
+    ceiling = torch.where(theirs >= 1.0, 1.0, torch.inf)
+    return torch.minimum(torch.maximum(ours, floor), ceiling), bound
+
+
+def action(student: Heads, teacher: Heads, tau: float) -> Tensor:
+    """Squared error of continuous actions (B, A), averaged over A -> (B,); units: half the range of the action."""
+    ours, theirs = _reach(student, teacher)
+    return (ours - theirs).square().mean(1)
+
+
+def huber(student: Heads, teacher: Heads, tau: float) -> Tensor:
+    """Huber error of continuous actions, averaged over A -> (B,); quadratic below 0.1 of half the range."""
+    return F.huber_loss(*_reach(student, teacher), reduction="none", delta=0.1).mean(1)
+
+
+def mean(student: Heads, teacher: Heads, tau: float) -> Tensor:
+    """Squared error of the means before squashing, averaged over A -> (B,)."""
+    return (_need(student, "mean", "student") - _need(teacher, "mean", "teacher")).square().mean(1)
+
+
+def logits(student: Heads, teacher: Heads, tau: float) -> Tensor:
+    """Squared error of the centred logits, averaged over A -> (B,): the limit of KL at high temperature."""
+    ours, theirs = _need(student, "logits", "student"), _scores(teacher, "teacher")
+    if not teacher.bits:
+        ours, theirs = ours - ours.mean(1, keepdim=True), theirs - theirs.mean(1, keepdim=True)
+    return (ours - theirs).square().mean(1)
+
+
+def q(student: Heads, teacher: Heads, tau: float) -> Tensor:
+    """Squared error of the Q-values, averaged over A -> (B,), in squared units of return."""
+    return (_need(student, "q", "student") - _need(teacher, "q", "teacher")).square().mean(1)
+
+
+def q_huber(student: Heads, teacher: Heads, tau: float) -> Tensor:
+    """Huber error of the Q-values (delta 1), averaged over A -> (B,)."""
+    return F.huber_loss(_need(student, "q", "student"), _need(teacher, "q", "teacher"), reduction="none").mean(1)
+
+
+def value(student: Heads, teacher: Heads, tau: float) -> Tensor:
+    """Squared error of the state value -> (B,), in squared units of return."""
+    return (_need(student, "value", "student") - _need(teacher, "value", "teacher")).square()

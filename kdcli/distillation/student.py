@@ -1,0 +1,67 @@
+"""A fresh student for a teacher: same spaces, same action rule, its own network."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+import torch
+from torch import nn
+
+from kdcli.agents.action import ActionRule
+from kdcli.agents.agent import Acts, Agent
+from kdcli.agents.observation import Normalizer, Preprocess, is_image
+from kdcli.agents.policy import Policy, Signal
+from kdcli.choice import Choice
+from kdcli.distillation.losses import ON_Q
+from kdcli.networks import build
+from kdcli.spec import Box
+
+
+def default_losses(teacher: Acts) -> tuple[str, ...]:
+    """The loss for what the teacher gives: KL on logits, likelihood of the greedy action on Q-values, else actions."""
+    rule = rule_of(teacher)
+    if rule.continuous:
+        return ("action",) if rule.bounded else ("mean",)
+    return ("kl",) if isinstance(teacher, Agent) and teacher.policy.signal == "logits" else ("nll",)
+
+
+def rule_of(teacher: Acts) -> ActionRule:
+    """The teacher's action rule; a black box gets the plain one of its action space."""
+    return teacher.policy.rule if isinstance(teacher, Agent) else ActionRule(teacher.action)
+
+
+def new_student(teacher: Acts, choice: Choice, losses: Sequence[str], observations: np.ndarray, seed: int) -> Agent:
+    """An untrained student of the architecture `choice`.
+
+    It normalises as the teacher does, or by the statistics of `observations` (N, *shape) where the teacher does not.
+
+    Raises:
+        UsageError: unknown architecture.
+    """
+    names = [text.partition("@")[0] for text in losses]
+    preprocess, rule = _preprocess(teacher, observations), rule_of(teacher)
+    network = build(choice, preprocess.n_features, rule.n_outputs, seed)
+    value = None
+    if "value" in names:
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(seed)
+            value = nn.Linear(network.head.in_features, 1)
+    policy = Policy(network, rule, _signal(rule, names), value=value)
+    facts = {"format": "kdcli", "algorithm": "distilled", "student": str(choice), "teacher": teacher.name}
+    return Agent(preprocess, policy, f"{teacher.name}-{choice.name}-{choice.value or 'x'}", teacher.env, facts)
+
+
+def _signal(rule: ActionRule, losses: Sequence[str]) -> Signal:
+    if rule.continuous:
+        return "mean"
+    return "q" if ON_Q.intersection(losses) else "logits"
+
+
+def _preprocess(teacher: Acts, observations: np.ndarray) -> Preprocess:
+    space = teacher.observation
+    if isinstance(teacher, Agent) and (teacher.preprocess.normalizer is not None or teacher.preprocess.image):
+        return teacher.preprocess
+    if not isinstance(space, Box) or is_image(space):
+        return Preprocess(space, image=is_image(space))
+    return Preprocess(space, Normalizer.from_data(observations))

@@ -1,0 +1,64 @@
+"""The one loop over environment steps: rollouts, evaluation and distillation all read from it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass
+
+import numpy as np
+
+from kdcli.envs.vector import Vector
+
+Act = Callable[[np.ndarray], np.ndarray]
+
+
+@dataclass(frozen=True)
+class Steps:
+    """One step of b slots: row i belongs to episode `episode[i]`, at its time `t[i]`.
+
+    `obs` (b, *shape) is what was seen before acting, `action` (b, *shape) what was done, `reward` (b,) what came of it.
+    """
+
+    episode: np.ndarray
+    t: np.ndarray
+    obs: np.ndarray
+    action: np.ndarray
+    reward: np.ndarray
+    terminated: np.ndarray
+    truncated: np.ndarray
+
+    @property
+    def done(self) -> np.ndarray:
+        """(b,) whether the episode ended with this step."""
+        return self.terminated | self.truncated
+
+
+def stream(vector: Vector, seeds: Iterable[int], act: Act) -> Iterator[Steps]:
+    """Play one episode per seed, in order, until all are over; episode k is the k-th seed's.
+
+    A slot that ends an episode takes the next seed at once. With endless seeds the stream is endless.
+    """
+    queue = enumerate(iter(seeds))
+    n = len(vector)
+    episode, t, live = np.zeros(n, np.int64), np.zeros(n, np.int64), np.zeros(n, bool)
+
+    def begin(slot: int) -> None:
+        following = next(queue, None)
+        live[slot] = following is not None
+        if following is not None:
+            episode[slot], seed = following
+            t[slot] = 0
+            vector.reset(slot, seed)
+
+    for slot in range(n):
+        begin(slot)
+    while live.any():
+        slots = np.flatnonzero(live)
+        obs = vector.obs[slots]
+        action = act(obs)
+        outcome = vector.step(slots.tolist(), action)
+        steps = Steps(episode[slots], t[slots], obs, action, *outcome)
+        t[slots] += 1
+        for slot in slots[steps.done]:
+            begin(slot)
+        yield steps
