@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from kdcli.agents.heads import Heads
-from kdcli.spec import Box, Discrete, MultiBinary, MultiDiscrete, Space, n_outputs
+from kdcli.spec import Box, Discrete, MultiBinary, MultiDiscrete, Space, box, n_outputs
 
 Squash = Literal["clip", "tanh"]
 
@@ -55,6 +55,12 @@ class ActionRule:
         """Whether every action dimension has finite bounds, so that actions have natural units."""
         return isinstance(self.space, Box) and bool(np.isfinite(self.space.high - self.space.low).all())
 
+    @property
+    def unit_space(self) -> Box:
+        """The space of `Heads.action`: bounds at -1 and 1, or none."""
+        bound = 1.0 if self.bounded else np.inf
+        return box((self.n_outputs,), -bound, bound)
+
     def decode(self, outputs: Tensor) -> Tensor:
         """Outputs (B, P) -> env-ready actions (B, *shape)."""
         match self.space:
@@ -64,11 +70,11 @@ class ActionRule:
                 return torch.stack([group.argmax(1) for group in outputs.split(list(nvec), dim=1)], dim=1)
             case MultiBinary():
                 return outputs.sigmoid().round()
-            case Box() as box:
-                return self._decode_box(outputs, box).reshape(-1, *box.shape)
+            case Box() as space:
+                return self._decode_box(outputs, space).reshape(-1, *space.shape)
 
-    def _decode_box(self, outputs: Tensor, box: Box) -> Tensor:
-        low, high = self._bounds(box)
+    def _decode_box(self, outputs: Tensor, space: Box) -> Tensor:
+        low, high = self._bounds(space)
         if self.squash == "clip":
             return torch.minimum(torch.maximum(outputs, low), high)
         # The order of operations is Stable-Baselines3's, so results are equal bit for bit.

@@ -8,6 +8,7 @@ import torch
 from torch import Tensor
 
 from kdcli.agents.agent import Agent
+from kdcli.agents.agreement import agreement
 from kdcli.agents.heads import Heads
 from kdcli.distillation.buffer import Buffer
 from kdcli.distillation.objective import Objective
@@ -63,19 +64,12 @@ def copy_agent(agent: Agent) -> Agent:
 
 
 @torch.inference_mode()
-def agreement(student: Agent, features: Tensor, teacher: Heads) -> float:
-    """How much the student does what the teacher does, 1 is always.
-
-    Discrete: the share of states with the same greedy action. Continuous: 1 - RMS difference of the actions, in half
-    ranges, both clipped to the bounds.
-    """
-    policy = student.policy
-    if teacher.choice is not None:
-        ours = policy.rule.decode(policy.outputs(features)) - getattr(policy.rule.space, "start", 0)
-        same = ours.long() == teacher.choice
-        return float(same.reshape(len(features), -1).all(1).float().mean())
+def agreement_with(teacher: Heads, student: Agent, features: Tensor) -> float:
+    """How much the student does what the teacher's heads say, on their features (B, F); 1 is always."""
+    rule = student.policy.rule
+    ours = rule.taught(rule.decode(student.policy.outputs(features)))
+    if ours.choice is not None and teacher.choice is not None:
+        return agreement(ours.choice.numpy(), teacher.choice.numpy(), rule.space)
+    assert ours.action is not None
     assert teacher.action is not None
-    ours = policy.rule.unit(policy.outputs(features))
-    limit = 1.0 if policy.rule.bounded else torch.inf
-    gap = ours.clamp(-limit, limit) - teacher.action.clamp(-limit, limit)
-    return 1.0 - float(gap.square().mean().sqrt())
+    return agreement(ours.action.numpy(), teacher.action.numpy(), rule.unit_space)

@@ -13,27 +13,9 @@ from torch import Tensor
 
 from kdcli.agents.heads import Heads
 from kdcli.errors import UsageError
-from kdcli.registry import Registry
 
 Loss = Callable[[Heads, Heads, float], Tensor]
 
-LOSSES = Registry(
-    "loss",
-    {
-        "kl": (
-            "kdcli.distillation.losses:kl",
-            "KL(teacher || student) of the action distributions, at temperature tau",
-        ),
-        "nll": ("kdcli.distillation.losses:nll", "negative log-likelihood of the teacher's greedy action"),
-        "action": ("kdcli.distillation.losses:action", "squared error of the continuous action, bounds at -1 and 1"),
-        "huber": ("kdcli.distillation.losses:huber", "Huber error of the continuous action, bounds at -1 and 1"),
-        "mean": ("kdcli.distillation.losses:mean", "squared error of the mean before squashing or clipping"),
-        "logits": ("kdcli.distillation.losses:logits", "squared error of the logits, each centred over actions"),
-        "q": ("kdcli.distillation.losses:q", "squared error of the Q-values"),
-        "q_huber": ("kdcli.distillation.losses:q_huber", "Huber error of the Q-values"),
-        "value": ("kdcli.distillation.losses:value", "squared error of the state value"),
-    },
-)
 # The losses whose gradient shrinks with tau^2, which the objective gives back (Hinton et al. 2015, section 2).
 TEMPERED = frozenset({"kl"})
 # What the student's outputs mean under a loss; the others leave it to the action space.

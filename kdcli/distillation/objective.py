@@ -8,7 +8,8 @@ from dataclasses import dataclass
 from torch import Tensor
 
 from kdcli.agents.heads import Heads
-from kdcli.distillation.losses import LOSSES, TEMPERED, Loss
+from kdcli.distillation import LOSSES
+from kdcli.distillation.losses import TEMPERED, Loss
 from kdcli.distillation.schedules import Schedule, parse_schedule
 from kdcli.errors import UsageError
 

@@ -6,21 +6,10 @@ import math
 from collections.abc import Callable
 
 from kdcli.choice import Choice
+from kdcli.distillation import SCHEDULES
 from kdcli.errors import UsageError
-from kdcli.registry import Registry
 
 Schedule = Callable[[float], float]
-
-SCHEDULES = Registry(
-    "schedule",
-    {
-        "constant": ("kdcli.distillation.schedules:constant", "the same number throughout: constant:0.5, or just 0.5"),
-        "linear": ("kdcli.distillation.schedules:linear", "a straight line: linear:1->0"),
-        "cosine": ("kdcli.distillation.schedules:cosine", "half a cosine, flat at both ends: cosine:1->0"),
-        "exponential": ("kdcli.distillation.schedules:exponential", "equal ratios in equal times: exponential:1->0.01"),
-        "steps": ("kdcli.distillation.schedules:steps", "equal parts at each number: steps:1->0.5->0.1"),
-    },
-)
 
 
 def constant(numbers: list[float]) -> Schedule:

@@ -31,16 +31,14 @@ def rule_of(teacher: Acts) -> ActionRule:
     return teacher.policy.rule if isinstance(teacher, Agent) else ActionRule(teacher.action)
 
 
-def new_student(teacher: Acts, choice: Choice, losses: Sequence[str], observations: np.ndarray, seed: int) -> Agent:
-    """An untrained student of the architecture `choice`.
-
-    It normalises as the teacher does, or by the statistics of `observations` (N, *shape) where the teacher does not.
+def new_student(teacher: Acts, choice: Choice, losses: Sequence[str], preprocess: Preprocess, seed: int) -> Agent:
+    """An untrained student of the architecture `choice` that sees the world through `preprocess`.
 
     Raises:
         UsageError: unknown architecture.
     """
     names = [text.partition("@")[0] for text in losses]
-    preprocess, rule = _preprocess(teacher, observations), rule_of(teacher)
+    rule = rule_of(teacher)
     network = build(choice, preprocess.n_features, rule.n_outputs, seed)
     value = None
     if "value" in names:
@@ -58,7 +56,8 @@ def _signal(rule: ActionRule, losses: Sequence[str]) -> Signal:
     return "q" if ON_Q.intersection(losses) else "logits"
 
 
-def _preprocess(teacher: Acts, observations: np.ndarray) -> Preprocess:
+def preprocess_for(teacher: Acts, observations: np.ndarray) -> Preprocess:
+    """The teacher's preprocessing, or normalization by `observations` (N, *shape) where the teacher has none."""
     space = teacher.observation
     if isinstance(teacher, Agent) and (teacher.preprocess.normalizer is not None or teacher.preprocess.image):
         return teacher.preprocess

@@ -1,0 +1,211 @@
+"""An exported policy as an agent, run by onnxruntime on one thread. Loading it needs no torch."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from kdcli.errors import RefusedError, UsageError
+from kdcli.spec import EnvSpec, Space, space_from_json
+
+if TYPE_CHECKING:
+    import onnx
+    import onnxruntime
+
+KEY = "kdcli"
+SCHEMA = 1
+_OPEN = '"digest":"'
+_BLANK = "0" * 64
+
+
+def seal(data: bytes) -> bytes:
+    """Fill in the digest that the record in `data` leaves blank (see `blank_record`): of all its other bytes."""
+    return data.replace((_OPEN + _BLANK).encode(), (_OPEN + hashlib.sha256(data).hexdigest()).encode(), 1)
+
+
+def blank_record(record: Mapping[str, Any]) -> str:
+    """The record as the text a file carries, its digest not yet filled in; equal records give equal text."""
+    content = {**record, "kind": "policy", "schema": SCHEMA, "digest": _BLANK}
+    return json.dumps(content, sort_keys=True, separators=(",", ":"), allow_nan=False)
+
+
+def _is_intact(data: bytes, digest: str) -> bool:
+    blank = data.replace((_OPEN + digest).encode(), (_OPEN + _BLANK).encode(), 1)
+    return hashlib.sha256(blank).hexdigest() == digest
+
+
+@dataclass(frozen=True, eq=False)
+class OnnxAgent:
+    """A policy in a file. `record` is what the file says of itself, `size_bytes` its length.
+
+    `n_params` are weights and biases of the matrix products, `n_constants` all other numbers in the file (normalizer,
+    bounds), `multiply_adds` those of the matrix products for one observation; all counted in the file, not claimed.
+    """
+
+    name: str
+    env: EnvSpec | None
+    observation: Space
+    action: Space
+    record: Mapping[str, Any]
+    session: onnxruntime.InferenceSession
+    size_bytes: int
+    n_params: int
+    n_constants: int
+    multiply_adds: int
+
+    @cached_property
+    def outputs(self) -> list[str]:
+        """Names of what the file puts out."""
+        return [output.name for output in self.session.get_outputs()]
+
+    def run(self, obs: np.ndarray) -> dict[str, np.ndarray]:
+        """Raw observations (B, *shape) -> every output of the file, by name."""
+        return dict(zip(self.outputs, self.session.run(None, {"obs": self._cast(obs)}), strict=True))
+
+    def act(self, obs: np.ndarray, rng: np.random.Generator | None = None) -> np.ndarray:
+        """Raw observations (B, *shape) -> env-ready actions (B, *shape); deterministic without `rng`, else sampled.
+
+        Raises:
+            UsageError: sampled play of a file that holds no distribution.
+        """
+        if rng is None or not self.record["sampled_by"]:
+            return self.session.run(_ACTION, {"obs": self._cast(obs)})[0]
+        return self._sample(obs, rng)
+
+    def _cast(self, obs: np.ndarray) -> np.ndarray:
+        return np.asarray(obs, self._dtype)
+
+    @cached_property
+    def _dtype(self) -> np.dtype:
+        return np.dtype(self.observation.dtype)
+
+    def _sample(self, obs: np.ndarray, rng: np.random.Generator) -> np.ndarray:
+        """As the agent it was made from draws, with the same generator the same actions."""
+        needed = self.record["sampled_by"]
+        if not set(needed) <= set(self.outputs):
+            raise UsageError(
+                f"{self.name} cannot be sampled from",
+                f"the file puts out {', '.join(self.outputs)}; sampling needs {', '.join(needed)}",
+                f"export it with --outputs action,{','.join(needed)}",
+            )
+        return _draw({name: found for name, found in self.run(obs).items() if name in needed}, self, rng)
+
+
+_ACTION = ["action"]
+
+
+def _draw(found: Mapping[str, np.ndarray], agent: OnnxAgent, rng: np.random.Generator) -> np.ndarray:
+    import torch
+
+    from kdcli.agents.action import ActionRule
+    from kdcli.agents.distributions import sample
+    from kdcli.agents.heads import Heads
+
+    rule = ActionRule(agent.action, **agent.record["rule"])
+    heads = Heads().having({name: torch.from_numpy(array) for name, array in found.items()})
+    return sample(heads, rule, rng).numpy().astype(agent.action.dtype, copy=False)
+
+
+def load(path: Path) -> OnnxAgent:
+    """Read a policy exported by kdcli.
+
+    Raises:
+        UsageError: the file cannot be opened.
+        RefusedError: it is not ONNX, not exported by kdcli, or changed since.
+    """
+    try:
+        data = path.read_bytes()
+    except OSError as error:
+        raise UsageError(f"cannot read {path}", error.strerror or str(error), "check the path") from None
+    return from_bytes(data, path.name)
+
+
+def from_bytes(data: bytes, source: str) -> OnnxAgent:
+    """The agent in the bytes of an exported file; `source` is what errors call it.
+
+    Raises:
+        RefusedError: as `load`.
+    """
+    model = _parse(data, source)
+    record = _record(model, data, source)
+    try:
+        env = None if record["env"] is None else EnvSpec.from_json(record["env"])
+        sees, does = (space_from_json(record[key]) for key in ("observation", "action"))
+        return OnnxAgent(record["name"], env, sees, does, record, start(data, source), len(data), *_count(model))
+    except (KeyError, TypeError, ValueError) as error:
+        raise RefusedError(f"{source} does not describe a policy", repr(error), "export it again") from None
+
+
+def start(data: bytes, source: str) -> onnxruntime.InferenceSession:
+    """An onnxruntime session on one thread of the CPU.
+
+    Raises:
+        RefusedError: onnxruntime does not take the file.
+    """
+    import onnxruntime
+
+    options = onnxruntime.SessionOptions()
+    options.intra_op_num_threads = options.inter_op_num_threads = 1
+    options.log_severity_level = 4
+    try:
+        return onnxruntime.InferenceSession(data, options, providers=["CPUExecutionProvider"])
+    except Exception as error:  # onnxruntime's own kinds have no common base but this
+        reason = str(error).splitlines()[0]
+        raise RefusedError(f"onnxruntime {onnxruntime.__version__} cannot run {source}", reason, "export it") from None
+
+
+def _parse(data: bytes, source: str) -> onnx.ModelProto:
+    import onnx
+    from google.protobuf.message import DecodeError
+
+    try:
+        model = onnx.load_model_from_string(data)
+    except DecodeError as error:
+        raise RefusedError(f"{source} is not an ONNX file", str(error), "copy or export it again") from None
+    tensors = (tensor for body in (model.graph, *model.functions) for tensor in _tensors(body))
+    if any(onnx.external_data_helper.uses_external_data(tensor) for tensor in tensors):
+        raise RefusedError(f"{source} keeps weights in other files", "kdcli reads single files only", "join them first")
+    return model
+
+
+def _tensors(body: onnx.GraphProto | onnx.FunctionProto) -> Iterator[onnx.TensorProto]:
+    """Every tensor of a graph or function, and of the graphs inside it."""
+    yield from getattr(body, "initializer", ())  # a function has none
+    for sparse in getattr(body, "sparse_initializer", ()):
+        yield from (sparse.values, sparse.indices)
+    for attribute in (attribute for node in body.node for attribute in node.attribute):
+        yield from (attribute.t, *attribute.tensors)
+        for inner in (attribute.g, *attribute.graphs):
+            yield from _tensors(inner)
+
+
+def _record(model: onnx.ModelProto, data: bytes, source: str) -> dict[str, Any]:
+    """What the file says of itself, checked against its digest."""
+    properties = {entry.key: entry.value for entry in model.metadata_props}
+    try:
+        record = json.loads(properties[KEY])
+        kind, schema, digest = record["kind"], record["schema"], record["digest"]
+    except (KeyError, TypeError, ValueError):
+        why = "its metadata does not say what it observes and how it acts"
+        raise RefusedError(f"{source} was not exported by kdcli", why, "export the agent with kdcli export") from None
+    if (kind, schema) != ("policy", SCHEMA):
+        raise RefusedError(f"{source} is a {kind!r} of schema {schema}", f"this kdcli reads {SCHEMA}", "update kdcli")
+    if not _is_intact(data, str(digest)):
+        raise RefusedError(f"{source} was changed or damaged", "its bytes do not match its digest", "export it again")
+    return record
+
+
+def _count(model: onnx.ModelProto) -> tuple[int, int, int]:
+    """Parameters, constants and multiply-adds, from the numbers in the file and the products that use them."""
+    sizes = {tensor.name: int(np.prod(tensor.dims)) for tensor in model.graph.initializer}
+    products = [node.input for node in model.graph.node if node.op_type == "Gemm"]
+    params = sizes.keys() & {name for inputs in products for name in inputs[1:]}
+    n_params = sum(sizes[name] for name in params)
+    return n_params, sum(sizes.values()) - n_params, sum(sizes.get(inputs[1], 0) for inputs in products)

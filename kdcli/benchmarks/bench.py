@@ -1,0 +1,179 @@
+"""Agents side by side on one env: sizes, timings, paired returns, and what follows from them."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+
+import numpy as np
+
+from kdcli.benchmarks.config import BenchConfig
+from kdcli.benchmarks.contender import Contender
+from kdcli.benchmarks.latency import Latencies, time_all
+from kdcli.benchmarks.returns import Played, Recorder, Seeds, counted, play_one
+from kdcli.benchmarks.similarity import Similarity, compare_actions
+from kdcli.benchmarks.size import Size, measure
+from kdcli.benchmarks.statistics import Summary, summary
+from kdcli.benchmarks.verdict import Comparison, compare
+from kdcli.envs.make import check_fits, make
+from kdcli.envs.play import open_vector, seeds_from
+from kdcli.envs.seeds import first_seed
+from kdcli.envs.vector import Vector
+from kdcli.errors import UsageError
+from kdcli.progress import Listener, Note, silent
+from kdcli.spec import EnvSpec
+
+RANDOM = "random"
+
+
+@dataclass(frozen=True, eq=False)
+class Result:
+    """One contender's numbers; the reference has no `comparison` and no `similarity` with itself."""
+
+    contender: Contender
+    size: Size
+    played: Played
+    returns: Summary
+    comparison: Comparison | None = None
+    similarity: Similarity | None = None
+
+
+@dataclass(frozen=True, eq=False)
+class Bench:
+    """What was measured. The first of `results` is the reference.
+
+    Attributes:
+        cap: no episode is longer than this many steps.
+        random, random_returns: the uniformly random policy on the same initial states, where a score is 0.
+        latencies: None where no time was given to timing.
+        states: raw observations (N, *shape) of the reference's play, on which actions were compared and calls timed.
+        repeated: whether `latencies` are a second measurement.
+    """
+
+    config: BenchConfig
+    env: EnvSpec
+    cap: int
+    seeds: Seeds
+    results: tuple[Result, ...]
+    random: Played
+    random_returns: Summary
+    latencies: Latencies | None
+    states: np.ndarray
+    repeated: bool = False
+
+    @property
+    def reference(self) -> Result:
+        """The agent that the others are compared with."""
+        return self.results[0]
+
+    def __getitem__(self, name: str) -> Result:
+        """The numbers of the contender called `name`."""
+        return {result.contender.name: result for result in self.results}[name]
+
+
+def arena(contenders: Sequence[Contender], spec: EnvSpec, config: BenchConfig) -> Vector:
+    """The env, its episodes capped as `config` says, in slots for side-by-side play; checked to fit every contender.
+
+    Raises:
+        UsageError: the env cannot be made, or its spaces are not those of a contender.
+    """
+    vector = open_vector(replace(spec, max_steps=config.max_steps or spec.max_steps), None)
+    check_contenders(contenders, vector)
+    return vector
+
+
+def check_contenders(contenders: Sequence[Contender], vector: Vector) -> None:
+    """Raise UsageError unless every contender has a name of its own and fits the env."""
+    names = [contender.name for contender in contenders]
+    if not names or len({*names, RANDOM}) <= len(names):
+        given = ", ".join(names) or "none"
+        raise UsageError("agents need names of their own", f"given: {given}; taken: {RANDOM}", "rename one")
+    for contender in contenders:
+        player = contender.player
+        try:
+            check_fits(vector.spec, (vector.observation, vector.action), (player.observation, player.action))
+        except UsageError as error:
+            raise UsageError(f"{contender.name}: {error.what}", error.why, error.fix) from None
+
+
+def bench(
+    contenders: Sequence[Contender], vector: Vector, config: BenchConfig | None = None, listener: Listener = silent
+) -> Bench:
+    """Measure every contender; the first is the reference that the others are compared with.
+
+    Each plays the same `config.episodes` initial states, as does the random policy, which a score needs. Greedy actions
+    are compared and calls timed on states of the reference's own play.
+
+    Raises:
+        UsageError: two contenders share a name, one does not fit the env, or sampled play of a file that holds no
+            distribution.
+    """
+    config = config or BenchConfig()
+    check_contenders(contenders, vector)
+    seeds = Seeds(seeds_from(first_seed("bench", config.seed), config.episodes), config.seed, config.sampled)
+    _say_who_is_not_sampled(contenders, config, listener)
+    played, random, states = _play_all(contenders, vector, seeds, config.states, listener)
+    return Bench(
+        config=config,
+        env=vector.spec,
+        cap=episode_cap(vector.spec),
+        seeds=seeds,
+        results=tuple(_results(contenders, played, random, states, config)),
+        random=random,
+        random_returns=summary(random.episodes.returns, config.confidence),
+        latencies=time_all(contenders, states, config.latency_budget, listener) if config.latency_budget else None,
+        states=states,
+    )
+
+
+def time_again(done: Bench, listener: Listener = silent) -> Bench:
+    """The same benchmark with every latency measured anew: what a gate asks for before it fails on a noisy machine."""
+    contenders = [result.contender for result in done.results]
+    latencies = time_all(contenders, done.states, done.config.latency_budget, listener)
+    return replace(done, latencies=latencies, repeated=True)
+
+
+def episode_cap(spec: EnvSpec) -> int:
+    """Steps after which an episode is cut."""
+    env = make(spec)
+    known = env.spec
+    env.close()
+    assert known is not None
+    assert known.max_episode_steps is not None
+    return known.max_episode_steps
+
+
+def _say_who_is_not_sampled(contenders: Sequence[Contender], config: BenchConfig, listener: Listener) -> None:
+    greedy = [contender.name for contender in contenders if not contender.is_stochastic]
+    if config.sampled and greedy:
+        listener(Note(f"{', '.join(greedy)}: no distribution to sample from, so played greedily"))
+
+
+def _play_all(
+    contenders: Sequence[Contender], vector: Vector, seeds: Seeds, n_states: int, listener: Listener
+) -> tuple[list[Played], Played, np.ndarray]:
+    """Every contender's episodes, the random policy's, and states of the first one's play."""
+    recorder = Recorder(contenders[0].player, n_states, seeds.noise)
+    players = [recorder, *(contender.player for contender in contenders[1:]), None]
+    names, n = [*(contender.name for contender in contenders), RANDOM], len(seeds.episodes)
+    played = [
+        play_one(player, vector, seeds, counted(listener, i * n, len(players) * n, name))
+        for i, (player, name) in enumerate(zip(players, names, strict=True))
+    ]
+    return played[:-1], played[-1], recorder.states()
+
+
+def _results(
+    contenders: Sequence[Contender], played: Sequence[Played], random: Played, states: np.ndarray, config: BenchConfig
+) -> list[Result]:
+    teacher, chance = played[0].episodes.returns, random.episodes.returns
+    found = []
+    for contender, mine in zip(contenders, played, strict=True):
+        returns = mine.episodes.returns
+        result = Result(contender, measure(contender), mine, summary(returns, config.confidence))
+        if contender is not contenders[0]:
+            judged = compare(returns, teacher, chance, config.min_score, config.confidence)
+            near = compare_actions(contenders[0], contender, states)
+            result = replace(result, comparison=judged, similarity=near)
+        found.append(result)
+    return found

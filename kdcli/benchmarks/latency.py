@@ -1,0 +1,196 @@
+"""How long one decision takes: every contender in every runtime, in turns, in one process, on one thread.
+
+On a shared machine the same call wanders by half within a minute. Calls of all subjects take turns in short rounds, so
+that each round's medians saw the same machine; two subjects are compared by the median over rounds of the ratio of
+their medians. Two sessions of one file then differ by 3 % at most in nine of ten runs.
+"""
+
+from __future__ import annotations
+
+import gc
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from time import perf_counter, perf_counter_ns
+
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from kdcli.agents.agent import Acts
+from kdcli.agents.runtime import OnnxAgent, start
+from kdcli.benchmarks.contender import Contender, Runtime
+from kdcli.progress import Event, Listener, silent
+
+if TYPE_CHECKING:
+    from onnxruntime import InferenceSession
+
+BATCH = 256
+CALLS = 100
+MIN_ROUNDS = 5
+FLOOR = "an empty graph"
+_SINGLES = 64  # different observations, so that no branch or cache learns one of them by heart
+_WARM_UP = 20  # calls
+
+Key = tuple[str, Runtime]
+
+
+@dataclass(frozen=True, eq=False)
+class Timing:
+    """Nanoseconds of every call of one subject: rounds of calls of one observation, and one call of 256 a round."""
+
+    single: list[np.ndarray]
+    batch: list[int]
+
+    @property
+    def p50_us(self) -> float:
+        return float(np.median(np.concatenate(self.single))) / 1e3
+
+    @property
+    def p99_us(self) -> float:
+        return float(np.percentile(np.concatenate(self.single), 99)) / 1e3
+
+    @property
+    def throughput(self) -> float:
+        """Observations a second, 256 at a time."""
+        return BATCH / (float(np.median(self.batch)) / 1e9)
+
+    def times_faster(self, other: Timing) -> float:
+        """How many times faster than `other`, timed in the same rounds: above 1 is faster."""
+        ratios = [np.median(theirs) / np.median(ours) for ours, theirs in zip(self.single, other.single, strict=True)]
+        return float(np.median(ratios))
+
+
+@dataclass(frozen=True, eq=False)
+class Latencies:
+    """Timings by (contender, runtime); `floor` is onnxruntime's call of a graph that does nothing."""
+
+    timings: Mapping[Key, Timing]
+    floor: Timing
+
+    @property
+    def rounds(self) -> int:
+        return len(self.floor.single)
+
+    @property
+    def calls(self) -> int:
+        """Single calls of each subject."""
+        return sum(map(len, self.floor.single))
+
+    def get(self, name: str, runtime: Runtime) -> Timing | None:
+        """The timing of a contender in a runtime, if it was timed there."""
+        return self.timings.get((name, runtime))
+
+    def times_faster(self, ours: Key, theirs: Key) -> float | None:
+        """How many times faster `ours` is than `theirs`; None where one was not timed."""
+        a, b = self.get(*ours), self.get(*theirs)
+        return None if a is None or b is None else a.times_faster(b)
+
+
+def time_all(
+    contenders: Sequence[Contender], obs: np.ndarray, seconds: float, listener: Listener = silent
+) -> Latencies:
+    """Time every contender on raw observations (N, *shape) for about `seconds` in all."""
+    subjects: dict[Key, _Subject] = {
+        (contender.name, runtime): _subject(agent, obs)
+        for contender in contenders
+        for runtime, agent in contender.runtimes.items()
+    }
+    floor: Key = (FLOOR, "onnxruntime")
+    with _quiet():
+        timings = _take_turns({**subjects, floor: _empty(obs)}, seconds, listener)
+    return Latencies({key: timing for key, timing in timings.items() if key != floor}, timings[floor])
+
+
+@dataclass(frozen=True, eq=False)
+class _Subject:
+    """A call, the single observations (1, *shape) it is given in turn, and a batch (256, *shape)."""
+
+    call: Callable[[np.ndarray], object]
+    singles: Sequence[np.ndarray]
+    batch: np.ndarray
+
+    def time(self, n: int, first: int) -> np.ndarray:
+        """Nanoseconds of `n` calls (n,), after two that pay for the caches another subject left behind."""
+        times, call, inputs = np.empty(n, np.int64), self.call, self.singles
+        for i in range(-2, n):
+            obs = inputs[(first + i) % len(inputs)]
+            began = perf_counter_ns()
+            call(obs)
+            times[i] = perf_counter_ns() - began
+        return times
+
+    def time_batch(self) -> int:
+        """Nanoseconds of one call of the batch."""
+        began = perf_counter_ns()
+        self.call(self.batch)
+        return perf_counter_ns() - began
+
+
+def _subject(agent: Acts, obs: np.ndarray) -> _Subject:
+    """What a user calls: `agent.act`, or the session that a deployment holds."""
+    call = _session_call(agent.session) if isinstance(agent, OnnxAgent) else agent.act
+    cast = obs.astype(agent.observation.dtype, copy=False)
+    return _Subject(call, *_inputs(cast))
+
+
+def _session_call(session: InferenceSession) -> Callable[[np.ndarray], object]:
+    run, names = session.run, ["action"]
+    return lambda obs: run(names, {"obs": obs})
+
+
+def _inputs(obs: np.ndarray) -> tuple[list[np.ndarray], np.ndarray]:
+    rows = np.resize(np.arange(len(obs)), BATCH)
+    return [np.ascontiguousarray(obs[i : i + 1]) for i in rows[:_SINGLES]], np.ascontiguousarray(obs[rows])
+
+
+def _empty(obs: np.ndarray) -> _Subject:
+    """A graph that gives back its input: what a call of onnxruntime costs before any policy."""
+    from onnx import helper
+
+    kind, shape = helper.np_dtype_to_tensor_dtype(obs.dtype), ["batch", *obs.shape[1:]]
+    ports = [helper.make_tensor_value_info(name, kind, shape) for name in ("obs", "action")]
+    graph = helper.make_graph([helper.make_node("Identity", ["obs"], ["action"])], "empty", ports[:1], ports[1:])
+    model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=8)
+    return _Subject(_session_call(start(model.SerializeToString(), FLOOR)), *_inputs(obs))
+
+
+def _take_turns(subjects: Mapping[Key, _Subject], seconds: float, listener: Listener) -> dict[Key, Timing]:
+    """Rounds of all subjects, each round beginning with another one, until the time is over."""
+    began = perf_counter()
+    n = _calls_a_round(subjects, seconds)
+    order, timings = list(subjects), {key: Timing([], []) for key in subjects}
+    rounds = 0
+    while rounds < MIN_ROUNDS or perf_counter() - began < seconds:
+        for key in order[rounds % len(order) :] + order[: rounds % len(order)]:
+            timings[key].single.append(subjects[key].time(n, rounds * n))
+            timings[key].batch.append(subjects[key].time_batch())
+        rounds += 1
+        listener(Event("latency", min(perf_counter() - began, seconds), seconds, {"rounds": rounds}))
+    return timings
+
+
+def _calls_a_round(subjects: Mapping[Key, _Subject], seconds: float) -> int:
+    """Warm every subject up; how many calls of each fit in a twentieth of the time, 1 to 100."""
+    for subject in subjects.values():
+        subject.time(_WARM_UP, 0)
+        subject.time_batch()
+    cost = sum(float(np.median(subject.time(3, 0))) for subject in subjects.values())
+    return int(np.clip(seconds / 20 / (cost / 1e9), 1, CALLS))
+
+
+@contextmanager
+def _quiet() -> Iterator[None]:
+    """One thread and no garbage collection, both as before afterwards."""
+    import torch
+
+    threads, collected = torch.get_num_threads(), gc.isenabled()
+    torch.set_num_threads(1)
+    gc.collect()
+    gc.disable()
+    try:
+        yield
+    finally:
+        torch.set_num_threads(threads)
+        if collected:
+            gc.enable()

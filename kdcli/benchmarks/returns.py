@@ -1,0 +1,97 @@
+"""Every contender on the same initial states, and the states that the reference visits."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from time import perf_counter
+
+import numpy as np
+
+from kdcli.agents.agent import Acts
+from kdcli.envs.play import Episodes, play
+from kdcli.envs.vector import Vector
+from kdcli.progress import Event, Listener, Note, silent
+from kdcli.spec import EnvSpec, Space
+
+
+@dataclass(frozen=True)
+class Played:
+    """The episodes of one contender, in the order of their seeds, and what playing them took in seconds."""
+
+    episodes: Episodes
+    seconds: float
+
+
+@dataclass(frozen=True)
+class Seeds:
+    """The initial states, and where sampled and random actions start."""
+
+    episodes: Sequence[int]
+    noise: int
+    sampled: bool = False
+
+    def rng(self) -> np.random.Generator | None:
+        """A fresh generator, the same for every contender; None for deterministic play."""
+        return np.random.default_rng(self.noise) if self.sampled else None
+
+
+def play_one(agent: Acts | None, vector: Vector, seeds: Seeds, listener: Listener = silent) -> Played:
+    """One episode a seed; `agent` None is the uniformly random policy."""
+    began = perf_counter()
+    rng = np.random.default_rng(seeds.noise) if agent is None else seeds.rng()
+    episodes = play(agent, vector, seeds.episodes, rng, listener)
+    return Played(episodes, perf_counter() - began)
+
+
+def counted(listener: Listener, before: int, total: int, name: str) -> Listener:
+    """A listener that hears of one contender's episodes as part of all: `before` are over already."""
+
+    def hear(heard: Event | Note) -> None:
+        listener(Event("bench", before + heard.done, total, {"playing": name}) if isinstance(heard, Event) else heard)
+
+    return hear
+
+
+class Recorder:
+    """An agent that acts as the one it is given, and keeps a uniform sample of the states it acted in."""
+
+    def __init__(self, agent: Acts, n: int, seed: int = 0) -> None:
+        self._agent, self._n, self._rng = agent, n, np.random.default_rng(seed)
+        self._obs: list[np.ndarray] = []
+        self._keys: list[np.ndarray] = []
+
+    @property
+    def name(self) -> str:
+        return self._agent.name
+
+    @property
+    def env(self) -> EnvSpec | None:
+        return self._agent.env
+
+    @property
+    def observation(self) -> Space:
+        return self._agent.observation
+
+    @property
+    def action(self) -> Space:
+        return self._agent.action
+
+    def act(self, obs: np.ndarray, rng: np.random.Generator | None = None) -> np.ndarray:
+        """As the agent acts."""
+        self._obs.append(obs)
+        self._keys.append(self._rng.random(len(obs)))
+        if sum(map(len, self._keys)) > 4 * self._n:
+            self._thin()
+        return self._agent.act(obs, rng)
+
+    def states(self) -> np.ndarray:
+        """At most `n` of the raw observations so far (n, *shape), every one as likely, in the order they were seen."""
+        self._thin()
+        return self._obs[0]
+
+    def _thin(self) -> None:
+        """Keep the rows with the smallest random keys: a uniform sample of all rows whenever it is done."""
+        obs, keys = np.concatenate(self._obs), np.concatenate(self._keys)
+        kept = np.sort(np.argsort(keys, kind="stable")[: self._n])
+        self._obs, self._keys = [obs[kept]], [keys[kept]]

@@ -1,0 +1,59 @@
+"""What the user may say about a checkpoint, defined once: the command line, recipes and the record read this."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+from pydantic import BaseModel, ConfigDict, Field
+
+from kdcli.errors import UsageError
+from kdcli.spec import EnvSpec
+
+
+class LoadConfig(BaseModel):
+    """How a checkpoint is read; what is not said is looked up beside the file."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    env: str | None = Field(default=None, description="gymnasium id of the env; default: what the files beside it say")
+    env_kwargs: tuple[str, ...] = Field(default=(), description="argument of the env, name=value; repeatable")
+    wrapper: tuple[str, ...] = Field(default=(), description="env wrapper, inner first: pad:84, time-feature")
+    vecnormalize: str = Field(default="auto", description="VecNormalize's file; auto: the one beside it; none")
+
+    def kwargs(self) -> dict[str, Any]:
+        """`env_kwargs` as values: JSON where it is JSON (`true`, `3`, `[1, 2]`), else text.
+
+        Raises:
+            UsageError: one without a name or without '='.
+        """
+        return dict(map(_parse, self.env_kwargs))
+
+    def named_env(self) -> EnvSpec | None:
+        """The env that `env` names, with its arguments and wrappers; None when it names none."""
+        return None if self.env is None else EnvSpec(self.env, self.kwargs(), self.wrapper)
+
+    def without_vecnormalize(self) -> LoadConfig:
+        """The same, with observations said not to be normalised.
+
+        Raises:
+            UsageError: a file of statistics is named.
+        """
+        if self.vecnormalize not in ("auto", "none"):
+            raise UsageError("--vecnormalize and --no-vecnormalize", "they contradict each other", "give one of them")
+        return self.model_copy(update={"vecnormalize": "none"})
+
+    def recorded(self) -> dict[str, Any]:
+        """JSON values for the record of how a file was made; of a path only the file's name."""
+        return {**self.model_dump(mode="json"), "vecnormalize": Path(self.vecnormalize).name}
+
+
+def _parse(text: str) -> tuple[str, Any]:
+    name, separator, value = text.partition("=" if "=" in text else ":")  # RL Zoo writes name:value
+    if not separator or not name.strip().isidentifier():
+        raise UsageError(f"cannot read the env argument {text!r}", "it is name=value", "e.g. continuous=true")
+    try:
+        return name.strip(), json.loads({"True": "true", "False": "false", "None": "null"}.get(value, value))
+    except ValueError:
+        return name.strip(), value

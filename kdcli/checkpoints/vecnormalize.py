@@ -1,0 +1,115 @@
+"""The running statistics of VecNormalize: found, read from their pickle, checked."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from kdcli.agents.observation import Normalizer
+from kdcli.checkpoints.arrays import Array
+from kdcli.checkpoints.config import LoadConfig
+from kdcli.checkpoints.pickles import MAX_BYTES, Record, decode
+from kdcli.errors import RefusedError, UsageError
+from kdcli.progress import Listener, Note
+
+if TYPE_CHECKING:
+    from kdcli.checkpoints.zoo import Around
+
+_ANSWER = "name the file with --vecnormalize, or say --no-vecnormalize"
+
+
+@dataclass(frozen=True, eq=False)
+class Moments:
+    """Mean and variance of observations, of their shape; `name` and `sha256` are those of the file."""
+
+    mean: np.ndarray
+    variance: np.ndarray
+    epsilon: float
+    clip: float
+    name: str
+    sha256: str
+
+    def normalizer(self) -> Normalizer:
+        """As the wrapper applies them."""
+        return Normalizer.from_moments(self.mean, self.variance, self.epsilon, self.clip)
+
+
+def find_moments(path: Path, config: LoadConfig, around: Around, listen: Listener) -> Moments | None:
+    """The statistics that belong to the checkpoint at `path`, or None when there are none.
+
+    Raises:
+        UsageError: the file named does not exist, or the training normalised and no file is found.
+        RefusedError: the file is damaged or unsafe.
+    """
+    if config.vecnormalize == "none":
+        return None
+    if config.vecnormalize != "auto":
+        return read_moments(Path(config.vecnormalize))
+    if around.vecnormalize is None:
+        if around.normalized:
+            raise UsageError(
+                f"{path.name} was trained on normalised observations", "their statistics are gone", _ANSWER
+            )
+        return None
+    moments = read_moments(around.vecnormalize)
+    if moments is not None:
+        listen(Note(f"observations are normalised by {around.vecnormalize.name} beside it"))
+        if path.stem == "best_model":
+            listen(Note("best_model.zip may be older than these statistics; if its returns are low, that is why"))
+    return moments
+
+
+def read_moments(path: Path) -> Moments | None:
+    """The statistics in the file at `path`; None when it normalises rewards only.
+
+    Raises:
+        UsageError: the file cannot be opened.
+        RefusedError: it is damaged, unsafe, or for observations not read yet.
+    """
+    try:
+        with path.open("rb") as handle:
+            content = handle.read(MAX_BYTES + 1)
+    except OSError as error:
+        raise UsageError(f"cannot read {path}", error.strerror or str(error), _ANSWER) from None
+    state = _state(decode(content, path.name), path.name)
+    if not state.get("norm_obs", True):
+        return None
+    rms = state.get("obs_rms")
+    if isinstance(rms, dict):
+        raise RefusedError(f"{path.name} holds statistics of Dict observations", "not read yet")
+    if not isinstance(rms, Record) or not isinstance(rms.state, Mapping):
+        raise RefusedError(f"{path.name} holds no statistics of observations", "obs_rms is missing")
+    mean, variance = (_finite(rms.state, key, path.name) for key in ("mean", "var"))
+    epsilon, clip = _positive(state, "epsilon", 1e-8, path.name), _positive(state, "clip_obs", 10.0, path.name)
+    if mean.shape != variance.shape or (variance < 0).any():
+        raise RefusedError(f"{path.name}: obs_rms.var is not a variance", f"shape {variance.shape}")
+    return Moments(mean, variance, epsilon, clip, path.name, hashlib.sha256(content).hexdigest())
+
+
+def _state(record: Any, name: str) -> Mapping[str, Any]:
+    known = isinstance(record, Record) and record.called.name == "VecNormalize" and isinstance(record.state, Mapping)
+    if not known:
+        raise RefusedError(f"{name} is not a VecNormalize", "it is another pickle", _ANSWER)
+    return record.state
+
+
+def _finite(state: Mapping[str, Any], key: str, name: str) -> np.ndarray:
+    value = state.get(key)
+    if not isinstance(value, Array) or value.value is None or value.value.size == 0:
+        raise RefusedError(f"{name}: obs_rms.{key} is missing", "it is not a complete VecNormalize")
+    array = value.value.astype(np.float64)
+    if not np.isfinite(array).all():
+        raise RefusedError(f"{name}: obs_rms.{key} holds NaN or infinity", "the training diverged, or it is damaged")
+    return array
+
+
+def _positive(state: Mapping[str, Any], key: str, default: float, name: str) -> float:
+    value = state.get(key, default)
+    if isinstance(value, bool) or not isinstance(value, int | float) or not value > 0:
+        raise RefusedError(f"{name}: {key} is {str(value)[:40]}", "a positive number is expected")
+    return float(value)

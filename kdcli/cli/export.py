@@ -1,0 +1,55 @@
+"""`kdcli export`: an agent to a file that another runtime reads."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from kdcli.checkpoints.config import LoadConfig
+from kdcli.cli.console import Console
+from kdcli.cli.load import NoVecNormalize
+from kdcli.cli.options import AsJson, Force, Output, command
+from kdcli.exporters.config import ExportConfig
+from kdcli.progress import Note
+
+AgentFile = Annotated[Path, typer.Argument(metavar="AGENT", help="Agent file, or a checkpoint that load reads.")]
+
+
+@command
+def export(
+    agent: AgentFile,
+    config: ExportConfig,
+    source: LoadConfig,
+    *,
+    output: Output,
+    no_vecnormalize: NoVecNormalize = False,
+    force: Force = False,
+    as_json: AsJson = False,
+    console: Console,
+) -> None:
+    """Write an agent for another runtime: raw observation in, action for env.step out, checked on its own play."""
+    from kdcli.artifact import parent, refuse_existing
+    from kdcli.checkpoints.read import find_file, read
+    from kdcli.exporters.states import gather
+    from kdcli.exporters.step import convert
+
+    refuse_existing(output, force)
+    file = find_file(agent)
+    loaded = read(file, source.without_vecnormalize() if no_vecnormalize else source, console.listener)
+    states = gather(loaded, config.states, config.seed, console.listener)
+    made = convert(loaded, states, config, [parent(file)])
+    made.save(output, force)
+    said = made.summary()
+    console.listener(Note(_sentence(said)))
+    if as_json:
+        console.answer_json("kdcli.export/1", {"path": str(output), **said})
+    else:
+        console.answer(output)
+
+
+def _sentence(said: dict[str, Any]) -> str:
+    size, alike = f"{said['n_params']:,} parameters in {said['size_bytes']:,} bytes", said["parity"]
+    ties = f", {alike['ties']} ties" if alike["ties"] else ""
+    return f"{size}; acts as the agent does in {alike['n_states']:,} states ({alike['source']}{ties})"

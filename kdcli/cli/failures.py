@@ -1,0 +1,90 @@
+"""Any exception as an error with three lines and an exit code."""
+
+from __future__ import annotations
+
+import errno
+import re
+import reprlib
+import textwrap
+from typing import TYPE_CHECKING
+
+from kdcli.errors import Exit, KdcliError, UsageError, unknown
+
+if TYPE_CHECKING:
+    from pydantic import ValidationError
+
+_FULL = (errno.ENOSPC, errno.EDQUOT)
+
+
+def understand(error: BaseException, words: list[str]) -> KdcliError:
+    """What `error` means to a user who typed `words`; what nobody expected is our bug."""
+    match error:
+        case KdcliError():
+            return error
+        case KeyboardInterrupt():
+            return _stopped("interrupted", Exit.INTERRUPTED)
+        case SystemExit(code=Exit.TERMINATED):
+            return _stopped("terminated", Exit.TERMINATED)
+        case MemoryError():
+            return UsageError("out of memory", str(error), "use smaller batches or fewer envs, or a larger machine")
+        case ModuleNotFoundError(name=str(name)) if name.partition(".")[0] != "kdcli":
+            return _not_installed(name.partition(".")[0], error)
+        case OSError():
+            return _refused_by_system(error)
+    return _misused(error, words) or _bug(error)
+
+
+def _stopped(word: str, code: Exit) -> KdcliError:
+    stop = KdcliError(word)
+    stop.exit_code = code
+    return stop
+
+
+def _not_installed(package: str, error: ImportError) -> UsageError:
+    return UsageError(f"{package} is not installed", f"this command needs it ({error})", f"pip install {package}")
+
+
+def _refused_by_system(error: OSError) -> UsageError:
+    place = f" ({error.filename})" if error.filename else ""
+    if error.errno in _FULL:
+        return UsageError(f"no space left to write{place}", error.strerror or "", "free some space, or write elsewhere")
+    what = f"the system refused an operation{place}"
+    return UsageError(what, error.strerror or str(error), "check the path and its permissions; --debug shows where")
+
+
+def _misused(error: BaseException, words: list[str]) -> UsageError | None:
+    """The error when the words were wrong: for the parser, or for the config they were meant for."""
+    import typer
+    from pydantic import ValidationError
+
+    if isinstance(error, typer.TyperException):
+        return UsageError(error.format_message(), "", _see(words))
+    return invalid(error, words) if isinstance(error, ValidationError) else None
+
+
+def invalid(error: ValidationError, words: list[str]) -> UsageError:
+    """The first complaint of a config, under the name of its option."""
+    first = error.errors(include_url=False)[0]
+    why = first["msg"].removeprefix("Value error, ")
+    if not first["loc"]:
+        return UsageError("these options do not go together", why, _see(words))
+    option = "--" + str(first["loc"][0]).replace("_", "-")
+    if first["type"] == "missing":
+        return UsageError(f"missing option {option}", why, _see(words))
+    if names := re.findall(r"'([^']*)'", first.get("ctx", {}).get("expected", "")):
+        return unknown(f"value for {option}:", str(first["input"]), names)
+    return UsageError(f"invalid value for {option}: {reprlib.repr(first['input'])}", why, _see(words))
+
+
+def _see(words: list[str]) -> str:
+    command = next((f" {word}" for word in words[:1] if not word.startswith("-")), "")
+    return f"see: kdcli{command} --help"
+
+
+def _bug(error: BaseException) -> KdcliError:
+    message = textwrap.shorten(str(error), 300) or "no message"
+    return KdcliError(
+        f"internal error: {type(error).__name__}: {message}",
+        "this is a bug in kdcli, not in what you typed",
+        "run it again with --debug for the traceback, and report it",
+    )

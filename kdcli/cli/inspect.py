@@ -1,0 +1,62 @@
+"""`kdcli inspect`: what a file holds."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from kdcli.checkpoints.config import LoadConfig
+from kdcli.cli.console import Console, aligned
+from kdcli.cli.load import Checkpoint, NoVecNormalize
+from kdcli.cli.options import AsJson, command
+from kdcli.spec import EnvSpec
+
+
+@command
+def inspect(
+    checkpoint: Checkpoint,
+    config: LoadConfig,
+    *,
+    no_vecnormalize: NoVecNormalize = False,
+    as_json: AsJson = False,
+    console: Console,
+) -> None:
+    """Show what a file holds: algorithm, spaces, layers, parameters, normalizer, env, signals to teach with."""
+    from kdcli.checkpoints import step
+
+    chosen = config.without_vecnormalize() if no_vecnormalize else config
+    found = step.inspect(checkpoint, chosen, console.listener)
+    if as_json:
+        console.answer_json("kdcli.inspect/1", found)
+    else:
+        console.answer(aligned(_rows(found)))
+
+
+def _rows(found: dict[str, Any]) -> list[tuple[str, str]]:
+    """The lines of the answer; what the file does not tell is left out."""
+    env, norm, activation = found["env"], found["normalizer"], found["activation"]
+    version = found["facts"].get("sb3_version")
+    rows = {
+        "file": found["file"],
+        "format": f"{found['format']}, Stable-Baselines3 {version}" if version else found["format"],
+        "algorithm": found["algorithm"],
+        "env": None if env is None else str(EnvSpec.from_json(env)),
+        "observation": found["observation"],
+        "normalizer": "none" if norm is None else _normalizer(norm),
+        "action": found["action"],
+        "rule": found["rule"],
+        "layers": f"{found['network']} {activation}" if activation else found["network"],
+        "actor": _count(found["actor_params"]),
+        "critic": _count(found["critic_params"]),
+        "in all": _count(found["total_params"]),
+        "signals": ", ".join(found["signals"]),
+        "sha256": found["sha256"],
+    }
+    return [(name, str(value)) for name, value in rows.items() if value]
+
+
+def _normalizer(norm: dict[str, Any]) -> str:
+    return f"{norm['values']} means and scales, clipped to {norm['clip']:g}" if norm else "in the file"
+
+
+def _count(number: int | None) -> str | None:
+    return None if number is None else f"{number:,} parameters"

@@ -1,0 +1,269 @@
+"""A graph as an ONNX file: one function a kind of operation. Equal graphs give equal bytes.
+
+The file's initializers are the policy's numbers and nothing else; what ONNX itself needs to be told (shapes, limits,
+sizes) is a Constant node, so that parameters can be counted in the file.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+import numpy as np
+import onnx
+from onnx import helper, numpy_helper
+
+from kdcli.agents.runtime import KEY, blank_record, seal
+from kdcli.artifact import versions
+from kdcli.errors import UsageError
+from kdcli.exporters.config import ExportConfig
+from kdcli.graph.operations import Graph, Op, Port
+
+
+def write(graph: Graph, config: ExportConfig) -> bytes:
+    """The graph as ONNX, without a record.
+
+    Raises:
+        UsageError: the installed onnx does not know the opset.
+    """
+    sheet = Sheet(config.opset)
+    for op in graph.ops:
+        WRITERS[op.kind](sheet, op)
+    inputs, outputs = ([_value_info(port) for port in ports] for ports in (graph.inputs, graph.outputs))
+    body = helper.make_graph(sheet.nodes, "policy", inputs, outputs, sheet.initializers)
+    producer = {"producer_name": "kdcli", "producer_version": versions().get("kdcli", "")}
+    model = helper.make_model(body, **producer, **_editions(config.opset))
+    onnx.checker.check_model(model, full_check=True)
+    return model.SerializeToString(deterministic=True)
+
+
+def stamp(data: bytes, record: Mapping[str, Any]) -> bytes:
+    """The file in `data` with the record and a digest at its end; not one of its own bytes changes."""
+    entry = onnx.StringStringEntryProto(key=KEY, value=blank_record(record))
+    # Bytes of two protobuf messages, one after the other, are the bytes of the two merged.
+    return seal(data + onnx.ModelProto(metadata_props=[entry]).SerializeToString(deterministic=True))
+
+
+def _editions(opset: int) -> dict[str, Any]:
+    """The opset, and the oldest file version that allows it, which the most runtimes read."""
+    newest = onnx.defs.onnx_opset_version()
+    if opset > newest:
+        raise UsageError(f"opset {opset} is not known", f"onnx {onnx.__version__} writes up to {newest}", "lower it")
+    imports = [helper.make_opsetid("", opset)]
+    return {"opset_imports": imports, "ir_version": helper.find_min_ir_version_for(imports)}
+
+
+def _value_info(port: Port) -> onnx.ValueInfoProto:
+    return helper.make_tensor_value_info(port.name, _code(port.dtype), ["batch", *port.shape])
+
+
+def _code(dtype: str) -> int:
+    return helper.np_dtype_to_tensor_dtype(np.dtype(dtype))
+
+
+class Sheet:
+    """The nodes and initializers of one ONNX graph, in order. Names follow from the graph's, so they never change."""
+
+    def __init__(self, opset: int) -> None:
+        self.opset = opset
+        self.nodes: list[onnx.NodeProto] = []
+        self.initializers: list[onnx.TensorProto] = []
+
+    def node(self, kind: str, inputs: Sequence[str], output: str, **attributes: Any) -> str:
+        """Add a node with one output; returns the output's name."""
+        self.nodes.append(helper.make_node(kind, inputs, [output], name=output, **attributes))
+        return output
+
+    def constant(self, name: str, value: Any, dtype: str = "int64") -> str:
+        """Add a number or a list that ONNX needs to be told; returns its name."""
+        return self.node("Constant", [], name, value=numpy_helper.from_array(np.array(value, dtype), name))
+
+    def weight(self, op: Op, key: str) -> str:
+        """Add one of the operation's weights; returns its name."""
+        name = f"{op.out.name}.{key}"
+        self.initializers.append(numpy_helper.from_array(np.ascontiguousarray(op.weights[key]), name))
+        return name
+
+
+Writer = Callable[[Sheet, Op], Any]
+
+
+def _ends(op: Op) -> tuple[str, str]:
+    """Names of the first input and the only output."""
+    return op.inputs[0].name, op.out.name
+
+
+def _same(kind: str) -> Writer:
+    """The writer of an operation that ONNX has, with these defaults."""
+
+    def write_same(sheet: Sheet, op: Op) -> None:
+        x, out = _ends(op)
+        sheet.node(kind, [x], out)
+
+    return write_same
+
+
+def _cast(sheet: Sheet, op: Op) -> None:
+    x, out = _ends(op)
+    sheet.node("Cast", [x], out, to=_code(op.out.dtype))
+
+
+def _clip(sheet: Sheet, op: Op) -> None:
+    """Clip takes single bounds only."""
+    x, out = _ends(op)
+    low, high = sheet.weight(op, "low"), sheet.weight(op, "high")
+    if op.weights["low"].ndim == 0:
+        sheet.node("Clip", [x, low, high], out)
+    else:
+        sheet.node("Min", [sheet.node("Max", [x, low], f"{out}.max"), high], out)
+
+
+def _flatten(sheet: Sheet, op: Op) -> None:
+    x, out = _ends(op)
+    sheet.node("Flatten", [x], out, axis=1)
+
+
+def _reshape(sheet: Sheet, op: Op) -> None:
+    x, out = _ends(op)
+    sheet.node("Reshape", [x, sheet.constant(f"{out}.shape", [-1, *op.out.shape])], out)
+
+
+def _gemm(sheet: Sheet, op: Op) -> None:
+    x, out = _ends(op)
+    sheet.node("Gemm", [x, *(sheet.weight(op, key) for key in sorted(op.weights, reverse=True))], out, transB=1)
+
+
+def _gelu(sheet: Sheet, op: Op) -> None:
+    """One node since opset 20; before, the five that onnxruntime knows as one."""
+    x, out = _ends(op)
+    if sheet.opset >= 20:
+        sheet.node("Gelu", [x], out)
+        return
+    root = sheet.constant(f"{out}.root", math.sqrt(2.0), "float32")
+    one, half = sheet.constant(f"{out}.one", 1.0, "float32"), sheet.constant(f"{out}.half", 0.5, "float32")
+    erf = sheet.node("Erf", [sheet.node("Div", [x, root], f"{out}.div")], f"{out}.erf")
+    product = sheet.node("Mul", [x, sheet.node("Add", [erf, one], f"{out}.add")], f"{out}.mul")
+    sheet.node("Mul", [product, half], out)
+
+
+def _silu(sheet: Sheet, op: Op) -> None:
+    x, out = _ends(op)
+    sheet.node("Mul", [x, sheet.node("Sigmoid", [x], f"{out}.sigmoid")], out)
+
+
+def _normalize(sheet: Sheet, op: Op) -> None:
+    x, out = _ends(op)
+    centred = sheet.node("Sub", [x, sheet.weight(op, "mean")], f"{out}.sub")
+    scaled = sheet.node("Div", [centred, sheet.weight(op, "scale")], f"{out}.div")
+    low, high = (sheet.constant(f"{out}.{key}", sign * op.attrs["clip"], "float64") for key, sign in _SIDES)
+    sheet.node("Clip", [scaled, low, high], out)
+
+
+_SIDES = (("low", -1.0), ("high", 1.0))
+
+
+def _scale(sheet: Sheet, op: Op) -> None:
+    x, out = _ends(op)
+    sheet.node("Div", [x, sheet.constant(f"{out}.divisor", op.attrs["divisor"], op.out.dtype)], out)
+
+
+def _unscale(sheet: Sheet, op: Op) -> None:
+    x, out = _ends(op)
+    if "middle" not in op.weights:
+        sheet.node("Mul", [x, sheet.weight(op, "half")], out)
+        return
+    product = sheet.node("Mul", [x, sheet.weight(op, "half")], f"{out}.mul")
+    sheet.node("Add", [product, sheet.weight(op, "middle")], out)
+
+
+def _one_hot(sheet: Sheet, op: Op) -> None:
+    """Each integer beside every place it may have, and where the two are equal: no index can go out of range."""
+    x, out = _ends(op)
+    sizes, start = op.attrs["sizes"], op.attrs["start"]
+    places = sheet.constant(f"{out}.places", [start + place for size in sizes for place in range(size)])
+    if op.inputs[0].shape:
+        owners = sheet.constant(f"{out}.owners", [group for group, size in enumerate(sizes) for _ in range(size)])
+        beside = sheet.node("Gather", [x, owners], f"{out}.gather", axis=1)
+    else:
+        beside = sheet.node("Unsqueeze", [x, sheet.constant(f"{out}.axis", [1])], f"{out}.unsqueeze")
+    sheet.node("Cast", [sheet.node("Equal", [beside, places], f"{out}.equal")], out, to=_code(op.out.dtype))
+
+
+def _quantile_mean(sheet: Sheet, op: Op) -> None:
+    x, out = _ends(op)
+    shape = sheet.constant(f"{out}.shape", [-1, op.attrs["quantiles"], op.out.size])
+    apart = sheet.node("Reshape", [x, shape], f"{out}.reshape")
+    if sheet.opset >= 18:
+        sheet.node("ReduceMean", [apart, sheet.constant(f"{out}.axis", [1])], out, keepdims=0)
+    else:
+        sheet.node("ReduceMean", [apart], out, axes=[1], keepdims=0)
+
+
+def _argmax(sheet: Sheet, op: Op) -> None:
+    x, out = _ends(op)
+    if not op.attrs["start"]:
+        sheet.node("ArgMax", [x], out, axis=1, keepdims=0)
+        return
+    place = sheet.node("ArgMax", [x], f"{out}.place", axis=1, keepdims=0)
+    sheet.node("Add", [place, sheet.constant(f"{out}.start", op.attrs["start"])], out)
+
+
+def _group_argmax(sheet: Sheet, op: Op) -> None:
+    x, out = _ends(op)
+    sizes = op.attrs["sizes"]
+    groups = [f"{out}.group_{i}" for i in range(len(sizes))]
+    inputs = [x, sheet.constant(f"{out}.sizes", sizes)]
+    sheet.nodes.append(helper.make_node("Split", inputs, groups, name=f"{out}.split", axis=1))
+    places = [sheet.node("ArgMax", [group], f"{group}.place", axis=1, keepdims=1) for group in groups]
+    sheet.node("Concat", places, out, axis=1)
+
+
+def _threshold(sheet: Sheet, op: Op) -> None:
+    """As torch does it: sigmoid, then the nearest integer, halves to even."""
+    x, out = _ends(op)
+    sheet.node("Round", [sheet.node("Sigmoid", [x], f"{out}.sigmoid")], out)
+
+
+def _repeat(sheet: Sheet, op: Op) -> None:
+    x, out = _ends(op)
+    sheet.node("Expand", [sheet.weight(op, "value"), sheet.node("Shape", [x], f"{out}.shape")], out)
+
+
+def _gsde(sheet: Sheet, op: Op) -> None:
+    x, out = _ends(op)
+    square = sheet.node("Mul", [x, x], f"{out}.square")
+    variance = sheet.node("MatMul", [square, sheet.weight(op, "variance")], f"{out}.variance_of_mean")
+    floor, half = sheet.constant(f"{out}.floor", 1e-6, "float32"), sheet.constant(f"{out}.half", 0.5, "float32")
+    log = sheet.node("Log", [sheet.node("Add", [variance, floor], f"{out}.add")], f"{out}.log")
+    sheet.node("Mul", [log, half], out)
+
+
+WRITERS: Mapping[str, Writer] = {
+    "argmax": _argmax,
+    "cast": _cast,
+    "clip": _clip,
+    "elu": _same("Elu"),
+    "flatten": _flatten,
+    "gelu": _gelu,
+    "gemm": _gemm,
+    "group_argmax": _group_argmax,
+    "gsde": _gsde,
+    "identity": _same("Identity"),
+    "leaky_relu": _same("LeakyRelu"),
+    "normalize": _normalize,
+    "one_hot": _one_hot,
+    "quantile_mean": _quantile_mean,
+    "relu": _same("Relu"),
+    "repeat": _repeat,
+    "reshape": _reshape,
+    "scale": _scale,
+    "selu": _same("Selu"),
+    "sigmoid": _same("Sigmoid"),
+    "silu": _silu,
+    "softplus": _same("Softplus"),
+    "softsign": _same("Softsign"),
+    "tanh": _same("Tanh"),
+    "threshold": _threshold,
+    "unscale": _unscale,
+}

@@ -1,0 +1,70 @@
+"""Observations to compare on: of the agent's own play, or where it cannot be played, drawn from what is known."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from kdcli.agents.agent import Agent
+from kdcli.agents.observation import Normalizer
+from kdcli.envs.play import collect_observations, open_vector
+from kdcli.envs.seeds import first_seed
+from kdcli.errors import UsageError
+from kdcli.exporters.parity import States
+from kdcli.progress import Listener, Note, silent
+from kdcli.spec import Box, Discrete, MultiDiscrete, Space
+
+N_SLOTS = 4
+
+
+def gather(agent: Agent, n: int, seed: int, listener: Listener = silent) -> States:
+    """`n` observations of the agent's play; drawn ones, and a note, where its env is not known or cannot be made."""
+    try:
+        return played(agent, n, seed)
+    except UsageError as error:
+        why = f"{error.what}{': ' if error.why else ''}{error.why}"
+        listener(Note(f"the export is checked on drawn observations, not on the agent's own play: {why}"))
+        return sampled(agent, n, seed)
+
+
+def played(agent: Agent, n: int, seed: int) -> States:
+    """`n` observations of the agent's deterministic play in its env.
+
+    Raises:
+        UsageError: the env is not known, cannot be made, or is not the agent's.
+    """
+    if agent.env is None:
+        raise UsageError("the agent's env is not known", "", "name it with --env")
+    vector = open_vector(agent.env, agent, min(n, N_SLOTS))
+    try:
+        return States(collect_observations(agent, vector, n, first_seed("screen", seed)), "rollout")
+    finally:
+        vector.close()
+
+
+def sampled(agent: Agent, n: int, seed: int) -> States:
+    """`n` observations from the normalizer's mean and scale where there is one, else from the space."""
+    rng = np.random.default_rng(seed)
+    return States(_draw(agent.observation, agent.preprocess.normalizer, n, rng), "sampled")
+
+
+def _draw(space: Space, normalizer: Normalizer | None, n: int, rng: np.random.Generator) -> np.ndarray:
+    match space:
+        case Discrete():
+            return rng.integers(space.start, space.start + space.n, n).astype(space.dtype)
+        case MultiDiscrete():
+            return rng.integers(0, space.nvec, (n, len(space.nvec))).astype(space.dtype)
+        case Box():
+            return _draw_box(space, normalizer, rng.standard_normal((n, *space.shape)))
+    return rng.integers(0, 2, (n, *space.shape)).astype(space.dtype)
+
+
+def _draw_box(space: Box, normalizer: Normalizer | None, normal: np.ndarray) -> np.ndarray:
+    """Standard normal draws (N, *shape) moved to where the observations are, inside their bounds."""
+    low, high = space.low.astype(np.float64), space.high.astype(np.float64)
+    if normalizer is not None:
+        mean, scale = normalizer.mean, normalizer.scale
+    else:
+        bounded = np.isfinite(high - low) & (high - low < 1e6)
+        with np.errstate(invalid="ignore"):
+            mean, scale = np.where(bounded, (low + high) / 2, 0.0), np.where(bounded, (high - low) / 4, 1.0)
+    return np.clip(mean + scale * normal, low, high).astype(space.dtype)

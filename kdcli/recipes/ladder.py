@@ -1,0 +1,37 @@
+"""The sizes a search walks: architectures from linear upwards, each clearly smaller than the teacher."""
+
+from __future__ import annotations
+
+from bisect import bisect_right
+from dataclasses import dataclass
+
+_WIDTHS = (4, 6, 8, 12, 16, 24, 32, 48, 64, 96, 128, 192, 256)
+# The first size tried is this many times smaller than the teacher.
+_FIRST_RATIO = 30
+
+
+@dataclass(frozen=True)
+class Rung:
+    """An architecture and the parameters it comes to."""
+
+    student: str
+    n_params: int
+
+
+def mlp_params(inputs: int, hidden: tuple[int, ...], outputs: int) -> int:
+    """Weights and biases of a multi-layer perceptron."""
+    widths = (inputs, *hidden, outputs)
+    return sum((a + 1) * b for a, b in zip(widths, widths[1:], strict=False))
+
+
+def ladder(inputs: int, outputs: int, teacher_params: int) -> list[Rung]:
+    """Rungs of growing size, all of at most half the teacher's parameters; linear is always the first."""
+    shapes = [Rung(f"mlp:{w}x{w}", mlp_params(inputs, (w, w), outputs)) for w in _WIDTHS]
+    linear = Rung("linear", mlp_params(inputs, (), outputs))
+    return [linear, *(r for r in shapes if linear.n_params < r.n_params <= teacher_params / 2)]
+
+
+def first_rung(rungs: list[Rung], teacher_params: int) -> int:
+    """Index of the size to try after the linear one."""
+    at = bisect_right([r.n_params for r in rungs], teacher_params / _FIRST_RATIO) - 1
+    return min(max(at, 1), len(rungs) - 1)

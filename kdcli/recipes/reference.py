@@ -1,0 +1,62 @@
+"""What a score is measured against: the teacher's and a random policy's returns on the same initial states."""
+
+from __future__ import annotations
+
+import time
+from dataclasses import dataclass
+
+import numpy as np
+
+from kdcli.agents.agent import Acts
+from kdcli.benchmarks.verdict import Comparison, compare
+from kdcli.envs.play import play
+from kdcli.envs.vector import Vector
+from kdcli.errors import UsageError
+
+
+@dataclass(frozen=True)
+class Reference:
+    """Returns (n,) of teacher and random play on `seeds`, and what playing costs here."""
+
+    seeds: range
+    teacher: np.ndarray
+    random: np.ndarray
+    steps_per_second: float
+    mean_length: float
+
+    def judge(self, student: Acts, vector: Vector, min_score: float, confidence: float) -> Comparison:
+        """Play the student on the same seeds and compare."""
+        returns = play(student, vector, self.seeds).returns
+        return compare(returns, self.teacher, self.random, min_score, confidence)
+
+
+def measure(teacher: Acts, vector: Vector, seeds: range, seconds: float) -> Reference:
+    """Play teacher and random policy on as many of the seeds as `seconds` allow, at least one a slot.
+
+    Raises:
+        UsageError: the teacher is not better than random play.
+    """
+    pilot = seeds[: len(vector)]
+    begin = time.perf_counter()
+    first = play(teacher, vector, pilot)
+    taken = time.perf_counter() - begin
+    allowed = len(pilot) * max(1, int(seconds / (2 * taken)))
+    rest = seeds[len(pilot) : allowed]
+    returns = [first.returns] + ([play(teacher, vector, rest).returns] if rest else [])
+    used = seeds[: len(pilot) + len(rest)]
+    chance = play(None, vector, used)
+    found = Reference(
+        used, np.concatenate(returns), chance.returns, float(first.lengths.sum() / taken), float(first.lengths.mean())
+    )
+    _check(found, vector)
+    return found
+
+
+def _check(reference: Reference, vector: Vector) -> None:
+    teacher, chance = reference.teacher.mean(), reference.random.mean()
+    if teacher <= chance:
+        raise UsageError(
+            f"the teacher returns {teacher:.1f} on {vector.spec}, random play {chance:.1f}",
+            "there is nothing to hold: a wrong env, a missing normalizer (--vecnormalize), or an untrained agent",
+            "check both with kdcli inspect and kdcli bench",
+        )
