@@ -1,4 +1,4 @@
-"""Train the sample teachers with Stable-Baselines3, measure them, and write their index.
+"""Train the sample teachers with Stable-Baselines3's PPO, measure them, and write their index.
 
     python sample_checkpoints/train.py CartPole-v1     train one agent
     python sample_checkpoints/train.py all             train all of them
@@ -29,26 +29,25 @@ import stable_baselines3
 import torch
 import yaml
 from scipy import stats
-from stable_baselines3 import DQN, PPO
-from stable_baselines3.common.base_class import BaseAlgorithm
+from stable_baselines3 import PPO
 from stable_baselines3.common.env_util import make_vec_env
 from stable_baselines3.common.utils import LinearSchedule
 from stable_baselines3.common.vec_env import VecEnv, VecNormalize
 from torch import nn
 
 HERE = Path(__file__).resolve().parent
-ALGORITHMS: dict[str, type[BaseAlgorithm]] = {"dqn": DQN, "ppo": PPO}
+ALGO = "ppo"
 SEEDS = range(10_000, 10_100)
 LICENSE = "MIT"
 # What a zip does not need in order to act or to be trained on: the last rollout, and times of day.
-TRANSIENT = ("_last_obs", "_last_original_obs", "_last_episode_starts", "ep_info_buffer", "ep_success_buffer", "start_time")
+LAST_ROLLOUT = ("_last_obs", "_last_original_obs", "_last_episode_starts", "ep_info_buffer", "ep_success_buffer")
+TRANSIENT = (*LAST_ROLLOUT, "start_time")
 
 
 @dataclass(frozen=True)
 class Recipe:
-    """One agent: algorithm, environment, length, seed and hyperparameters with RL Zoo's names and spellings."""
+    """One agent: environment, length, seed and hyperparameters with RL Zoo's names and spellings."""
 
-    algo: str
     env: str
     what: str
     n_timesteps: int
@@ -59,7 +58,7 @@ class Recipe:
 
     def folder(self, root: Path) -> Path:
         """``<algo>/<env>_1``, RL Zoo's name for the first run of an agent."""
-        return root / self.algo / f"{self.env}_1"
+        return root / ALGO / f"{self.env}_1"
 
     def checkpoint(self, root: Path) -> Path:
         """The Stable-Baselines3 zip."""
@@ -72,9 +71,8 @@ class Recipe:
 
 RECIPES = (
     Recipe(
-        algo="ppo",
         env="CartPole-v1",
-        what="speed: the smallest useful agent, 64x64 tanh",
+        what="Speed: the smallest useful agent, 64x64 tanh",
         n_timesteps=100_000,
         seed=1,
         n_envs=8,
@@ -89,30 +87,26 @@ RECIPES = (
         },
     ),
     Recipe(
-        algo="dqn",
         env="LunarLander-v3",
-        what="difficulty: Q-values, discrete actions, 256x256 ReLU",
-        n_timesteps=500_000,
+        what="Difficulty: discrete actions, 256x256 ReLU",
+        n_timesteps=1_000_000,
         seed=1,
+        n_envs=16,
         hyperparameters={
-            "learning_rate": "lin_0.00063",
+            "n_steps": 1024,
             "batch_size": 128,
-            "buffer_size": 100_000,
-            "learning_starts": 1_000,
-            "gamma": 0.99,
-            "target_update_interval": 250,
-            "train_freq": 4,
-            "gradient_steps": 4,
-            "exploration_fraction": 0.12,
-            "exploration_final_eps": 0.05,
-            "policy_kwargs": {"net_arch": [256, 256]},
+            "n_epochs": 4,
+            "gamma": 0.999,
+            "gae_lambda": 0.98,
+            "ent_coef": 0.01,
+            "learning_rate": "lin_0.0003",
+            "policy_kwargs": {"net_arch": [256, 256], "activation_fn": nn.ReLU},
         },
     ),
     Recipe(
-        algo="ppo",
         env="HalfCheetah-v5",
-        what="continuous actions with normalized observations, 256x256 ReLU",
-        n_timesteps=2_000_000,
+        what="Continuous actions with normalized observations, 256x256 ReLU",
+        n_timesteps=1_000_000,
         seed=1,
         normalize=True,
         hyperparameters={
@@ -158,15 +152,14 @@ def training_env(recipe: Recipe) -> VecEnv:
     return VecNormalize(venv, gamma=recipe.hyperparameters["gamma"]) if recipe.normalize else venv
 
 
-def trained(recipe: Recipe) -> BaseAlgorithm:
+def trained(recipe: Recipe) -> PPO:
     """Train the agent of a recipe from nothing."""
     arguments = {name: scheduled(value) for name, value in recipe.hyperparameters.items()}
-    algorithm = ALGORITHMS[recipe.algo]
-    model = algorithm("MlpPolicy", training_env(recipe), seed=recipe.seed, device="cpu", verbose=1, **arguments)
-    return model.learn(recipe.n_timesteps, log_interval=max(1, recipe.n_timesteps // 20_000))
+    model = PPO("MlpPolicy", training_env(recipe), seed=recipe.seed, device="cpu", verbose=1, **arguments)
+    return model.learn(recipe.n_timesteps, log_interval=10)
 
 
-def save(model: BaseAlgorithm, recipe: Recipe, seconds: float, root: Path) -> None:
+def save(model: PPO, recipe: Recipe, seconds: float, root: Path) -> None:
     """Write the zip and the notes beside it."""
     recipe.notes(root).mkdir(parents=True, exist_ok=True)
     forget_optimizer_moments(model)
@@ -176,14 +169,14 @@ def save(model: BaseAlgorithm, recipe: Recipe, seconds: float, root: Path) -> No
     write_notes(recipe, seconds, recipe.notes(root))
 
 
-def forget_optimizer_moments(model: BaseAlgorithm) -> None:
+def forget_optimizer_moments(model: PPO) -> None:
     """Adam's two moments are two thirds of the file and act on nothing; the empty optimizer still loads."""
     model.policy.optimizer.state.clear()
 
 
 def write_notes(recipe: Recipe, seconds: float, folder: Path) -> None:
     """``args.yml`` and ``config.yml`` as RL Zoo writes them, and ``training.json`` with the time it took."""
-    arguments = {"algo": recipe.algo, "env": recipe.env, "n_timesteps": recipe.n_timesteps, "seed": recipe.seed}
+    arguments = {"algo": ALGO, "env": recipe.env, "n_timesteps": recipe.n_timesteps, "seed": recipe.seed}
     write_zoo_yaml(folder / "args.yml", {**arguments, "num_threads": 1, "vec_env": "dummy"})
     write_zoo_yaml(folder / "config.yml", zoo_config(recipe))
     record = {"command": command(recipe), "minutes": round(seconds / 60, 1), "versions": versions()}
@@ -254,8 +247,7 @@ def returns(env_id: str, policy_for: Callable[[gymnasium.Env], Policy], seeds: S
 
 def teacher_policy(recipe: Recipe, root: Path) -> Policy:
     """The saved agent, deterministic, with the observation statistics frozen."""
-    buffer = {"buffer_size": 1} if recipe.algo == "dqn" else {}
-    model = ALGORITHMS[recipe.algo].load(recipe.checkpoint(root), device="cpu", custom_objects=buffer)
+    model = PPO.load(recipe.checkpoint(root), device="cpu")
     normalized = normalizer(recipe, root)
     return lambda obs: model.predict(normalized(obs), deterministic=True)[0]
 
@@ -303,16 +295,16 @@ def files(recipe: Recipe, root: Path) -> list[dict[str, Any]]:
 
 
 def actor_parameters(recipe: Recipe, root: Path) -> int:
-    """Numbers in the network that acts: no critic, no target network, no exploration noise."""
-    policy = ALGORITHMS[recipe.algo].load(recipe.checkpoint(root), device="cpu", custom_objects={"buffer_size": 1}).policy
-    actor = [policy.q_net] if recipe.algo == "dqn" else [policy.mlp_extractor.policy_net, policy.action_net]
+    """Numbers in the network that acts: no critic, no exploration noise."""
+    policy = PPO.load(recipe.checkpoint(root), device="cpu").policy
+    actor = (policy.mlp_extractor.policy_net, policy.action_net)
     return sum(parameter.numel() for module in actor for parameter in module.parameters())
 
 
 def entry(recipe: Recipe, root: Path) -> dict[str, Any]:
     """Everything the index says about one agent; the returns are measured here."""
     training = json.loads((recipe.notes(root) / "training.json").read_text(encoding="utf-8"))
-    described = {"algo": recipe.algo, "env": recipe.env, "what": recipe.what, "files": files(recipe, root)}
+    described = {"algo": ALGO, "env": recipe.env, "what": recipe.what, "files": files(recipe, root)}
     described |= {"actor_parameters": actor_parameters(recipe, root), "n_timesteps": recipe.n_timesteps}
     described |= {"seed": recipe.seed, **training, "license": LICENSE}
     teacher = returns(recipe.env, lambda env: teacher_policy(recipe, root))
@@ -330,3 +322,65 @@ def write_index(root: Path = HERE) -> None:
 def write_json(path: Path, value: Any) -> None:
     """Indented JSON with a final newline."""
     path.write_text(json.dumps(value, indent=2) + "\n", encoding="utf-8")
+
+
+HEADER = f"""# Sample checkpoints
+
+Small real teachers, trained with Stable-Baselines3 by [`train.py`](train.py) and laid out as RL Zoo lays out its own.
+This page and [`index.json`](index.json) are written by `python sample_checkpoints/train.py index`, which measures them.
+
+Returns: {len(SEEDS)} episodes, actions deterministic, reset seeds {SEEDS[0]} to {SEEDS[-1]}, observation statistics
+frozen; the interval is the 95% t-interval of the mean. Parameters are those of the network that acts.
+
+| agent | return, mean ± std | 95% interval | worst | random policy | parameters | trained for |
+|---|---:|---:|---:|---:|---:|---:|
+"""
+
+
+def readme(entries: Sequence[dict[str, Any]]) -> str:
+    """The page: a table of returns, then a section for each agent."""
+    return HEADER + "".join(map(row, entries)) + "".join(map(section, entries))
+
+
+def row(entry: dict[str, Any]) -> str:
+    """One line of the table."""
+    got, random = entry["return"], entry["random_return"]
+    cells = (
+        f"[`{entry['files'][0]['path']}`]({entry['files'][0]['path']})",
+        f"{got['mean']:,.1f} ± {got['std']:,.1f}",
+        f"{got['low']:,.1f} to {got['high']:,.1f}",
+        f"{got['min']:,.1f}",
+        f"{random['mean']:,.1f} ± {random['std']:,.1f}",
+        f"{entry['actor_parameters']:,}",
+        f"{entry['n_timesteps']:,} steps, {entry['minutes']} min",
+    )
+    return f"| {' | '.join(cells)} |\n"
+
+
+def section(entry: dict[str, Any]) -> str:
+    """How one agent was made, and its files."""
+    used = ", ".join(f"{name} {number}" for name, number in entry["versions"].items())
+    listed = "".join(f"| `{f['path']}` | {f['size_bytes']:,} | `{f['sha256']}` |\n" for f in entry["files"])
+    return (
+        f"\n## {entry['algo']} {entry['env']}\n\n{entry['what']}.\n\n    {entry['command']}\n\n"
+        f"Seed {entry['seed']}, {entry['n_timesteps']:,} steps, {entry['minutes']} minutes of wall time in one thread;\n"
+        f"{used}.\n"
+        f"License: {entry['license']}.\n\n| file | bytes | sha256 |\n|---|---:|---|\n{listed}"
+    )
+
+
+def main() -> None:
+    """Train the agents named on the command line, or write the index."""
+    parser = argparse.ArgumentParser(description="Train the sample teachers, or measure them and write the index.")
+    parser.add_argument("what", choices=[*(recipe.env for recipe in RECIPES), "all", "index"])
+    what = parser.parse_args().what
+    torch.set_num_threads(1)
+    if what == "index":
+        write_index()
+        return
+    for recipe in RECIPES if what == "all" else [recipe_named(what)]:
+        train(recipe)
+
+
+if __name__ == "__main__":
+    main()

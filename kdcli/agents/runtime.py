@@ -138,9 +138,20 @@ def from_bytes(data: bytes, source: str) -> OnnxAgent:
     try:
         env = None if record["env"] is None else EnvSpec.from_json(record["env"])
         sees, does = (space_from_json(record[key]) for key in ("observation", "action"))
-        return OnnxAgent(record["name"], env, sees, does, record, start(data, source), len(data), *_count(model))
-    except (KeyError, TypeError, ValueError) as error:
+        session = start(data, source)
+        _check_promises(session, record)
+        return OnnxAgent(record["name"], env, sees, does, record, session, len(data), *_count(model))
+    except (AttributeError, KeyError, TypeError, ValueError) as error:
         raise RefusedError(f"{source} does not describe a policy", repr(error), "export it again") from None
+
+
+def _check_promises(session: onnxruntime.InferenceSession, record: Mapping[str, Any]) -> None:
+    """Raise ValueError or KeyError unless the file can be asked what `OnnxAgent` asks."""
+    ends = [[end.name for end in found] for found in (session.get_inputs(), session.get_outputs())]
+    if ends[0] != ["obs"] or "action" not in ends[1]:
+        raise ValueError(f"inputs {ends[0]} and outputs {ends[1]}, not obs and action")
+    if record["rule"].keys() != {"squash", "limit"} or not set(record["sampled_by"]) <= {"logits", "mean", "log_std"}:
+        raise ValueError("no rule for actions")
 
 
 def start(data: bytes, source: str) -> onnxruntime.InferenceSession:
@@ -158,7 +169,8 @@ def start(data: bytes, source: str) -> onnxruntime.InferenceSession:
         return onnxruntime.InferenceSession(data, options, providers=["CPUExecutionProvider"])
     except Exception as error:  # onnxruntime's own kinds have no common base but this
         reason = str(error).splitlines()[0]
-        raise RefusedError(f"onnxruntime {onnxruntime.__version__} cannot run {source}", reason, "export it") from None
+        what = f"onnxruntime {onnxruntime.__version__} cannot run {source}"
+        raise RefusedError(what, reason, "export it again, or with a lower --opset") from None
 
 
 def _parse(data: bytes, source: str) -> onnx.ModelProto:

@@ -52,9 +52,9 @@ def _scale(*returns: np.ndarray) -> float:
 def better_than_random(teacher: np.ndarray, random: np.ndarray, confidence: float) -> bool:
     """Whether the BCa interval of the mean of teacher - random, paired (n,) each, lies above 0."""
     gain, scale = teacher - random, _scale(teacher, random)
-    if flat(gain, scale):
-        return float(gain.mean()) > ROUNDING * scale
-    return bca(np.mean, (gain,), confidence).low > 0
+    if float(gain.mean()) <= ROUNDING * scale:
+        return False
+    return flat(gain, scale) or bca(np.mean, (gain,), confidence).low > 0
 
 
 def measure(student: np.ndarray, teacher: np.ndarray, random: np.ndarray, confidence: float) -> Score:
@@ -75,7 +75,8 @@ def measure(student: np.ndarray, teacher: np.ndarray, random: np.ndarray, confid
 
     def ratio(a: np.ndarray, b: np.ndarray, axis: int = -1) -> np.ndarray:
         # A rare resample in which the teacher is not better than random says "far above" or "far below", no more.
-        return a.mean(axis) / np.maximum(b.mean(axis), 1e-3 * gain)
+        # Rounded, since BCa counts resamples equal to the value, and sums of the same terms differ in the last bit.
+        return np.round(a.mean(axis) / np.maximum(b.mean(axis), 1e-3 * gain), 12)
 
     return Score(
         n=len(a),

@@ -148,12 +148,15 @@ def compare(
     The arrays (n,) are returns of one episode for each seed: element i of all three began in the same state.
     *holds*: the interval of the score is above `min_score`; *fails*: below; *undecided* otherwise, with the number of
     further episodes after which the interval would clear `min_score` were score and spread to stay as they are (an
-    even chance; `episodes_needed` plans with more). Fewer than 10 episodes never *hold*, and *fail* only where no
-    unseen tenth could save the student. No number of equal returns decides what was never seen: with no fall at all
-    and a score of 1, `min_score` 0.95 takes 72 episodes, 0.99 takes 368. An unseen fall counts as an episode of the
-    random policy, or as the worst that either agent showed if that is lower; falls deeper than both are not guarded.
-    A teacher that is not shown to be better than random gives *undecided* without a score, not an error, so that
-    a table of many students can still be made.
+    even chance; `episodes_needed` plans with more).
+
+    Equal returns do not decide what was never seen: with a score of 1 and no fall at all, `min_score` 0.95 takes 72
+    episodes and 0.99 takes 368. An unseen fall counts as an episode of the random policy, or as the worst that either
+    agent showed if that is lower; falls deeper than both are not guarded against. Fewer than 10 episodes never hold;
+    they fail only when no falls that so few may have missed would explain the score.
+
+    A teacher that is not shown to be better than random gives *undecided* without a score, and no error, so that a
+    table of many students can still be made.
 
     Raises:
         UsageError: lengths differ, a return is not finite, or a number is out of its range.

@@ -32,13 +32,15 @@ def export(
     """Write an agent for another runtime: raw observation in, action for env.step out, checked on its own play."""
     from kdcli.artifact import parent, refuse_existing
     from kdcli.checkpoints.read import find_file, read
-    from kdcli.exporters.states import gather
+    from kdcli.exporters.states import gather, played
     from kdcli.exporters.step import convert
 
     refuse_existing(output, force)
     file = find_file(agent)
     loaded = read(file, source.without_vecnormalize() if no_vecnormalize else source, console.listener)
-    states = gather(loaded, config.states, config.seed, console.listener)
+    # An env that was named must be the right one; one that the files name may be gone or not installed.
+    n, seed = config.states, config.seed
+    states = played(loaded, n, seed) if source.env else gather(loaded, n, seed, console.listener)
     made = convert(loaded, states, config, [parent(file)])
     made.save(output, force)
     said = made.summary()

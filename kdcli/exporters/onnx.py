@@ -49,7 +49,8 @@ def _editions(opset: int) -> dict[str, Any]:
     """The opset, and the oldest file version that allows it, which the most runtimes read."""
     newest = onnx.defs.onnx_opset_version()
     if opset > newest:
-        raise UsageError(f"opset {opset} is not known", f"onnx {onnx.__version__} writes up to {newest}", "lower it")
+        why = f"the newest that onnx {onnx.__version__} writes is {newest}"
+        raise UsageError(f"opset {opset} is not known", why, f"--opset {newest}, or an older one")
     imports = [helper.make_opsetid("", opset)]
     return {"opset_imports": imports, "ir_version": helper.find_min_ir_version_for(imports)}
 

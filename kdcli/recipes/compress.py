@@ -2,30 +2,29 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from typing import Any
-
-import numpy as np
+from dataclasses import dataclass, replace
 
 from kdcli.agents.agent import Acts, Agent
 from kdcli.agents.runtime import OnnxAgent
 from kdcli.benchmarks.bench import Bench, bench
 from kdcli.benchmarks.config import BenchConfig
 from kdcli.benchmarks.contender import Contender
+from kdcli.benchmarks.verdict import Verdict
 from kdcli.envs.play import collect_observations
 from kdcli.envs.seeds import first_seed
-from kdcli.envs.vector import Vector
 from kdcli.exporters.config import ExportConfig
 from kdcli.exporters.parity import States
 from kdcli.exporters.step import Exported, convert
 from kdcli.progress import Listener, Note, silent
 from kdcli.recipes.clock import Clock
 from kdcli.recipes.config import CompressConfig
-from kdcli.recipes.ladder import Rung, first_rung, ladder
+from kdcli.recipes.ladder import first_rung, ladder
+from kdcli.recipes.pace import Pace
 from kdcli.recipes.search import Candidate, search
 from kdcli.recipes.workshop import Workshop
 from kdcli.spec import n_features, n_outputs
 
+STATES = 1000
 # Two verdicts at 95%, on different episodes, keep the chance of a false one at 5%: each side of an interval has 2.5%.
 CHECKS = 2
 
@@ -34,7 +33,7 @@ CHECKS = 2
 class Compressed:
     """What compress found.
 
-    `student` is None when no student was made: the teacher is `minimal` already. `verdict` is that of the bench, on
+    `student` is None when none was made, the teacher being minimal already. `verdict` is that of the bench, on
     episodes no decision before was based on. `tried` lists all candidates.
     """
 
@@ -43,10 +42,9 @@ class Compressed:
     student: Agent | None
     student_file: Exported | None
     bench: Bench
-    verdict: str
-    minimal: bool
+    verdict: Verdict
     tried: tuple[Candidate, ...]
-    plan: dict[str, Any]
+    pace: Pace
 
 
 def compress(teacher: Acts, config: CompressConfig, clock: Clock, listener: Listener = silent) -> Compressed:
@@ -60,7 +58,7 @@ def compress(teacher: Acts, config: CompressConfig, clock: Clock, listener: List
         listener(
             Note(f"{teacher.name} is linear: {teacher.n_params} parameters, already minimal; it is exported as it is")
         )
-        return _finish(shop, None, [])
+        return _finish(shop, None, [], 0, config.episodes)
     rungs = ladder(n_features(teacher.observation), n_outputs(teacher.action), _n_params(teacher))
     first = first_rung(rungs, _n_params(teacher))
     tried = search(len(rungs), first, lambda index, before: shop.attempt(index, rungs[index], before))
@@ -73,24 +71,69 @@ def _n_params(agent: Acts) -> int:
 
 
 def order(tried: list[Candidate]) -> list[Candidate]:
-    """The candidates worth a final check: those that held, the smallest first; else the most promising one."""
-    held = sorted((c for c in tried if c.holds), key=lambda c: c.rung.n_params)
-    return held or sorted(tried, key=lambda c: c.screening.score or -np.inf, reverse=True)[:1]
+    """The candidates worth a final check: promising ones, the smallest first; else the one with the best score."""
+    held = sorted((c for c in tried if c.promising), key=lambda c: c.rung.n_params)
+    return held or sorted(tried, key=lambda c: c.score, reverse=True)[:1]
 
 
 def _prove(shop: Workshop, tried: list[Candidate]) -> Compressed:
-    """Bench the smallest that held in screening; if the bench does not agree, the next larger one."""
+    """Bench the smallest promising candidate; if the bench does not agree, the next larger one on other episodes."""
     done: Compressed | None = None
-    for candidate in order(tried)[:CHECKS]:
-        if done is not None and shop.clock.left < shop.final_seconds:
+    for check, candidate in enumerate(order(tried)[:CHECKS]):
+        episodes = shop.episodes_for(candidate)
+        if done is not None and shop.clock.left < shop.seconds_for(episodes):
             break
-        done = _finish(shop, candidate, tried)
+        done = _finish(shop, candidate, tried, check, episodes)
         if done.verdict == "holds":
             break
     assert done is not None
     return done
 
 
-def _finish(shop: Workshop, candidate: Candidate | None, tried: list[Candidate]) -> Compressed:
+def _finish(
+    shop: Workshop, candidate: Candidate | None, tried: list[Candidate], check: int, episodes: int
+) -> Compressed:
     """Export teacher and student and bench them, the student through its file."""
-    ...
+    config, teacher = shop.config, shop.teacher
+    files = {"teacher": _exported(teacher, shop)}
+    contenders = [_contender("teacher", teacher, files["teacher"])]
+    if candidate is not None:
+        files["student"] = _exported(candidate.student, shop)
+        contenders.append(_contender("student", candidate.student, files["student"]))
+        linear = next((c for c in tried if c.index == 0 and c is not candidate), None)
+        if linear is not None and config.baselines:
+            contenders.append(
+                replace(_contender("linear", linear.student, _exported(linear.student, shop)), baseline=True)
+            )
+    settings = BenchConfig(
+        episodes=episodes, seed=config.seed + check, min_score=config.min_score, confidence=config.confidence
+    )
+    found = bench(contenders, shop.vector, settings, shop.listener)
+    judged = found["student"].comparison if candidate is not None else None
+    return Compressed(
+        teacher=teacher,
+        teacher_file=files["teacher"],
+        student=candidate.student if candidate else None,
+        student_file=files.get("student"),
+        bench=found,
+        verdict=judged.verdict if judged else "holds",
+        tried=tuple(tried),
+        pace=shop.pace,
+    )
+
+
+def _exported(agent: Acts, shop: Workshop) -> Exported | None:
+    """The agent as a checked file, or None for one that is a file already."""
+    if not isinstance(agent, Agent):
+        return None
+    obs = collect_observations(agent, shop.vector, STATES, first_seed("screen", shop.config.seed))
+    return convert(agent, States(obs, "rollout"), ExportConfig(states=STATES))
+
+
+def _contender(name: str, agent: Acts, file: Exported | None) -> Contender:
+    """The teacher plays in torch, as it was trained; whatever will be shipped plays through its file."""
+    if file is None:
+        assert isinstance(agent, OnnxAgent)
+        return Contender(name, None, agent, plays="onnxruntime")
+    assert isinstance(agent, Agent)
+    return Contender(name, agent, file.agent, plays="torch" if name == "teacher" else "onnxruntime")

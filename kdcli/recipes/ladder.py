@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from bisect import bisect_right
 from dataclasses import dataclass
+from itertools import pairwise
 
 _WIDTHS = (4, 6, 8, 12, 16, 24, 32, 48, 64, 96, 128, 192, 256)
 # The first size tried is this many times smaller than the teacher.
@@ -21,7 +22,7 @@ class Rung:
 def mlp_params(inputs: int, hidden: tuple[int, ...], outputs: int) -> int:
     """Weights and biases of a multi-layer perceptron."""
     widths = (inputs, *hidden, outputs)
-    return sum((a + 1) * b for a, b in zip(widths, widths[1:], strict=False))
+    return sum((a + 1) * b for a, b in pairwise(widths))
 
 
 def ladder(inputs: int, outputs: int, teacher_params: int) -> list[Rung]:

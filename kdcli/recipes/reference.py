@@ -8,7 +8,6 @@ from dataclasses import dataclass
 import numpy as np
 
 from kdcli.agents.agent import Acts
-from kdcli.benchmarks.verdict import Comparison, compare
 from kdcli.envs.play import play
 from kdcli.envs.vector import Vector
 from kdcli.errors import UsageError
@@ -23,11 +22,6 @@ class Reference:
     random: np.ndarray
     steps_per_second: float
     mean_length: float
-
-    def judge(self, student: Acts, vector: Vector, min_score: float, confidence: float) -> Comparison:
-        """Play the student on the same seeds and compare."""
-        returns = play(student, vector, self.seeds).returns
-        return compare(returns, self.teacher, self.random, min_score, confidence)
 
 
 def measure(teacher: Acts, vector: Vector, seeds: range, seconds: float) -> Reference:

@@ -2,27 +2,37 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from dataclasses import dataclass
 
 from kdcli.agents.agent import Agent
 from kdcli.benchmarks.verdict import Comparison
+from kdcli.distillation.config import DistillConfig
 from kdcli.recipes.ladder import Rung
 
 
 @dataclass(frozen=True)
 class Candidate:
-    """A trained student of one rung and how it did on the screening episodes."""
+    """A trained student of one rung and how it did on the screening episodes.
+
+    `needed` is how many episodes would show that it holds, by the screening; None: no number in reason would.
+    `promising` says that so many are affordable.
+    """
 
     index: int
     rung: Rung
     student: Agent
     screening: Comparison
-    recipe: dict[str, object]
+    needed: int | None
+    promising: bool
+    recipe: DistillConfig
+    seconds: float
 
     @property
-    def holds(self) -> bool:
-        return self.screening.verdict == "holds"
+    def score(self) -> float:
+        """The screening's point estimate; minus infinity where there is none."""
+        return -math.inf if self.screening.score is None else self.screening.score
 
 
 Try = Callable[[int, int], Candidate | None]
@@ -32,33 +42,33 @@ RETRIES = 2
 def search(n_rungs: int, first: int, attempt: Try) -> list[Candidate]:
     """Every candidate tried, in order. `attempt(rung index, how often tried before)` trains one; None: no time left.
 
-    The linear rung comes first; then sizes are bisected between the largest that failed and the smallest that held.
-    The one that failed at the border is tried again, since training has luck in it.
+    The linear rung comes first; then sizes are bisected between the largest that failed and the smallest that is
+    promising. The one that failed at the border is tried again, since training has luck in it.
     """
     tried: list[Candidate] = []
 
-    def holds(index: int) -> bool | None:
+    def promising(index: int) -> bool | None:
         candidate = attempt(index, sum(c.index == index for c in tried))
         if candidate is None:
             return None
         tried.append(candidate)
-        return candidate.holds
+        return candidate.promising
 
     low, high, at = -1, n_rungs, 0
     while low < at < high:
-        outcome = holds(at)
+        outcome = promising(at)
         if outcome is None:
             return tried
         low, high = (low, at) if outcome else (at, high)
         at = _next(low, high, n_rungs, first)
     for _ in range(RETRIES if low >= 0 else 0):
-        if holds(low) is not False:
+        if promising(low) is not False:
             break
     return tried
 
 
 def _next(low: int, high: int, n_rungs: int, first: int) -> int:
-    """Where to look next, given that `low` failed and `high` held (n_rungs: none has yet)."""
+    """Where to look next, given that `low` failed and `high` is promising (n_rungs: none has yet)."""
     if high < n_rungs:
         return (low + high) // 2
     return min(max(first, low + 2 if low else 1), n_rungs - 1)

@@ -5,8 +5,10 @@ from __future__ import annotations
 import time
 from dataclasses import replace
 
-from kdcli.agents.agent import Acts
+from kdcli.agents.agent import Acts, Agent
+from kdcli.benchmarks.verdict import compare, episodes_needed
 from kdcli.choice import Choice
+from kdcli.distillation.config import DistillConfig
 from kdcli.distillation.learner import Learner
 from kdcli.distillation.loop import distill
 from kdcli.distillation.objective import Objective
@@ -29,6 +31,7 @@ _FIRST_LABELS = 8_000
 # The search stops rather than start a candidate with less than this share of what one gets.
 _WORTHWHILE = 0.5
 _CANDIDATES = 7
+_MOST_EPISODES = 1000
 
 
 class Workshop:
@@ -38,7 +41,7 @@ class Workshop:
         if teacher.env is None:
             raise UsageError("the env is not known", "the checkpoint does not say where it was trained", "give --env")
         spec = replace(teacher.env, max_steps=config.max_steps or teacher.env.max_steps)
-        self.teacher, self.config, self.clock, self._listen = teacher, config, clock, listener
+        self.teacher, self.config, self.clock, self.listener = teacher, config, clock, listener
         self.vector = open_vector(spec, teacher, _SLOTS)
         seeds = seeds_from(first_seed("screen", config.seed), config.episodes)
         self.reference: Reference = measure(teacher, self.vector, seeds, 0.04 * clock.budget)
@@ -46,8 +49,8 @@ class Workshop:
             teacher, open_vector(spec, teacher, config.envs), _FIRST_LABELS, 1_000_000, config.seed
         )
         self.pace = Pace(self.reference.steps_per_second, self._updates_per_second(), self.reference.mean_length)
-        self.final_episodes = self._final_episodes()
-        self._deadline = clock.budget - self.final_seconds
+        self.affordable = self._affordable()
+        self._deadline = clock.budget - self.seconds_for(self.affordable)
         self._share = max(1.0, (self._deadline - clock.spent) / _CANDIDATES)
 
     def _updates_per_second(self) -> float:
@@ -60,25 +63,29 @@ class Workshop:
         learner.train(self._pool.buffer, 300)
         return 300 / (time.perf_counter() - begin)
 
-    def _final_episodes(self) -> int:
-        """As many as asked for, or as many as fit into 40% of the budget for four agents."""
-        fit = self.pace.episodes(0.4 * self.clock.budget / self._players)
-        if fit >= self.config.episodes:
-            return self.config.episodes
-        n = max(20, fit)
-        self._listen(
-            Note(f"{n} episodes instead of {self.config.episodes} in the verdict: more would not fit --budget")
-        )
-        return n
+    def _affordable(self) -> int:
+        """Episodes of the verdict that fit into a third of the budget; those asked for, if a little more will do."""
+        wanted, fit = self.config.episodes, self.pace.episodes(self.clock.budget / 3 / self._players)
+        if fit < wanted <= 1.5 * fit:
+            return wanted
+        if fit < wanted:
+            self.listener(
+                Note(f"at most {max(20, fit)} episodes instead of {wanted} in the verdict: --budget is short")
+            )
+        return max(20, min(fit, _MOST_EPISODES))
 
     @property
     def _players(self) -> int:
         return 4 if self.config.baselines else 3
 
-    @property
-    def final_seconds(self) -> float:
-        """What export and the final bench will take."""
-        return self._players * self.pace.play(self.final_episodes) + 8.0
+    def seconds_for(self, episodes: int) -> float:
+        """What export and a final bench of so many episodes will take."""
+        return self._players * self.pace.play(episodes) + 8.0
+
+    def episodes_for(self, candidate: Candidate | None) -> int:
+        """Episodes of its verdict, planned from the screening before any of them is played."""
+        wanted = max(self.config.episodes, candidate.needed or 0) if candidate else self.config.episodes
+        return min(wanted, self.affordable)
 
     def attempt(self, index: int, rung: Rung, before: int) -> Candidate | None:
         """Train and screen a student of this size, or None when the time is over."""
@@ -98,13 +105,26 @@ class Workshop:
             recipe,
             self._pool,
             lambda agent: float(play(agent, self.vector, judged).returns.mean()),
-            self._listen,
+            self.listener,
         )
-        screening = self.reference.judge(done.student, self.vector, self.config.min_score, self.config.confidence)
-        self._listen(Note(_line(rung, screening.score, screening.low, screening.high, self.clock.spent - begin)))
-        return Candidate(index, rung, done.student, screening, recipe.model_dump(mode="json"))
+        found = self._screen(index, rung, done.student, recipe, begin)
+        self.listener(Note(_line(found)))
+        return found
+
+    def _screen(self, index: int, rung: Rung, student: Agent, recipe: DistillConfig, begin: float) -> Candidate:
+        """Compare with the teacher on the screening episodes, which no training saw."""
+        arms = play(student, self.vector, self.reference.seeds).returns, self.reference.teacher, self.reference.random
+        settings = self.config.min_score, self.config.confidence
+        screening, needed = compare(*arms, *settings), episodes_needed(*arms, *settings)
+        above = screening.score is not None and screening.score > self.config.min_score
+        promising = above and needed is not None and needed <= self.affordable
+        return Candidate(
+            index, rung, student, screening, needed if above else None, promising, recipe, self.clock.spent - begin
+        )
 
 
-def _line(rung: Rung, score: float | None, low: float | None, high: float | None, seconds: float) -> str:
-    numbers = "no score" if score is None else f"score {score:.3f} [{low:.3f}, {high:.3f}]"
-    return f"{rung.student}, {rung.n_params:,} parameters: {numbers} in screening, {seconds:.0f} s"
+def _line(found: Candidate) -> str:
+    rung, seen = found.rung, found.screening
+    numbers = "no score" if seen.score is None else f"score {seen.score:.3f} [{seen.low:.3f}, {seen.high:.3f}]"
+    word = "promising" if found.promising else "not enough"
+    return f"{rung.student}, {rung.n_params:,} parameters: {numbers} in screening, {word} ({found.seconds:.0f} s)"

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import replace
+from functools import cache
 from typing import Any, Literal
 
 import numpy as np
@@ -14,6 +15,9 @@ from kdcli.agents.action import ActionRule
 from kdcli.agents.agent import Agent
 from kdcli.agents.observation import Normalizer, Preprocess
 from kdcli.agents.policy import Policy, Signal, Spread
+from kdcli.exporters.config import ExportConfig
+from kdcli.exporters.parity import States
+from kdcli.exporters.step import Exported, convert
 from kdcli.networks.activations import ACTIVATIONS
 from kdcli.networks.mlp import MLP
 from kdcli.spec import Box, Discrete, EnvSpec, MultiBinary, MultiDiscrete, Space, box
@@ -134,3 +138,14 @@ def observations(made: Agent, n: int, seed: int = 0) -> np.ndarray:
         case MultiDiscrete():
             return rng.integers(0, space.nvec, (n, len(space.nvec))).astype(space.dtype)
     return rng.integers(0, 2, (n, *space.shape)).astype(space.dtype)
+
+
+def exported(made: Agent, *outputs: str, opset: int = 17, n: int = 40) -> Exported:
+    """The agent as a file, compared on `n` states."""
+    return convert(made, States(observations(made, n)), ExportConfig(outputs=outputs, opset=opset))
+
+
+@cache
+def plain(name: str) -> Exported:
+    """A policy exported with no option."""
+    return exported(POLICIES[name]())

@@ -1,0 +1,174 @@
+"""Gates: `score>=0.95`, `student:latency_us<=20`. Each is passed, failed or undecided on the record of a benchmark.
+
+Return and score are judged by their whole interval: a gate that the interval contains is undecided. All other numbers
+are judged as they are. Latencies are medians, and are to be measured a second time before a gate on them fails.
+"""
+
+from __future__ import annotations
+
+import math
+import operator
+import re
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import asdict, dataclass
+from typing import Any, Literal
+
+from kdcli.errors import Exit, UsageError, unknown
+from kdcli.spec import Json
+
+Verdict = Literal["passed", "failed", "undecided"]
+
+# metric -> where it stands in a contender's record, and what it is.
+METRICS: dict[str, tuple[str, str]] = {
+    "score": ("score.score", "share of the reference's gain over random play, by its interval"),
+    "return": ("return.mean", "mean return, by its interval"),
+    "agreement": ("similarity.agreement", "same greedy action on the reference's states, 1 is always"),
+    "kl": ("similarity.kl", "KL(reference || agent), nats"),
+    "params": ("size.params", "weights and biases that act"),
+    "macs": ("size.multiply_adds", "multiply-adds a decision"),
+    "bytes": ("size.onnx_bytes", "length of the ONNX file"),
+    "latency_us": ("latency.onnxruntime.p50_us", "median of one decision in onnxruntime, microseconds"),
+    "p99_us": ("latency.onnxruntime.p99_us", "99th percentile of it, microseconds"),
+    "latency_torch_us": ("latency.torch.p50_us", "median of one decision in torch, microseconds"),
+    "latency_ratio": ("speedup.architecture", "times faster than the reference, both in onnxruntime"),
+    "throughput": ("latency.onnxruntime.throughput_256", "observations a second in onnxruntime, 256 at a time"),
+}
+TIMED = ("latency_us", "p99_us", "latency_torch_us", "latency_ratio", "throughput")
+_WITH_INTERVAL = {"score": "score", "return": "return"}
+_OPERATORS: dict[str, Callable[[float, float], bool]] = {
+    "<=": operator.le,
+    ">=": operator.ge,
+    "<": operator.lt,
+    ">": operator.gt,
+}
+_FORM = re.compile(r"(?:(?P<agent>.+):)?\s*(?P<metric>\w+)\s*(?P<sign><=|>=|<|>)\s*(?P<bound>\S+)")
+_MIN_EPISODES = 10  # as the verdict: fewer never show that an agent is good
+
+
+@dataclass(frozen=True)
+class Gate:
+    """`metric` `sign` `bound`, asked of the agent called `agent`; of every candidate where that is empty."""
+
+    metric: str
+    sign: str
+    bound: float
+    agent: str = ""
+
+    @classmethod
+    def parse(cls, text: str) -> Gate:
+        """Read one gate.
+
+        Raises:
+            UsageError: it is not of the form [agent:]metric<=number, or the metric is not known.
+        """
+        found = _FORM.fullmatch(text.strip())
+        if found is None:
+            fix = "write score>=0.95, latency_us<=20 or student:params<=2000"
+            raise UsageError(f"cannot read the gate {text!r}", "it is a metric, one of <= >= < >, and a number", fix)
+        if found["metric"] not in METRICS:
+            raise unknown("metric", found["metric"], METRICS)
+        return cls(found["metric"], found["sign"], _number(found["bound"], text), found["agent"] or "")
+
+    def __str__(self) -> str:
+        return f"{self.agent + ':' if self.agent else ''}{self.metric}{self.sign}{self.bound:g}"
+
+    def holds(self, value: float) -> bool:
+        """Whether one number is on the right side."""
+        return _OPERATORS[self.sign](value, self.bound)
+
+
+def _number(text: str, gate: str) -> float:
+    try:
+        number = float(text.replace("_", ""))
+    except ValueError:
+        number = math.nan
+    if not math.isfinite(number):
+        raise UsageError(f"cannot read the gate {gate!r}", f"{text!r} is not a number", "write one, such as 0.95")
+    return number
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """What a gate came to for one agent; `low` and `high` are its interval where it was judged by one."""
+
+    gate: str
+    agent: str
+    metric: str
+    verdict: Verdict
+    value: float | None
+    low: float | None = None
+    high: float | None = None
+    reason: str = ""
+
+    def to_json(self) -> Json:
+        """JSON values."""
+        return asdict(self)
+
+
+def check_agents(gates: Iterable[Gate], names: Iterable[str]) -> None:
+    """Raise UsageError when a gate asks for an agent that is not there."""
+    known = list(names)
+    for gate in gates:
+        if gate.agent and gate.agent not in known:
+            raise unknown("agent in a gate:", gate.agent, known)
+
+
+def judge(record: Json, gates: Sequence[Gate]) -> list[Outcome]:
+    """Every gate on every agent that it is asked of: by name, else all candidates, else the only agent there is."""
+    contenders = record["contenders"]
+    candidates = [found for found in contenders if found["role"] == "candidate"] or contenders[:1]
+    asked = {gate: [c for c in contenders if c["name"] == gate.agent] if gate.agent else candidates for gate in gates}
+    return [_outcome(gate, contender) for gate in gates for contender in asked[gate]]
+
+
+def exit_code(outcomes: Iterable[Outcome]) -> Exit:
+    """1 when a gate failed, else 3 when one is undecided, else 0."""
+    verdicts = {outcome.verdict for outcome in outcomes}
+    if "failed" in verdicts:
+        return Exit.GATE_FAILED
+    return Exit.UNDECIDED if "undecided" in verdicts else Exit.DONE
+
+
+def wants_retiming(outcomes: Iterable[Outcome]) -> bool:
+    """Whether a gate failed on a latency: a loaded machine makes one measurement of those too few."""
+    return any(outcome.verdict == "failed" and outcome.metric in TIMED for outcome in outcomes)
+
+
+def _outcome(gate: Gate, contender: Json) -> Outcome:
+    value = _look_up(contender, METRICS[gate.metric][0])
+    found = Outcome(str(gate), contender["name"], gate.metric, "undecided", value, reason="it was not measured")
+    if value is None:
+        return found if gate.metric != "score" else _without_score(found, contender)
+    if gate.metric not in _WITH_INTERVAL:
+        return _settled(found, "passed" if gate.holds(value) else "failed")
+    around = contender[_WITH_INTERVAL[gate.metric]]
+    return _by_interval(gate, found, around)
+
+
+def _settled(found: Outcome, verdict: Verdict, reason: str = "", **interval: float) -> Outcome:
+    return Outcome(**{**asdict(found), "verdict": verdict, "reason": reason, **interval})
+
+
+def _without_score(found: Outcome, contender: Json) -> Outcome:
+    compared = contender["score"]
+    reason = compared["reason"] if compared else "the reference has no score: it is what others are compared with"
+    return _settled(found, "undecided", reason)
+
+
+def _by_interval(gate: Gate, found: Outcome, around: Json) -> Outcome:
+    interval = {"low": around["low"], "high": around["high"]}
+    ends = [gate.holds(end) for end in interval.values()]
+    if not any(ends):
+        return _settled(found, "failed", **interval)
+    if not all(ends):
+        return _settled(found, "undecided", f"the interval contains {gate.bound:g}", **interval)
+    if around["n"] < _MIN_EPISODES:
+        return _settled(found, "undecided", f"fewer than {_MIN_EPISODES} episodes show nothing good", **interval)
+    return _settled(found, "passed", **interval)
+
+
+def _look_up(contender: Json, path: str) -> float | None:
+    found: Any = contender
+    for key in path.split("."):
+        found = found and found[key]
+    return found
