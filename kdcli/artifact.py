@@ -7,6 +7,7 @@ import hashlib
 import json
 import os
 import platform
+import shutil
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from importlib.metadata import PackageNotFoundError, version
@@ -46,10 +47,47 @@ def atomic(path: Path, force: bool = False) -> Iterator[Path]:
         os.replace(temporary, path)
         _flush(path.parent)
     except OSError as error:
-        hint = "free some space" if error.errno == errno.ENOSPC else "check the folder exists and is writable"
-        raise UsageError(f"cannot write {path}", error.strerror or str(error), hint) from None
+        raise _cannot_write(path, error) from None
     finally:
         temporary.unlink(missing_ok=True)
+
+
+@contextmanager
+def atomic_folder(path: Path, force: bool = False) -> Iterator[Path]:
+    """Yield an empty temporary folder beside `path` that becomes `path` on success and vanishes on failure.
+
+    Raises:
+        UsageError: the output exists (without `force`), its parent cannot be written, or the disk is full.
+    """
+    refuse_existing(path, force)
+    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    try:
+        temporary.mkdir(parents=True)
+        yield temporary
+        if path.exists():
+            _remove(path)
+        os.replace(temporary, path)
+        _flush(path.parent)
+    except OSError as error:
+        raise _cannot_write(path, error) from None
+    finally:
+        if temporary.exists():
+            shutil.rmtree(temporary, ignore_errors=True)
+
+
+def _remove(path: Path) -> None:
+    """Remove a file or a folder; the folder is renamed first, so that `path` is never half of one."""
+    if not path.is_dir():
+        path.unlink()
+        return
+    doomed = path.with_name(f".{path.name}.{os.getpid()}.old")
+    os.replace(path, doomed)
+    shutil.rmtree(doomed, ignore_errors=True)
+
+
+def _cannot_write(path: Path, error: OSError) -> UsageError:
+    hint = "free some space" if error.errno == errno.ENOSPC else "check the folder exists and is writable"
+    return UsageError(f"cannot write {path}", error.strerror or str(error), hint)
 
 
 def _flush(path: Path) -> None:

@@ -30,6 +30,7 @@ import torch
 import yaml
 from scipy import stats
 from stable_baselines3 import PPO
+from stable_baselines3.common.callbacks import BaseCallback
 from stable_baselines3.common.env_util import make_vec_env
 from stable_baselines3.common.utils import LinearSchedule
 from stable_baselines3.common.vec_env import VecEnv, VecNormalize
@@ -46,15 +47,24 @@ TRANSIENT = (*LAST_ROLLOUT, "start_time")
 
 @dataclass(frozen=True)
 class Recipe:
-    """One agent: environment, length, seed and hyperparameters with RL Zoo's names and spellings."""
+    """One agent: environment, length, seed and hyperparameters with RL Zoo's names and spellings.
+
+    Schedules are stretched over ``n_timesteps``; training ends at step ``stop_at`` where that is sooner.
+    """
 
     env: str
     what: str
     n_timesteps: int
     seed: int
+    stop_at: int | None = None
     n_envs: int = 1
     normalize: bool = False
     hyperparameters: dict[str, Any] = field(default_factory=dict)
+
+    @property
+    def steps(self) -> int:
+        """How many environment steps the agent is trained for."""
+        return self.stop_at or self.n_timesteps
 
     def folder(self, root: Path) -> Path:
         """``<algo>/<env>_1``, RL Zoo's name for the first run of an agent."""
@@ -152,11 +162,23 @@ def training_env(recipe: Recipe) -> VecEnv:
     return VecNormalize(venv, gamma=recipe.hyperparameters["gamma"]) if recipe.normalize else venv
 
 
+class StopAt(BaseCallback):
+    """End the training at a step; a rollout that is not complete by then is not learned from."""
+
+    def __init__(self, step: int) -> None:
+        super().__init__()
+        self.step = step
+
+    def _on_step(self) -> bool:
+        return self.num_timesteps < self.step
+
+
 def trained(recipe: Recipe) -> PPO:
     """Train the agent of a recipe from nothing."""
     arguments = {name: scheduled(value) for name, value in recipe.hyperparameters.items()}
     model = PPO("MlpPolicy", training_env(recipe), seed=recipe.seed, device="cpu", verbose=1, **arguments)
-    return model.learn(recipe.n_timesteps, log_interval=10)
+    callback = StopAt(recipe.stop_at) if recipe.stop_at else None
+    return model.learn(recipe.n_timesteps, callback=callback, log_interval=10)
 
 
 def save(model: PPO, recipe: Recipe, seconds: float, root: Path) -> None:
@@ -305,7 +327,7 @@ def entry(recipe: Recipe, root: Path) -> dict[str, Any]:
     """Everything the index says about one agent; the returns are measured here."""
     training = json.loads((recipe.notes(root) / "training.json").read_text(encoding="utf-8"))
     described = {"algo": ALGO, "env": recipe.env, "what": recipe.what, "files": files(recipe, root)}
-    described |= {"actor_parameters": actor_parameters(recipe, root), "n_timesteps": recipe.n_timesteps}
+    described |= {"actor_parameters": actor_parameters(recipe, root), "steps": recipe.steps}
     described |= {"seed": recipe.seed, **training, "license": LICENSE}
     teacher = returns(recipe.env, lambda env: teacher_policy(recipe, root))
     return described | {"return": summary(teacher), "random_return": summary(returns(recipe.env, random_policy))}
@@ -352,7 +374,7 @@ def row(entry: dict[str, Any]) -> str:
         f"{got['min']:,.1f}",
         f"{random['mean']:,.1f} ± {random['std']:,.1f}",
         f"{entry['actor_parameters']:,}",
-        f"{entry['n_timesteps']:,} steps, {entry['minutes']} min",
+        f"{entry['steps']:,} steps, {entry['minutes']} min",
     )
     return f"| {' | '.join(cells)} |\n"
 
@@ -363,7 +385,7 @@ def section(entry: dict[str, Any]) -> str:
     listed = "".join(f"| `{f['path']}` | {f['size_bytes']:,} | `{f['sha256']}` |\n" for f in entry["files"])
     return (
         f"\n## {entry['algo']} {entry['env']}\n\n{entry['what']}.\n\n    {entry['command']}\n\n"
-        f"Seed {entry['seed']}, {entry['n_timesteps']:,} steps, {entry['minutes']} minutes of wall time in one thread;\n"
+        f"Seed {entry['seed']}, {entry['steps']:,} steps, {entry['minutes']} minutes of wall time, one thread;\n"
         f"{used}.\n"
         f"License: {entry['license']}.\n\n| file | bytes | sha256 |\n|---|---:|---|\n{listed}"
     )

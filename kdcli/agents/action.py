@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Literal
 
 import numpy as np
@@ -74,7 +75,7 @@ class ActionRule:
                 return self._decode_box(outputs, space).reshape(-1, *space.shape)
 
     def _decode_box(self, outputs: Tensor, space: Box) -> Tensor:
-        low, high = self._bounds(space)
+        low, high = self._bounds
         if self.squash == "clip":
             return torch.minimum(torch.maximum(outputs, low), high)
         # The order of operations is Stable-Baselines3's, so results are equal bit for bit.
@@ -84,24 +85,45 @@ class ActionRule:
         """The mean (B, A) as `Heads.action`: bounds at -1 and 1; not clipped where the rule is to clip."""
         if self.squash == "tanh":
             return self._limited(mean).tanh()
-        assert isinstance(self.space, Box)
-        return self._to_unit(mean, self.space)
+        return self._to_unit(mean)
 
     def taught(self, greedy: Tensor) -> Heads:
         """What env-ready actions (B, *shape) teach: `choice`, or `action` in units of the bounds."""
         if isinstance(self.space, Box):
-            return Heads(action=self._to_unit(greedy.flatten(1).float(), self.space))
+            return self._taught_box(self._to_unit(greedy.flatten(1).float()))
         return Heads(choice=greedy.long() - getattr(self.space, "start", 0), groups=self.groups, bits=self.bits)
 
-    def _to_unit(self, action: Tensor, space: Box) -> Tensor:
-        if not self.bounded:
+    def _taught_box(self, action: Tensor) -> Heads:
+        if not self.bounded or self.squash == "tanh":
+            return Heads(action=action)
+        action = action.clamp(-1.0, 1.0)
+        floor = torch.where(action <= -1.0, -1.0, -torch.inf)
+        return Heads(action=action, floor=floor, ceiling=torch.where(action >= 1.0, 1.0, torch.inf))
+
+    def _to_unit(self, action: Tensor) -> Tensor:
+        """Actions (B, A) in units where the bounds are -1 and 1."""
+        if self._unit_is_identity:
             return action
-        low, high = self._bounds(space)
-        return (action - (high + low) / 2) / ((high - low) / 2)
+        middle, half = self._unit
+        return (action - middle) / half
+
+    @cached_property
+    def _unit(self) -> tuple[Tensor, Tensor]:
+        low, high = self._bounds
+        return (high + low) / 2, (high - low) / 2
+
+    @cached_property
+    def _unit_is_identity(self) -> bool:
+        if not self.bounded:
+            return True
+        middle, half = self._unit
+        return bool((middle == 0).all() and (half == 1).all())
 
     def _limited(self, mean: Tensor) -> Tensor:
         return mean.clamp(-self.limit, self.limit) if self.limit else mean
 
-    def _bounds(self, space: Space) -> tuple[Tensor, Tensor]:
-        assert isinstance(space, Box)
-        return torch.from_numpy(space.low.reshape(-1)).float(), torch.from_numpy(space.high.reshape(-1)).float()
+    @cached_property
+    def _bounds(self) -> tuple[Tensor, Tensor]:
+        assert isinstance(self.space, Box)
+        low, high = (torch.from_numpy(bound.reshape(-1)).float() for bound in (self.space.low, self.space.high))
+        return low, high

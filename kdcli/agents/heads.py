@@ -21,6 +21,8 @@ class Heads:
         log_std: (B, A) log standard deviation around `mean`.
         action: (B, A) the continuous action in units where the space's bounds are -1 and 1. Not clipped for a policy
             that clips, so that a loss keeps its gradient outside the bounds.
+        floor, ceiling: (B, A) where a student's `action` may be clamped before it is compared: at a bound on which the
+            teacher sits, since the env clips whatever goes beyond it; else infinite. Absent without bounds.
         choice: (B,) index of the greedy action, (B, groups) for MultiDiscrete, (B, bits) for MultiBinary.
         value: (B,) state value, in units of return.
         groups: sizes of the independent choices that the logits stand for, side by side.
@@ -32,6 +34,8 @@ class Heads:
     mean: Tensor | None = None
     log_std: Tensor | None = None
     action: Tensor | None = None
+    floor: Tensor | None = None
+    ceiling: Tensor | None = None
     choice: Tensor | None = None
     value: Tensor | None = None
     groups: tuple[int, ...] = ()

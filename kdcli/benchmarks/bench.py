@@ -10,6 +10,7 @@ import numpy as np
 from kdcli.benchmarks.config import BenchConfig
 from kdcli.benchmarks.contender import Contender
 from kdcli.benchmarks.latency import Latencies, time_all
+from kdcli.benchmarks.lineup import RANDOM
 from kdcli.benchmarks.returns import Played, Recorder, Seeds, counted, play_one
 from kdcli.benchmarks.similarity import Similarity, compare_actions
 from kdcli.benchmarks.size import Size, measure
@@ -22,8 +23,6 @@ from kdcli.envs.vector import Vector
 from kdcli.errors import UsageError
 from kdcli.progress import Listener, Note, silent
 from kdcli.spec import EnvSpec
-
-RANDOM = "random"
 
 
 @dataclass(frozen=True, eq=False)

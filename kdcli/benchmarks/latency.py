@@ -166,7 +166,8 @@ def _take_turns(subjects: Mapping[Key, _Subject], seconds: float, listener: List
             timings[key].single.append(subjects[key].time(n, rounds * n))
             timings[key].batch.append(subjects[key].time_batch())
         rounds += 1
-        listener(Event("latency", min(perf_counter() - began, seconds), seconds, {"rounds": rounds}))
+        listener(Event("latency", min(perf_counter() - began, 0.99 * seconds), seconds, {"rounds": rounds}))
+    listener(Event("latency", seconds, seconds, {"rounds": rounds}))
     return timings
 
 

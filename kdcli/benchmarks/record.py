@@ -5,7 +5,7 @@ play                mode ("deterministic" or "sampled"), episodes, first_seed, m
 min_score, confidence, reference (a name), machine, versions
 timing              rounds, calls (of each subject), threads, batch, repeated, floor {p50_us, p99_us}: onnxruntime's call
                     of an empty graph; null without timing
-random              return (as below), seconds
+random              return (as below), seconds, shown (whether a report has a row of it)
 contenders          in order, the reference first:
     name, role      "reference", "candidate" or "baseline"
     file            {name, sha256, size_bytes} of what was read, or null
@@ -56,7 +56,11 @@ def to_json(bench: Bench, per_episode: bool = False) -> Json:
         "machine": machine(),
         "versions": versions(),
         "timing": _timing(bench),
-        "random": {"return": asdict(bench.random_returns), **_play(bench.random, per_episode)},
+        "random": {
+            "shown": config.baselines,
+            "return": asdict(bench.random_returns),
+            **_play(bench.random, per_episode),
+        },
         "contenders": [_contender(bench, result, per_episode) for result in bench.results],
     }
 

@@ -15,6 +15,7 @@ RENAMED = {
     "CarRacing-v0": "CarRacing-v3",
     "CarRacing-v1": "CarRacing-v3",
     "CarRacing-v2": "CarRacing-v3",
+    "CliffWalking-v0": "CliffWalking-v1",
     "FrozenLake-v0": "FrozenLake-v1",
     "HalfCheetah-v2": "HalfCheetah-v5",
     "HalfCheetah-v3": "HalfCheetah-v5",

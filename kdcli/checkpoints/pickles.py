@@ -8,6 +8,7 @@ list (`allowed`), an opcode that is not below, too much of anything, and bytes a
 from __future__ import annotations
 
 import pickletools
+import warnings
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
@@ -65,7 +66,9 @@ def decode(data: bytes, what: str) -> Any:
     if len(data) > MAX_BYTES:
         raise RefusedError(f"{what} is too large", f"{len(data)} bytes, at most {MAX_BYTES} are read")
     try:
-        return _Machine(what).run(data)
+        with warnings.catch_warnings():  # of escapes in texts that nobody asked for
+            warnings.simplefilter("ignore")
+            return _Machine(what).run(data)
     except _BROKEN as error:
         why = str(error) if isinstance(error, MalformedError) else "it is not a complete pickle"
         raise RefusedError(f"{what} cannot be read", why, "copy it again; it may be damaged") from None

@@ -69,7 +69,8 @@ def _box(state: Mapping[str, Any]) -> Box:
         raise ValueError(f"bounds of shapes {low.shape} and {high.shape}")
     if np.isnan(low).any() or np.isnan(high).any():
         raise ValueError("a bound is not a number")
-    return Box(low.shape, dtype.name, low.astype(dtype), high.astype(dtype))
+    with np.errstate(all="ignore"):  # bounds outside what the dtype can hold
+        return Box(low.shape, dtype.name, low.astype(dtype), high.astype(dtype))
 
 
 def _count(value: Any) -> int:

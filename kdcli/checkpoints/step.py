@@ -9,6 +9,7 @@ from kdcli import artifact
 from kdcli.checkpoints.config import LoadConfig
 from kdcli.checkpoints.read import find_file, read, read_any, sniff
 from kdcli.progress import Listener, silent
+from kdcli.spec import Box
 
 if TYPE_CHECKING:
     from kdcli.agents.agent import Agent
@@ -83,11 +84,13 @@ def _of_agent(agent: Agent) -> dict[str, Any]:
 
 
 def _of_export(agent: OnnxAgent) -> dict[str, Any]:
+    network, rule = agent.record["network"], agent.record["rule"]
+    widths = (network["inputs"], *network["hidden"], network["outputs"])
     return {
-        "normalizer": {} if agent.record.get("normalizer") else None,
-        "network": None,
-        "activation": None,
-        "rule": None,
+        "normalizer": {} if agent.record["normalizer"] else None,
+        "network": "-".join(map(str, widths)),
+        "activation": network["activation"] if network["hidden"] else None,
+        "rule": _rule(isinstance(agent.action, Box), rule["squash"], rule["limit"]),
         "signals": agent.outputs,
         "actor_params": agent.n_params,
     }
@@ -96,7 +99,7 @@ def _of_export(agent: OnnxAgent) -> dict[str, Any]:
 def _rule(continuous: bool, squash: str, limit: float) -> str:
     """How outputs become actions, in words."""
     if not continuous:
-        return "the likeliest"
+        return "the greatest output"
     words = "tanh, scaled to the bounds" if squash == "tanh" else "clipped to the bounds"
     return f"mean limited to {limit:g}, {words}" if limit else words
 

@@ -86,7 +86,7 @@ class _Loader(yaml.SafeLoader):
         return super().compose_node(parent, index)
 
     def flatten_mapping(self, node: Any) -> None:
-        """Leave merge keys alone: nested in each other they grow without end."""
+        """Leave merge keys alone, so that they are refused: nested in each other they grow without end."""
 
 
 def _ordered(loader: yaml.SafeLoader, node: yaml.Node) -> dict[Any, Any]:

@@ -46,8 +46,7 @@ def _rows(found: dict[str, Any]) -> list[tuple[str, str]]:
         "rule": found["rule"],
         "layers": f"{found['network']} {activation}" if activation else found["network"],
         "actor": _count(found["actor_params"]),
-        "critic": _count(found["critic_params"]),
-        "in all": _count(found["total_params"]),
+        "checkpoint": _total(found),
         "signals": ", ".join(found["signals"]),
         "sha256": found["sha256"],
     }
@@ -58,5 +57,11 @@ def _normalizer(norm: dict[str, Any]) -> str:
     return f"{norm['values']} means and scales, clipped to {norm['clip']:g}" if norm else "in the file"
 
 
-def _count(number: int | None) -> str | None:
-    return None if number is None else f"{number:,} parameters"
+def _count(number: int) -> str:
+    return f"{number:,} parameters"
+
+
+def _total(found: dict[str, Any]) -> str | None:
+    """What the checkpoint held besides the actor; not told by every file."""
+    total, critic = found["total_params"], found["critic_params"]
+    return None if total is None else f"{_count(total)} in all, {critic or 0:,} of them the critic's"

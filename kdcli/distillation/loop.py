@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 from kdcli.agents.agent import Acts, Agent
@@ -38,16 +38,27 @@ class Distilled:
     rounds: tuple[Round, ...]
 
 
+GiveUp = Callable[[Sequence[Round]], bool]
+
+
 def beta_schedule(config: DistillConfig) -> Schedule:
     """The teacher's share of the steps over the rounds, by data mode."""
     fixed = {"teacher": "1", "student": "0"}
     return parse_schedule(fixed.get(config.data, config.beta))
 
 
-def distill(teacher: Acts, config: DistillConfig, pool: Pool, judge: Judge, listener: Listener = silent) -> Distilled:
+def distill(
+    teacher: Acts,
+    config: DistillConfig,
+    pool: Pool,
+    judge: Judge,
+    listener: Listener = silent,
+    give_up: GiveUp | None = None,
+) -> Distilled:
     """Teach one student from the pool, which grows by `config.labels` states unless it is fixed.
 
     `judge` gives the mean return of an agent, always on the same episodes; among equals the later student is kept.
+    `give_up` is asked after each round whether to go on is a waste.
 
     Raises:
         UsageError: a loss the teacher cannot feed, or a choice that cannot be read.
@@ -64,6 +75,8 @@ def distill(teacher: Acts, config: DistillConfig, pool: Pool, judge: Judge, list
         if rounds[-1].mean_return >= max(r.mean_return for r in rounds):
             best = learner.snapshot()
         listener(Event("distill", index + 1, config.rounds, _facts(rounds)))
+        if give_up is not None and give_up(rounds):
+            break
     return Distilled(best, tuple(losses), tuple(rounds))
 
 

@@ -81,24 +81,21 @@ def nll(student: Heads, teacher: Heads, tau: float) -> Tensor:
     return F.cross_entropy(scores, choice, reduction="none")
 
 
-def _reach(student: Heads, teacher: Heads) -> tuple[Tensor, Tensor]:
-    """Both actions (B, A); where the teacher sits on a bound, going beyond it is no error, since the env clips."""
-    ours, theirs = _need(student, "action", "student"), _need(teacher, "action", "teacher")
-    bound = theirs.clamp(-1.0, 1.0)
-    floor = torch.where(theirs <= -1.0, -1.0, -torch.inf)
-    ceiling = torch.where(theirs >= 1.0, 1.0, torch.inf)
-    return torch.minimum(torch.maximum(ours, floor), ceiling), bound
+def _reached(student: Heads, teacher: Heads) -> Tensor:
+    """The student's actions (B, A); what goes beyond a bound on which the teacher sits is no error: the env clips."""
+    ours = _need(student, "action", "student")
+    return ours if teacher.floor is None else ours.clamp(teacher.floor, teacher.ceiling)
 
 
 def action(student: Heads, teacher: Heads, tau: float) -> Tensor:
     """Squared error of continuous actions (B, A), averaged over A -> (B,); units: half the range of the action."""
-    ours, theirs = _reach(student, teacher)
-    return (ours - theirs).square().mean(1)
+    return (_reached(student, teacher) - _need(teacher, "action", "teacher")).square().mean(1)
 
 
 def huber(student: Heads, teacher: Heads, tau: float) -> Tensor:
     """Huber error of continuous actions, averaged over A -> (B,); quadratic below 0.1 of half the range."""
-    return F.huber_loss(*_reach(student, teacher), reduction="none", delta=0.1).mean(1)
+    ours, theirs = _reached(student, teacher), _need(teacher, "action", "teacher")
+    return F.huber_loss(ours, theirs, reduction="none", delta=0.1).mean(1)
 
 
 def mean(student: Heads, teacher: Heads, tau: float) -> Tensor:

@@ -54,9 +54,10 @@ class Objective:
     def __call__(self, student: Heads, teacher: Heads, progress: float) -> Tensor:
         """Heads of B states and the progress in [0, 1] -> a scalar."""
         tau = self.tau(progress)
-        parts = [
-            term.loss(student, teacher, tau).mean()
-            * (term.weight(progress) * (tau * tau if term.name in TEMPERED else 1.0))
-            for term in self.terms
-        ]
+        parts = [_weighted(term, term.loss(student, teacher, tau).mean(), tau, progress) for term in self.terms]
         return sum(parts[1:], parts[0])
+
+
+def _weighted(term: Term, mean: Tensor, tau: float, progress: float) -> Tensor:
+    factor = term.weight(progress) * (tau * tau if term.name in TEMPERED else 1.0)
+    return mean if factor == 1.0 else mean * factor

@@ -14,7 +14,7 @@ from kdcli.envs.play import collect_observations
 from kdcli.envs.seeds import first_seed
 from kdcli.exporters.config import ExportConfig
 from kdcli.exporters.parity import States
-from kdcli.exporters.step import Exported, convert
+from kdcli.exporters.step import Exported, Parents, convert
 from kdcli.progress import Listener, Note, silent
 from kdcli.recipes.clock import Clock
 from kdcli.recipes.config import CompressConfig
@@ -46,14 +46,22 @@ class Compressed:
     tried: tuple[Candidate, ...]
     pace: Pace
 
+    @property
+    def ratio(self) -> float:
+        """How many times fewer parameters the student has."""
+        sizes = [result.size.params for result in self.bench.results]
+        return sizes[0] / sizes[1] if self.student is not None else 1.0
 
-def compress(teacher: Acts, config: CompressConfig, clock: Clock, listener: Listener = silent) -> Compressed:
-    """Find, export and prove the smallest student that holds `config.min_score`.
+
+def compress(
+    teacher: Acts, config: CompressConfig, clock: Clock, parents: Parents = (), listener: Listener = silent
+) -> Compressed:
+    """Find, export and prove the smallest student that holds `config.min_score`; `parents` are the teacher's files.
 
     Raises:
         UsageError: the env is not known, does not fit, or the teacher is no better than random play there.
     """
-    shop = Workshop(teacher, config, clock, listener)
+    shop = Workshop(teacher, config, clock, parents, listener)
     if isinstance(teacher, Agent) and not teacher.policy.network.hidden:
         listener(
             Note(f"{teacher.name} is linear: {teacher.n_params} parameters, already minimal; it is exported as it is")
@@ -61,7 +69,7 @@ def compress(teacher: Acts, config: CompressConfig, clock: Clock, listener: List
         return _finish(shop, None, [], 0, config.episodes)
     rungs = ladder(n_features(teacher.observation), n_outputs(teacher.action), _n_params(teacher))
     first = first_rung(rungs, _n_params(teacher))
-    tried = search(len(rungs), first, lambda index, before: shop.attempt(index, rungs[index], before))
+    tried = search(rungs, first, lambda index, before: shop.attempt(index, rungs[index], before))
     return _prove(shop, tried)
 
 
@@ -127,7 +135,7 @@ def _exported(agent: Acts, shop: Workshop) -> Exported | None:
     if not isinstance(agent, Agent):
         return None
     obs = collect_observations(agent, shop.vector, STATES, first_seed("screen", shop.config.seed))
-    return convert(agent, States(obs, "rollout"), ExportConfig(states=STATES))
+    return convert(agent, States(obs, "rollout"), ExportConfig(states=STATES), shop.parents)
 
 
 def _contender(name: str, agent: Acts, file: Exported | None) -> Contender:

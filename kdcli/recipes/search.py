@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 from kdcli.agents.agent import Agent
@@ -39,10 +39,10 @@ Try = Callable[[int, int], Candidate | None]
 RETRIES = 2
 
 
-def search(n_rungs: int, first: int, attempt: Try) -> list[Candidate]:
+def search(rungs: Sequence[Rung], first: int, attempt: Try) -> list[Candidate]:
     """Every candidate tried, in order. `attempt(rung index, how often tried before)` trains one; None: no time left.
 
-    The linear rung comes first; then sizes are bisected between the largest that failed and the smallest that is
+    The linear rung comes first; then sizes are halved between the largest that failed and the smallest that is
     promising. The one that failed at the border is tried again, since training has luck in it.
     """
     tried: list[Candidate] = []
@@ -54,21 +54,23 @@ def search(n_rungs: int, first: int, attempt: Try) -> list[Candidate]:
         tried.append(candidate)
         return candidate.promising
 
-    low, high, at = -1, n_rungs, 0
+    low, high, at = -1, len(rungs), 0
     while low < at < high:
         outcome = promising(at)
         if outcome is None:
             return tried
         low, high = (low, at) if outcome else (at, high)
-        at = _next(low, high, n_rungs, first)
+        at = _next(low, high, rungs, first)
     for _ in range(RETRIES if low >= 0 else 0):
         if promising(low) is not False:
             break
     return tried
 
 
-def _next(low: int, high: int, n_rungs: int, first: int) -> int:
-    """Where to look next, given that `low` failed and `high` is promising (n_rungs: none has yet)."""
-    if high < n_rungs:
-        return (low + high) // 2
-    return min(max(first, low + 2 if low else 1), n_rungs - 1)
+def _next(low: int, high: int, rungs: Sequence[Rung], first: int) -> int:
+    """Where to look next, given that `low` failed and `high` is promising (beyond the last: none is yet)."""
+    if high == len(rungs):
+        return min(max(first, low + 2 if low else 1), high - 1)
+    between = range(low + 1, high)
+    middle = math.sqrt(rungs[max(low, 0)].n_params * rungs[high].n_params)
+    return min(between, key=lambda i: abs(math.log(rungs[i].n_params / middle)), default=low)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Sequence
 from dataclasses import replace
 
 from kdcli.agents.agent import Acts, Agent
@@ -10,7 +11,7 @@ from kdcli.benchmarks.verdict import compare, episodes_needed
 from kdcli.choice import Choice
 from kdcli.distillation.config import DistillConfig
 from kdcli.distillation.learner import Learner
-from kdcli.distillation.loop import distill
+from kdcli.distillation.loop import Round, distill
 from kdcli.distillation.objective import Objective
 from kdcli.distillation.pool import Pool, watch
 from kdcli.distillation.schedules import parse_schedule
@@ -18,11 +19,12 @@ from kdcli.distillation.student import default_losses, new_student
 from kdcli.envs.play import open_vector, play, seeds_from
 from kdcli.envs.seeds import first_seed
 from kdcli.errors import UsageError
+from kdcli.exporters.step import Parents
 from kdcli.progress import Listener, Note
 from kdcli.recipes.clock import Clock
 from kdcli.recipes.config import CompressConfig
 from kdcli.recipes.ladder import Rung
-from kdcli.recipes.pace import Lesson, Pace, plan
+from kdcli.recipes.pace import ROUNDS, Lesson, Pace, plan
 from kdcli.recipes.reference import Reference, measure
 from kdcli.recipes.search import Candidate
 
@@ -32,16 +34,25 @@ _FIRST_LABELS = 8_000
 _WORTHWHILE = 0.5
 _CANDIDATES = 7
 _MOST_EPISODES = 1000
+# Export, timing and writing.
+_FIXED_SECONDS = 8.0
+# A candidate that has less than this share of the wanted score half-way is given up.
+_HOPELESS = 0.6
+# The final bench may overrun the budget by this share rather than play too few episodes.
+_OVERRUN = 0.08
 
 
 class Workshop:
     """Trains and screens candidates for a teacher until the time for the search is over."""
 
-    def __init__(self, teacher: Acts, config: CompressConfig, clock: Clock, listener: Listener) -> None:
+    def __init__(
+        self, teacher: Acts, config: CompressConfig, clock: Clock, parents: Parents, listener: Listener
+    ) -> None:
         if teacher.env is None:
             raise UsageError("the env is not known", "the checkpoint does not say where it was trained", "give --env")
         spec = replace(teacher.env, max_steps=config.max_steps or teacher.env.max_steps)
-        self.teacher, self.config, self.clock, self.listener = teacher, config, clock, listener
+        self.teacher, self.config, self.clock = teacher, config, clock
+        self.parents, self.listener = parents, listener
         self.vector = open_vector(spec, teacher, _SLOTS)
         seeds = seeds_from(first_seed("screen", config.seed), config.episodes)
         self.reference: Reference = measure(teacher, self.vector, seeds, 0.04 * clock.budget)
@@ -80,12 +91,13 @@ class Workshop:
 
     def seconds_for(self, episodes: int) -> float:
         """What export and a final bench of so many episodes will take."""
-        return self._players * self.pace.play(episodes) + 8.0
+        return self._players * self.pace.play(episodes) + _FIXED_SECONDS
 
     def episodes_for(self, candidate: Candidate | None) -> int:
-        """Episodes of its verdict, planned from the screening before any of them is played."""
+        """Episodes of its verdict, planned from the screening before any of them is played, and from the time left."""
         wanted = max(self.config.episodes, candidate.needed or 0) if candidate else self.config.episodes
-        return min(wanted, self.affordable)
+        left = self.clock.left + _OVERRUN * self.clock.budget - _FIXED_SECONDS
+        return max(20, min(wanted, self.pace.episodes(left / self._players)))
 
     def attempt(self, index: int, rung: Rung, before: int) -> Candidate | None:
         """Train and screen a student of this size, or None when the time is over."""
@@ -106,14 +118,24 @@ class Workshop:
             self._pool,
             lambda agent: float(play(agent, self.vector, judged).returns.mean()),
             self.listener,
+            self._hopeless,
         )
         found = self._screen(index, rung, done.student, recipe, begin)
         self.listener(Note(_line(found)))
         return found
 
+    def _hopeless(self, rounds: Sequence[Round]) -> bool:
+        """Whether half of the rounds came nowhere near the score that is asked for."""
+        best = max(r.mean_return for r in rounds)
+        chance, teacher = self.reference.random.mean(), self.reference.teacher.mean()
+        return len(rounds) >= ROUNDS // 2 and (best - chance) < _HOPELESS * self.config.min_score * (teacher - chance)
+
     def _screen(self, index: int, rung: Rung, student: Agent, recipe: DistillConfig, begin: float) -> Candidate:
         """Compare with the teacher on the screening episodes, which no training saw."""
-        arms = play(student, self.vector, self.reference.seeds).returns, self.reference.teacher, self.reference.random
+        start = time.perf_counter()
+        seen = play(student, self.vector, self.reference.seeds)
+        self.pace = replace(self.pace, steps=float(seen.lengths.sum()) / (time.perf_counter() - start))
+        arms = seen.returns, self.reference.teacher, self.reference.random
         settings = self.config.min_score, self.config.confidence
         screening, needed = compare(*arms, *settings), episodes_needed(*arms, *settings)
         above = screening.score is not None and screening.score > self.config.min_score

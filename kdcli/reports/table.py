@@ -1,33 +1,134 @@
-"""A benchmark for people: two tables that fit 120 columns, a title that says how it was played, notes that explain."""
+"""A benchmark for people: two tables that fit 120 columns, a title that says how it was played."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 
 from kdcli.reports.gates import Outcome
 from kdcli.spec import EnvSpec, Json
 
-NONE = "-"
-_SLOWER = 0.95  # two sessions of one file differ by less
+ABSENT = "-"
+WORDS = ("agent", "gate", "verdict", "result", "why")  # columns of words; all others hold numbers
 Cell = Callable[[Json], str]
 
 
 @dataclass(frozen=True)
 class Table:
-    """Rows of text under columns; a column whose every cell is absent is left out."""
+    """Text in rows under columns."""
 
-    title: str
     columns: Sequence[str]
     rows: Sequence[Sequence[str]]
 
     def padded(self) -> tuple[list[str], list[list[str]]]:
-        """Columns and rows with numbers to the right: an absent one among them would turn a column to the left."""
-        widths = [max(map(len, column)) for column in zip(self.columns, *self.rows, strict=True)]
-        lines = [[_pad(cell, width, i) for i, (cell, width) in enumerate(zip(row, widths, strict=True))] for row in
-                 (self.columns, *self.rows)]
-        return lines[0], lines[1:]
+        """Columns and rows with numbers to the right, also where one is absent."""
+        lines = [self.columns, *self.rows]
+        widths = [0 if cells[0] in WORDS else max(map(len, cells)) for cells in zip(*lines, strict=True)]
+        padded = [[f"{cell:>{width}}" for cell, width in zip(line, widths, strict=True)] for line in lines]
+        return padded[0], padded[1:]
 
 
-def _pad(cell: str, width: int, column: int) -> str:
-    return cell if column == 0 else f"{cell:>{width}}"
+def title(record: Json) -> str:
+    """Which env, how it was played, which initial states."""
+    play = record["play"]
+    first, n = play["first_seed"], play["episodes"]
+    env = EnvSpec.from_json(record["env"])
+    return (
+        f"{env}: {n} episodes (seeds {first} to {first + n - 1}), {play['mode']} play, cut at {play['max_steps']} steps"
+    )
+
+
+def machine_line(record: Json) -> str:
+    """Where and how the timings were made; empty without timings."""
+    timing, machine, versions = record["timing"], record["machine"], record["versions"]
+    if timing is None:
+        return ""
+    runtimes = f"Time of one decision in onnxruntime {versions.get('onnxruntime')} (and torch {versions.get('torch')})"
+    calls = f"{timing['calls']:,} calls in turns, one thread"
+    return f"{runtimes}, {calls}; {machine['cpu']}, {machine['cores']} cores"
+
+
+def speed(record: Json) -> Table:
+    """Size and speed of every contender: the policy that acts, without critics; `faster` is within onnxruntime."""
+    columns: dict[str, Cell] = {
+        "agent": lambda c: c["name"],
+        "params": lambda c: _count(c["size"]["params"]),
+        "fewer": lambda c: _times(c["size"]["times_fewer_params"]),
+        "mult-adds": lambda c: _count(c["size"]["multiply_adds"]),
+        "ONNX bytes": lambda c: _count(c["size"]["onnx_bytes"]),
+        "p50 us": lambda c: _of(c["latency"]["onnxruntime"], "p50_us", number),
+        "p99 us": lambda c: _of(c["latency"]["onnxruntime"], "p99_us", number),
+        "faster": lambda c: _times(c["speedup"]["architecture"]),
+        "obs/s @256": lambda c: _of(c["latency"]["onnxruntime"], "throughput_256", _count),
+        "torch us": lambda c: _of(c["latency"]["torch"], "p50_us", number),
+    }
+    return _table(columns, record["contenders"])
+
+
+def quality(record: Json) -> Table:
+    """Returns, scores and verdicts of every contender, and of the random policy."""
+    level = f"[{record['confidence']:.4g}]".replace("0.", "").replace("]", "%]")
+    columns: dict[str, Cell] = {
+        "agent": lambda c: c["name"],
+        f"return {level}": lambda c: _interval(c["return"], "mean"),
+        "IQM": lambda c: number(c["return"]["iqm"]),
+        "worst": lambda c: number(c["return"]["minimum"]),
+        f"score {level}": lambda c: _interval(c["score"], "score") if c["score"] else _known_score(c["role"]),
+        "agreement": lambda c: _of(c["similarity"], "agreement", lambda share: f"{share:.3f}"),
+        "KL": lambda c: _of(c["similarity"], "kl", number),
+        "verdict": lambda c: c["score"]["verdict"] if c["score"] else c["role"],
+    }
+    absent = {"score": None, "similarity": None, "role": "baseline", "name": "random"}
+    random = [{**record["random"], **absent}] if record["random"]["shown"] else []
+    return _table(columns, [*record["contenders"], *random])
+
+
+def gates(outcomes: Sequence[Outcome]) -> Table:
+    """What every gate came to."""
+    rows = [(o.gate, o.agent, _measured(o), o.verdict, o.reason) for o in outcomes]
+    columns = ("gate", "agent", "measured", "result", "why")
+    return Table(columns, rows) if any(o.reason for o in outcomes) else Table(columns[:4], [row[:4] for row in rows])
+
+
+def number(value: float | None) -> str:
+    """Four digits that count, no more than three after the point."""
+    if value is None:
+        return ABSENT
+    digits = 0 if abs(value) >= 1000 else 1 if abs(value) >= 100 else 2 if abs(value) >= 10 else 3
+    return f"{value:,.{digits}f}"
+
+
+def _table(columns: dict[str, Cell], contenders: Sequence[Json]) -> Table:
+    """One row a contender; a column in which everything is absent is left out."""
+    cells = {name: [cell(contender) for contender in contenders] for name, cell in columns.items()}
+    kept = {name: column for name, column in cells.items() if set(column) != {ABSENT}}
+    return Table(list(kept), list(zip(*kept.values(), strict=True)))
+
+
+def _of(part: Json | None, key: str, write: Callable[[float], str]) -> str:
+    return ABSENT if part is None or part[key] is None else write(part[key])
+
+
+def _interval(part: Json, key: str) -> str:
+    value, low, high = part[key], part["low"], part["high"]
+    return ABSENT if value is None else f"{number(value)} [{number(low)}, {number(high)}]"
+
+
+def _known_score(role: str) -> str:
+    return {"reference": "1", "baseline": "0"}.get(role, ABSENT)
+
+
+def _measured(outcome: Outcome) -> str:
+    if outcome.value is None:
+        return ABSENT
+    if outcome.low is not None:
+        return _interval(asdict(outcome), "value")
+    return _count(outcome.value) if isinstance(outcome.value, int) else number(outcome.value)
+
+
+def _count(value: int | None) -> str:
+    return ABSENT if value is None else f"{value:,}"
+
+
+def _times(value: float | None) -> str:
+    return ABSENT if value is None else f"{value:,.{2 if value < 10 else 1 if value < 100 else 0}f}x"

@@ -64,6 +64,7 @@ def _actions() -> dict[str, Callable[[], Agent]]:
         "integers": (box((3,), -4, 4, "int32"), {}),
         "matrix": (box((2, 3), -0.5, 0.5), {}),
         "tanh": (box((3,), -1.0, 1.0), {"squash": "tanh"}),
+        "tanh_shifted": (box((3,), 0.0, 2.0), {"squash": "tanh"}),
         "tanh_scaled": (box((3,), -0.4, 0.4), {"squash": "tanh"}),
         "tanh_each": (box((3,), low, high), {"squash": "tanh"}),
         "tanh_matrix": (box((1, 3), low, high), {"squash": "tanh"}),

@@ -70,6 +70,15 @@ def with_entry(path: Path, key: str, value: bytes) -> Path:
     return write(path, {**content, "data": json.dumps(data).encode()})
 
 
+def bent(path: Path, change: Callable[[Any], None]) -> None:
+    """Change the VecNormalize saved beside the zip."""
+    file = path.with_name("vecnormalize.pkl")
+    statistics = pickle.loads(file.read_bytes())
+    change(statistics)
+    statistics.class_attributes = statistics.returns = None
+    file.write_bytes(pickle.dumps(statistics))
+
+
 def refused_because(path: Path, why: str, config: LoadConfig | None = None) -> None:
     """Assert that the file is refused with exit code 4, and that nothing ran."""
     with pytest.raises(RefusedError, match=why) as caught:
@@ -142,13 +151,10 @@ def test_yaml_that_is_more_than_data(file: str, text: str, copy: Path) -> None:
     refused_because(copy, "cannot be read")
 
 
-def test_yaml_merges_are_not_expanded(copy: Path) -> None:
-    """Law: merge keys nested in each other stay keys, instead of growing without end."""
-    lines = ["a0: &a0 {x: 1}", *(f"a{n}: &a{n} {{<<: [*a{n - 1}]}}" for n in range(1, 15)), "env: CartPole-v1"]
-    copy.with_name("args.yml").write_text("\n".join(lines))
-    agent = read(copy)
-    assert agent.env is not None
-    assert agent.env.id == "CartPole-v1"
+def test_yaml_merges_are_refused(copy: Path) -> None:
+    """Law: merge keys, which nested in each other grow without end, are refused."""
+    copy.with_name("args.yml").write_text("a: &a {x: 1}\nenv: CartPole-v1\nb: {<<: [*a, *a]}")
+    refused_because(copy, "cannot be read")
 
 
 def test_a_module_in_the_env_id_is_dropped(copy: Path) -> None:
@@ -175,7 +181,7 @@ def test_a_bomb_inside_the_weights(copy: Path) -> None:
     buffer = io.BytesIO()
     with zipfile.ZipFile(buffer, "w", zipfile.ZIP_DEFLATED) as archive:
         archive.writestr("archive/data.pkl", bytes(2**25))
-    refused_because(write(copy, {**members(copy), "policy.pth": buffer.getvalue()}), "unpack to")
+    refused_because(write(copy, {**members(copy), "policy.pth": buffer.getvalue()}), "policy.pth is too large")
 
 
 @pytest.mark.filterwarnings("ignore:Duplicate name")
@@ -189,12 +195,9 @@ def test_names_no_checkpoint_has(name: str, copy: Path) -> None:
 
 @pytest.mark.parametrize("key", ["mean", "var"])
 @pytest.mark.parametrize("value", [np.nan, np.inf, -1.0])
-def test_statistics_that_cannot_be(key: str, value: float, copy: Path, teacher: Teacher) -> None:
+def test_statistics_that_cannot_be(key: str, value: float, copy: Path) -> None:
     """Law: NaN, infinity and a negative variance are refused, naming the statistic."""
-    assert teacher.normalize is not None
-    statistics = pickle.loads(copy.with_name("vecnormalize.pkl").read_bytes())
-    getattr(statistics.obs_rms, key)[1] = value
-    copy.with_name("vecnormalize.pkl").write_bytes(pickle.dumps(statistics))
+    bent(copy, lambda statistics: getattr(statistics.obs_rms, key).__setitem__(1, value))
     if (key, value) == ("mean", -1.0):
         read(copy)
     else:
@@ -206,9 +209,7 @@ def test_statistics_that_cannot_be(key: str, value: float, copy: Path, teacher: 
 )
 def test_settings_that_cannot_be(name: str, value: Any, copy: Path) -> None:
     """Law: epsilon and clip_obs are positive numbers, or the statistics are refused."""
-    statistics = pickle.loads(copy.with_name("vecnormalize.pkl").read_bytes())
-    setattr(statistics, name, value)
-    copy.with_name("vecnormalize.pkl").write_bytes(pickle.dumps(statistics))
+    bent(copy, lambda statistics: setattr(statistics, name, value))
     refused_because(copy, name)
 
 

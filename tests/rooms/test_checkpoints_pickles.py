@@ -174,8 +174,9 @@ def test_the_array_writer_of_these_tests() -> None:
 )
 def test_arrays_that_lie(kind: str, shape: bytes, content: bytes) -> None:
     """Law: an array whose bytes do not fill its shape, or that is not made of plain numbers, is refused."""
-    with pytest.raises(RefusedError, match="numpy"):
+    with pytest.raises(RefusedError) as caught:
         decode(_array(kind, shape, content), "x")
+    assert "numpy" in caught.value.why
 
 
 @pytest.mark.parametrize("array", [np.array([None]), np.array(["a"]), np.zeros(2, "M8[s]"), np.zeros(2, [("a", "f4")])])
@@ -239,8 +240,9 @@ def test_the_same_bytes_again_and_again() -> None:
         b"cnumpy.core.numeric\n_frombuffer\n(h\x00h\x01J" + struct.pack("<i", 100_000) + b"\x85" + _text("C") + b"tR0"
     )
     decode(b"\x80\x04" + buffer + dtype + call + b"N.", "x")
-    with pytest.raises(RefusedError, match="more values than bytes"):
+    with pytest.raises(RefusedError) as caught:
         decode(b"\x80\x04" + buffer + dtype + call * 3 + b"N.", "x")
+    assert caught.value.why == "it holds more values than bytes"
 
 
 def test_random_bytes_and_flips() -> None:

@@ -72,6 +72,14 @@ def test_nothing_beside_what_is_asked() -> None:
     assert [op.kind for op in action.ops] == ["gemm", "tanh", "gemm", "tanh", "gemm", "argmax"]
 
 
+@every_policy
+def test_what_outputs_share_is_there_once(name: str) -> None:
+    """However many outputs are asked for, no layer runs twice."""
+    agent = POLICIES[name]()
+    layers = [op.weights["weight"] for op in trace(agent, output_names(agent)).ops if op.kind == "gemm"]
+    assert len({array.tobytes() for array in layers}) == len(layers)
+
+
 def test_unit_bounds_cost_nothing() -> None:
     """Actions between -1 and 1, and actions without bounds, need no operation to get there."""
     assert trace(POLICIES["tanh"]()).ops[-1].kind == "tanh"

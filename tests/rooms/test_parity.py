@@ -7,15 +7,19 @@ import pytest
 import torch
 from sample_policies import POLICIES, exported, normalizer, observations
 
+from kdcli.agents.action import ActionRule
 from kdcli.agents.agent import Agent
+from kdcli.agents.observation import Preprocess
+from kdcli.agents.policy import Policy
 from kdcli.errors import RefusedError, UsageError
 from kdcli.exporters.config import ExportConfig
 from kdcli.exporters.onnx import write
-from kdcli.exporters.parity import SINGLES, States, check
+from kdcli.exporters.parity import SINGLES, TOLERANCE, States, check
 from kdcli.exporters.states import sampled
 from kdcli.exporters.step import convert
 from kdcli.graph.trace import trace
-from kdcli.spec import Box
+from kdcli.networks.mlp import MLP
+from kdcli.spec import Box, Discrete, box
 
 
 @pytest.mark.parametrize("name", ["clip", "tanh", "discrete", "multi_discrete", "multi_binary", "quantiles", "value"])
@@ -86,6 +90,39 @@ def test_nan_is_no_parity() -> None:
         agent.policy.network.head.weight[0, 0] = float("nan")
     with pytest.raises(RefusedError, match="does not act like the agent"):
         exported(agent)
+
+
+RULES = {
+    "clip": ActionRule(box((3,), -1.0, 1.0)),
+    "tanh": ActionRule(box((3,), -1.0, 1.0), "tanh"),
+    "unbounded": ActionRule(box((3,))),
+    "q": ActionRule(Discrete(4)),
+}
+
+
+def wide(name: str, bias: float = 0.0) -> Agent:
+    """A wide policy for observations in the hundreds: its outputs are small differences of large numbers."""
+    with torch.random.fork_rng():
+        torch.manual_seed(0)
+        network = MLP(376, (256, 256), RULES[name].n_outputs, "relu")
+    with torch.no_grad():
+        network.head.bias[0] += bias
+    return Agent(Preprocess(box((376,))), Policy(network, RULES[name], "mean" if RULES[name].continuous else "q"))
+
+
+@pytest.mark.parametrize("name", RULES)
+def test_what_is_allowed_follows_the_agents_own_rounding(name: str) -> None:
+    """An export is not refused for rounding no more than the agent itself does, and not waved through for it."""
+    data = write(trace(wide(name)), ExportConfig())
+    small = observations(wide(name), 300)
+    assert check(data, wide(name), States(small)).tolerance == TOLERANCE
+    found = check(data, wide(name), States(300.0 * small))
+    assert found.max_abs_difference <= found.tolerance < 1e-2
+    assert (found.tolerance > TOLERANCE) == (name in ("clip", "tanh"))
+    with pytest.raises(RefusedError, match="does not act like the agent"):
+        check(data, wide(name, 0.1), States(small))
+    with pytest.raises(RefusedError, match="does not act like the agent"):
+        check(data, wide(name, 30.0), States(300.0 * small))
 
 
 @pytest.mark.parametrize("shape", [(0, 5), (4, 6), (5,)])

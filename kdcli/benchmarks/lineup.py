@@ -1,0 +1,77 @@
+"""Agents that were read from files, made ready to compete."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+from kdcli.agents.agent import Agent
+from kdcli.agents.runtime import OnnxAgent
+from kdcli.artifact import sha256
+from kdcli.benchmarks.contender import Contender, File
+from kdcli.errors import UsageError
+from kdcli.progress import Listener, Note, silent
+from kdcli.spec import EnvSpec
+
+LINEAR = "linear"
+RANDOM = "random"
+
+
+def enter(files: Sequence[Path], agents: Sequence[Agent | OnnxAgent]) -> list[Contender]:
+    """A contender a file, in their order; an ONNX file plays through onnxruntime, any other through torch."""
+    return [_contender(*entry) for entry in zip(names_of(files), files, agents, strict=True)]
+
+
+def _contender(name: str, path: Path, agent: Agent | OnnxAgent) -> Contender:
+    file = File(path.name, sha256(path), path.stat().st_size)
+    if isinstance(agent, OnnxAgent):
+        return Contender(name, None, agent, file, "onnxruntime")
+    return Contender(name, agent, None, file)
+
+
+def names_of(files: Sequence[Path]) -> list[str]:
+    """The shortest names that tell the files apart: without suffix, with it, with the folder, or numbered."""
+    ways: list[Callable[[Path], str]] = [
+        lambda file: file.stem,
+        lambda file: file.name,
+        lambda file: f"{file.resolve().parent.name}/{file.name}",
+    ]
+    for way in ways:
+        names = [way(file) for file in files]
+        if len({*names, LINEAR, RANDOM}) == len(names) + 2:
+            return names
+    return _numbered(names)
+
+
+def _numbered(names: Sequence[str]) -> list[str]:
+    seen: Counter[str] = Counter()
+    found = []
+    for name in names:
+        seen[name] += 1
+        found.append(f"{name} ({seen[name]})" if seen[name] > 1 else name)
+    return found
+
+
+def choose_env(contenders: Sequence[Contender], listener: Listener = silent) -> EnvSpec:
+    """The env that the first contender that knows one was trained on; a note where others were trained elsewhere.
+
+    Raises:
+        UsageError: no contender knows.
+    """
+    known = {contender.name: contender.player.env for contender in contenders}
+    found = next((env for env in known.values() if env is not None), None)
+    if found is None:
+        raise UsageError("no agent says which env it plays", "their files do not tell", "name it: --env CartPole-v1")
+    for name, env in known.items():
+        if env is not None and env.id != found.id:
+            listener(Note(f"{name} was trained on {env}; here it plays {found}"))
+    return found
+
+
+def is_linear(contender: Contender) -> bool:
+    """Whether its network has no hidden layer."""
+    if contender.agent is not None:
+        return not contender.agent.policy.network.hidden
+    assert contender.exported is not None
+    return not contender.exported.record["network"]["hidden"]

@@ -1,0 +1,56 @@
+"""The summary of a run in Markdown: the finding first, then the tables, what was tried, and how to use the file."""
+
+from __future__ import annotations
+
+from kdcli.reports.markdown import markdown
+from kdcli.spec import Json
+
+_USE = """```python
+import onnxruntime
+
+policy = onnxruntime.InferenceSession("{file}")
+action = policy.run(["action"], {{"obs": obs[None]}})[0][0]  # obs as the env gives it; action as env.step takes it
+```"""
+
+
+def headline(answer: Json) -> str:
+    """The finding in a sentence."""
+    params = answer["params"]
+    if answer["minimal"]:
+        return f"{answer['teacher']} is linear, {params[0]:,} parameters: already minimal, exported as it is"
+    score = answer["score"]
+    numbers = "no score"
+    if score["score"] is not None:
+        numbers = f"score {score['score']:.3f} [{score['low']:.3f}, {score['high']:.3f}]"
+    return (
+        f"{answer['student']}, {params[1]:,} of {params[0]:,} parameters "
+        f"({answer['times_fewer']:.3g}x fewer): {numbers}, "
+        f"{answer['verdict']} at {score['min_score']:g} over {score['n']} paired episodes"
+    )
+
+
+def summary(answer: Json, record: Json) -> str:
+    """The whole page."""
+    file = "teacher.onnx" if answer["minimal"] else "student.onnx"
+    parts = [
+        f"# {answer['teacher']}",
+        f"{headline(answer)}.",
+        markdown(record).strip(),
+        _tried(answer),
+        "### Use it",
+        _USE.format(file=file),
+    ]
+    return "\n\n".join(part for part in parts if part) + "\n"
+
+
+def _tried(answer: Json) -> str:
+    if not answer["tried"]:
+        return ""
+    lines = ["### What was tried", "", "| student | parameters | score in screening | labels | seconds | |"]
+    lines.append("| --- | ---: | ---: | ---: | ---: | --- |")
+    for row in answer["tried"]:
+        seen, word = row["screening"], "promising" if row["promising"] else "not enough"
+        score = "-" if seen["score"] is None else f"{seen['score']:.3f} [{seen['low']:.3f}, {seen['high']:.3f}]"
+        labels = row["distill"]["labels"]
+        lines.append(f"| {row['student']} | {row['params']:,} | {score} | {labels:,} | {row['seconds']:.0f} | {word} |")
+    return "\n".join(lines)

@@ -1,0 +1,86 @@
+"""What the numbers of a benchmark mean, in sentences under its tables."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+from kdcli.reports.table import number
+from kdcli.spec import Json
+
+_SLOWER = 0.95  # two sessions of one file differ by less
+
+_RULES = {
+    "bca": "by bootstrap (BCa) over the paired episodes",
+    "t": "by Student's t over the paired episodes",
+    "zero-failure": "widened by failures too rare to show in {n} episodes",
+}
+
+
+def notes(record: Json) -> list[str]:
+    """Verdicts with what they rest on, how the speed came about, and what to beware of."""
+    others = record["contenders"][1:]
+    found = [note for contender in others for note in _about(record, contender)]
+    return [*found, *_about_reference(record), *_about_runtime(record), *_about_timing(record)]
+
+
+def _about(record: Json, contender: Json) -> Iterator[str]:
+    yield _verdict(record, contender)
+    speedup, reference = contender["speedup"], record["reference"]
+    if speedup["architecture"] is not None and speedup["architecture"] < _SLOWER:
+        yield f"{contender['name']} is slower than {reference} in onnxruntime: {speedup['architecture']:.2f} times its speed"
+    if speedup["total"] is not None and contender["role"] == "candidate":
+        yield (
+            f"{contender['name']} in onnxruntime is {speedup['total']:.2f}x as fast as {reference} in torch: "
+            f"{speedup['runtime']:.2f}x from the runtime, {speedup['architecture']:.2f}x from the network"
+        )
+
+
+def _verdict(record: Json, contender: Json) -> str:
+    score = contender["score"]
+    text = f"{contender['name']}: {score['verdict']}, {score['reason']}"
+    if score["rule"]:
+        text += f" ({_RULES[score['rule']].format(n=score['n'])})"
+    if score["rho"] is not None:
+        text += f"; correlation with {record['reference']} {score['rho']:.2f}"
+    if score["more_episodes"]:
+        text += f"; about --episodes {_ask(score)} would decide"
+    return text
+
+
+def _ask(score: Json) -> int:
+    """Episodes to ask for, rounded up to two digits."""
+    total = score["n"] + score["more_episodes"]
+    unit = 10 ** max(0, len(str(total)) - 2)
+    return -(-total // unit) * unit
+
+
+def _about_reference(record: Json) -> Iterator[str]:
+    reference = record["contenders"][0]
+    returns, chance = reference["return"], record["random"]["return"]
+    if not record["contenders"][1:]:
+        gap = f"{number(returns['mean'])} against {number(chance['mean'])} of random play"
+        yield f"{reference['name']} has {gap}; name a second agent to compare"
+    if (total := reference["size"]["total_params"]) and total > reference["size"]["params"]:
+        yield f"{reference['name']}'s checkpoint has {total:,} parameters; only the {reference['size']['params']:,} that act are counted"
+
+
+def _about_runtime(record: Json) -> Iterator[str]:
+    """How much of a call is not the policy."""
+    timing = record["timing"]
+    timed = [c for c in record["contenders"] if c["latency"]["onnxruntime"] and c["role"] != "baseline"]
+    if timing is None or not timed:
+        return
+    fastest = min(timed, key=lambda c: c["latency"]["onnxruntime"]["p50_us"])
+    floor, whole = timing["floor"]["p50_us"], fastest["latency"]["onnxruntime"]["p50_us"]
+    yield f"onnxruntime's own empty call takes {floor:.1f} of {fastest['name']}'s {whole:.1f} us"
+
+
+def _about_timing(record: Json) -> Iterator[str]:
+    timing = record["timing"]
+    if timing is None:
+        return
+    if timing["repeated"]:
+        yield "latencies are those of a second measurement, made because a gate on the first one failed"
+    load, cores = record["machine"]["load"], record["machine"]["cores"]
+    if load is not None and load > cores:
+        yield f"the machine was busy (load {load} on {cores} cores): trust ratios, not microseconds"

@@ -1,0 +1,198 @@
+"""Playing one shard: whoever acts, the teacher says what it would do in every state."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass, field
+from itertools import count
+
+import numpy as np
+
+from kdcli.agents.agent import Acts, Agent
+from kdcli.agents.teaching import label
+from kdcli.datasets.shards import Column, Columns, Layout, by_episode, empty
+from kdcli.envs.make import check_fits
+from kdcli.envs.mixture import Decision, Mixture
+from kdcli.envs.play import open_vector
+from kdcli.envs.seeds import first_seed
+from kdcli.envs.stream import stream
+from kdcli.envs.vector import Vector
+from kdcli.errors import UsageError
+from kdcli.rollouts.config import RolloutConfig
+from kdcli.spec import EnvSpec
+
+GREEDY = "teacher.greedy"
+_BATCH = 256
+
+
+@dataclass(frozen=True, eq=False)
+class Cast:
+    """Who plays where. `parents` are the files they come from: role -> name and digest (`artifact.parent`)."""
+
+    env: EnvSpec
+    teacher: Acts
+    student: Acts | None = None
+    parents: Mapping[str, Mapping[str, str]] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class Share:
+    """What one shard holds: `rows` steps from row `start` of the dataset on."""
+
+    start: int
+    rows: int
+
+
+Heard = Callable[[Columns, int], None]
+
+
+class _Actor:
+    """The teacher as one that only acts.
+
+    Its other signals cost more than its actions, one at a time; they are asked for later, in batches.
+    """
+
+    def __init__(self, agent: Acts) -> None:
+        self.name, self.env = agent.name, agent.env
+        self.observation, self.action = agent.observation, agent.action
+        self._agent = agent
+
+    def act(self, obs: np.ndarray, rng: np.random.Generator | None = None) -> np.ndarray:
+        """As the agent acts."""
+        return self._agent.act(obs, rng)
+
+    def decide(self, obs: np.ndarray) -> Decision:
+        """As a mixture without others and without noise decides, in less time."""
+        action = self._agent.act(obs)
+        return Decision(action, np.zeros(len(obs), np.int8), {"greedy": action})
+
+
+def open_envs(cast: Cast, n: int) -> Vector:
+    """`n` envs that teacher and student fit.
+
+    Raises:
+        UsageError: the env cannot be made, or one of them does not fit.
+    """
+    vector = open_vector(cast.env, cast.teacher, n)
+    if cast.student is not None:
+        check_fits(
+            cast.env,
+            (vector.observation, vector.action),
+            (cast.student.observation, cast.student.action),
+        )
+    return vector
+
+
+def decider(cast: Cast, config: RolloutConfig, seed: int) -> Callable[[np.ndarray], Decision]:
+    """Who decides: raw observations (B, *shape) -> what is done, who chose it, and the teacher's greedy action.
+
+    Raises:
+        UsageError: a student that has no part, or a part that has no student.
+    """
+    _check_parts(cast, config)
+    teacher = _Actor(cast.teacher)
+    if config.policy == "teacher" and not (config.noise or config.sampled):
+        return teacher.decide
+    return Mixture(teacher, cast.student, config.teacher_share, config.noise, seed, config.sampled).decide
+
+
+def _check_parts(cast: Cast, config: RolloutConfig) -> None:
+    needed = config.policy in ("student", "mixed")
+    if needed and cast.student is None:
+        raise UsageError(f"--policy {config.policy} needs a student", "none is given", "name one with --student")
+    if cast.student is not None and not needed:
+        what = f"the student has no part in --policy {config.policy}"
+        raise UsageError(what, "", "use --policy student or mixed, or leave it out")
+
+
+def layout(cast: Cast, config: RolloutConfig, vector: Vector) -> dict[str, Column]:
+    """The columns that a rollout records, found by asking everyone once.
+
+    Raises:
+        UsageError: as `decider`, or someone cannot act as asked.
+    """
+    vector.reset(0, _first_seed(config))
+    obs = vector.obs[:1]
+    decider(cast, config, 0)(obs)
+    signals = {name: Column(array.dtype.name, array.shape[1:]) for name, array in _signals(cast.teacher, obs).items()}
+    return {
+        "obs": Column(vector.observation.dtype, vector.observation.shape),
+        "action": Column(vector.action.dtype, vector.action.shape),
+        "behaviour": Column("int8"),
+        "reward": Column("float64"),
+        "terminated": Column("bool"),
+        "truncated": Column("bool"),
+        "episode": Column("int64"),
+        "t": Column("int32"),
+        "seed": Column("int64"),
+        GREEDY: Column(cast.teacher.action.dtype, cast.teacher.action.shape),
+        **signals,
+    }
+
+
+def record(cast: Cast, config: RolloutConfig, share: Share, columns: Layout, heard: Heard) -> Columns:
+    """Play one shard in fresh envs: name -> array (rows, ...), episodes together, running ones cut at the end.
+
+    It depends on nothing but its arguments: some envs (BipedalWalker's physics) keep traces of former episodes through
+    a reset, so that none is used twice. After each step `heard` is given the rows and how many are there.
+    """
+    vector = open_envs(cast, config.envs)
+    rows, done = empty(columns, share.rows), 0
+    try:
+        for step in _played(cast, config, vector, share.start):
+            n = min(config.envs, share.rows - done)
+            for name, array in step.items():
+                rows[name][done : done + n] = array[:n]
+            done += n
+            heard(rows, done)
+            if done == share.rows:
+                break
+    finally:
+        vector.close()
+    rows["episode"] += share.start
+    rows["seed"][:] = _first_seed(config) + rows["episode"]
+    return _taught(cast.teacher, by_episode(rows))
+
+
+def _played(cast: Cast, config: RolloutConfig, vector: Vector, start: int) -> Iterator[Columns]:
+    """The columns of one step after another, each (envs, ...); episodes are numbered from 0, their seeds from `start` on."""
+    decide = decider(cast, config, int(np.random.SeedSequence((config.seed, start)).generate_state(1, np.uint64)[0]))
+    said: list[Decision] = []
+
+    def act(obs: np.ndarray) -> np.ndarray:
+        said[:] = [decide(obs)]
+        return said[0].action
+
+    for steps in stream(vector, count(_first_seed(config) + start), act):
+        yield {
+            "obs": steps.obs,
+            "action": steps.action,
+            "behaviour": said[0].behaviour,
+            "reward": steps.reward,
+            "terminated": steps.terminated,
+            "truncated": steps.truncated,
+            "episode": steps.episode,
+            "t": steps.t,
+            GREEDY: said[0].labels["greedy"],
+        }
+
+
+def _first_seed(config: RolloutConfig) -> int:
+    """The reset seed of episode 0; the others follow. A shard has no more episodes than rows."""
+    return first_seed("train", config.seed)
+
+
+def _signals(teacher: Acts, obs: np.ndarray) -> Columns:
+    """What the teacher says beside its action; nothing for a black box."""
+    if not isinstance(teacher, Agent):
+        return {}
+    return {f"teacher.{name}": array for name, array in label(teacher, obs).items() if name != "greedy"}
+
+
+def _taught(teacher: Acts, rows: Columns) -> Columns:
+    """Fill in the teacher's signals."""
+    for start in range(0, len(rows["t"]), _BATCH):
+        part = slice(start, start + _BATCH)
+        for name, array in _signals(teacher, rows["obs"][part]).items():
+            rows[name][part] = array
+    return rows

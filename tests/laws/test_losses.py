@@ -1,0 +1,166 @@
+"""Laws of every loss in the table: a new row is tested by being there."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor
+
+from kdcli.agents.action import ActionRule
+from kdcli.agents.heads import Heads
+from kdcli.distillation import LOSSES
+from kdcli.distillation.losses import TEMPERED
+from kdcli.distillation.objective import Objective
+from kdcli.errors import UsageError
+from kdcli.spec import box
+
+B = 64
+
+
+def draw(seed: int, *shape: int) -> Tensor:
+    return torch.randn(*shape, generator=torch.Generator().manual_seed(seed))
+
+
+def discrete(scores: Tensor, **more: Any) -> Heads:
+    return Heads(logits=scores, choice=scores.argmax(1), groups=(scores.shape[1],), **more)
+
+
+def multi(scores: Tensor) -> Heads:
+    choices = torch.stack([part.argmax(1) for part in scores.split([3, 2], 1)], 1)
+    return Heads(logits=scores, choice=choices, groups=(3, 2))
+
+
+def bits(scores: Tensor) -> Heads:
+    return Heads(logits=scores, choice=(scores > 0).long(), bits=True)
+
+
+def continuous(values: Tensor) -> Heads:
+    return Heads(mean=values, log_std=torch.full_like(values, -0.5), action=values.clamp(-1, 1))
+
+
+def with_q(values: Tensor) -> Heads:
+    return Heads(q=values, choice=values.argmax(1), groups=(values.shape[1],))
+
+
+def with_value(values: Tensor) -> Heads:
+    return Heads(value=values[:, 0])
+
+
+CASES = {
+    "kl": [discrete, multi, bits, continuous, with_q],
+    "nll": [discrete, multi, bits, with_q],
+    "action": [continuous],
+    "huber": [continuous],
+    "mean": [continuous],
+    "logits": [discrete, multi, bits],
+    "q": [with_q],
+    "q_huber": [with_q],
+    "value": [with_value],
+}
+EACH = [(name, make) for name, makes in CASES.items() for make in makes]
+IDS = [f"{name}-{make.__name__}" for name, make in EACH]
+each = pytest.mark.parametrize(("name", "make"), EACH, ids=IDS)
+
+
+def test_every_loss_has_cases() -> None:
+    """Law: no loss is in the table without being held to the laws."""
+    assert set(CASES) == set(LOSSES.names())
+
+
+@each
+def test_one_number_a_sample(name: str, make: Any) -> None:
+    """Law: heads of B states give B finite numbers, none negative."""
+    found = LOSSES.load(name)(make(draw(0, B, 5)), make(draw(1, B, 5)), 2.0)
+    assert found.shape == (B,)
+    assert torch.isfinite(found).all()
+    assert (found >= -1e-6).all()
+    assert found.max() > 1e-3
+
+
+@each
+def test_zero_at_equality(name: str, make: Any) -> None:
+    """Law: a student that says what the teacher says loses nothing, and no other has less."""
+    loss, same = LOSSES.load(name), make(draw(0, B, 5))
+    if name == "nll":  # the student must be certain, not equal
+        sure = {"logits": 200.0 * (2 * torch.nn.functional.one_hot(same.choice, 5) - 1).float()}
+        if same.bits or len(same.groups) > 1:
+            pytest.skip("certainty is built for one choice only")
+        assert loss(Heads(groups=same.groups, **sure), same, 1.0).max() < 1e-5
+    else:
+        assert loss(same, same, 2.0).abs().max() < 1e-6
+
+
+@each
+def test_gradient_to_the_student_only(name: str, make: Any) -> None:
+    """Law: the student learns, the teacher does not."""
+    ours, theirs = draw(0, B, 5).requires_grad_(), draw(1, B, 5).requires_grad_()
+    teacher = make(theirs)
+    LOSSES.load(name)(
+        make(ours), teacher.having({k: t.detach() for k, t in teacher.present().items()}), 1.0
+    ).sum().backward()
+    assert ours.grad is not None
+    assert ours.grad.abs().sum() > 0
+    assert theirs.grad is None
+
+
+@each
+def test_order_of_the_batch_does_not_matter(name: str, make: Any) -> None:
+    """Law: a sample's loss does not depend on its neighbours."""
+    ours, theirs, order = draw(0, B, 5), draw(1, B, 5), torch.randperm(B, generator=torch.Generator().manual_seed(2))
+    loss = LOSSES.load(name)
+    torch.testing.assert_close(
+        loss(make(ours), make(theirs), 1.0)[order], loss(make(ours[order]), make(theirs[order]), 1.0)
+    )
+
+
+@pytest.mark.parametrize("tau", [0.01, 0.1, 1.0, 10.0, 100.0])
+def test_kl_is_stable_at_any_temperature(tau: float) -> None:
+    """Law: no temperature from 0.01 to 100 makes KL or its gradient infinite, even for far logits."""
+    ours = (100.0 * draw(0, B, 5)).requires_grad_()
+    found = LOSSES.load("kl")(discrete(ours), discrete(100.0 * draw(1, B, 5)), tau)
+    found.sum().backward()
+    assert torch.isfinite(found).all()
+    assert ours.grad is not None
+    assert torch.isfinite(ours.grad).all()
+
+
+def test_kl_against_torch() -> None:
+    """Law: KL is torch's own, from teacher to student."""
+    ours, theirs = draw(0, B, 5), draw(1, B, 5)
+    categorical = torch.distributions.Categorical
+    right = torch.distributions.kl_divergence(categorical(logits=theirs / 3), categorical(logits=ours / 3))
+    torch.testing.assert_close(LOSSES.load("kl")(discrete(ours), discrete(theirs), 3.0), right)
+
+
+def test_tau_squared_keeps_the_gradient() -> None:
+    """Law: at high temperature the objective's gradient tends to the centred logit difference (Hinton, eq. 4)."""
+    ours, theirs = draw(0, B, 5).requires_grad_(), draw(1, B, 5)
+    assert {"kl"} == set(TEMPERED)
+    Objective.parse(["kl"], "100")(discrete(ours), discrete(theirs), 0.0).backward()
+    gap = ours.detach() - theirs
+    torch.testing.assert_close(ours.grad, (gap - gap.mean(1, keepdim=True)) / 5 / B, rtol=0.05, atol=1e-4)
+
+
+def test_weights_add_up() -> None:
+    """Law: the objective is the weighted sum of its terms, weights by their schedules."""
+    ours, theirs = continuous(draw(0, B, 5)), continuous(draw(1, B, 5))
+    both = Objective.parse(["action@0.7", "mean@linear:0->0.6"], "1")(ours, theirs, 0.5)
+    parts = [LOSSES.load(name)(ours, theirs, 1.0).mean() for name in ("action", "mean")]
+    torch.testing.assert_close(both, 0.7 * parts[0] + 0.3 * parts[1])
+
+
+def test_beyond_a_bound_where_the_teacher_sits_is_no_error() -> None:
+    """Law: where the env clips, a student may go further the same way, and is pulled back only otherwise."""
+    teacher = ActionRule(box((1,), -2, 2)).taught(torch.tensor([[2.0], [2.0], [0.0]]))
+    student = Heads(action=torch.tensor([[1.7], [0.5], [1.7]]))
+    found = LOSSES.load("action")(student, teacher, 1.0)
+    torch.testing.assert_close(found, torch.tensor([0.0, 0.25, 1.7**2]))
+
+
+def test_a_missing_signal_is_named() -> None:
+    """Law: a loss that the teacher cannot feed says which signal is missing and what there is."""
+    with pytest.raises(UsageError, match="teacher's q") as error:
+        LOSSES.load("q")(with_q(draw(0, B, 5)), discrete(draw(0, B, 5)), 1.0)
+    assert "logits" in error.value.why

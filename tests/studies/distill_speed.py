@@ -1,0 +1,76 @@
+"""How much of a distillation step is not the bare torch loop: ratios within one run, interleaved.
+
+    python tests/studies/distill_speed.py [student] [batch]
+
+Bare: the same network, batch and fused Adam on the same tensors, batches cut from one shuffled copy an epoch, the
+loss written out. Measured in turns; the ratio is bare time over ours, 1 would be no overhead.
+"""
+
+from __future__ import annotations
+
+import statistics
+import sys
+import time
+
+import torch
+
+from kdcli.agents.action import ActionRule
+from kdcli.agents.agent import Agent
+from kdcli.agents.observation import Preprocess
+from kdcli.agents.policy import Policy
+from kdcli.choice import Choice
+from kdcli.distillation.buffer import Buffer
+from kdcli.distillation.learner import Learner
+from kdcli.distillation.objective import Objective
+from kdcli.distillation.schedules import parse_schedule
+from kdcli.networks import build
+from kdcli.spec import box
+
+INPUTS, ACTIONS, ROWS = 17, 6, 50_000
+
+
+def bare(network: torch.nn.Module, features: torch.Tensor, target: torch.Tensor, batch: int, n: int) -> float:
+    """Seconds for `n` steps of the plainest loop."""
+    adam = torch.optim.Adam(network.parameters(), lr=1e-3, fused=True)
+    begin, done = time.perf_counter(), 0
+    while done < n:
+        order = torch.randperm(len(features))
+        x, y = features[order], target[order]
+        for start in range(0, len(x) - batch + 1, batch):
+            loss = (network(x[start : start + batch]) - y[start : start + batch]).square().mean()
+            adam.zero_grad(set_to_none=True)
+            loss.backward()
+            adam.step()
+            done += 1
+            if done == n:
+                break
+    return time.perf_counter() - begin
+
+
+def main(student: str = "mlp:32x32", batch: int = 256, n: int = 2000, turns: int = 9) -> float:
+    """Print and return the median ratio."""
+    torch.set_num_threads(1)
+    rule, preprocess = ActionRule(box((ACTIONS,), -1, 1)), Preprocess(box((INPUTS,)))
+    network = build(Choice.parse(student), INPUTS, ACTIONS, 0)
+    buffer = Buffer(preprocess, rule, ROWS)
+    obs = torch.randn(ROWS, INPUTS)
+    greedy = torch.tanh(obs @ torch.randn(INPUTS, ACTIONS))
+    buffer.add(obs.numpy(), {"greedy": greedy.numpy(), "mean": greedy.numpy()})
+    agent = Agent(preprocess, Policy(network, rule, "mean"))
+    learner = Learner(agent, Objective.parse(["action"], "1"), parse_schedule("cosine:0.003->0.00003"), batch, 0)
+    twin = build(Choice.parse(student), INPUTS, ACTIONS, 0)
+    ratios = []
+    for turn in range(turns + 1):
+        begin = time.perf_counter()
+        learner.train(buffer, n)
+        ours = time.perf_counter() - begin
+        theirs = bare(twin, obs, greedy, batch, n)
+        if turn:
+            ratios.append(theirs / ours)
+            print(f"bare {1e6 * theirs / n:.0f} us, ours {1e6 * ours / n:.0f} us a step: {theirs / ours:.3f}")
+    print(f"{student}, batch {batch}: median {statistics.median(ratios):.3f} of the bare loop's speed")
+    return statistics.median(ratios)
+
+
+if __name__ == "__main__":
+    main(*sys.argv[1:2], *map(int, sys.argv[2:3]))
