@@ -179,7 +179,7 @@ def read_header(path: Path) -> dict[str, Any]:
             return json.loads(handle.read(size))
     except OSError as error:
         raise UsageError(f"cannot read {path}", error.strerror or str(error), "check the path") from None
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         raise RefusedError(f"{path} is not a safetensors file", str(error), "make it again") from None
 
 
@@ -207,7 +207,7 @@ def read_tensors(path: Path) -> tuple[dict[str, Any], dict[str, np.ndarray]]:
         tensors = load(path.read_bytes())
         intact = _digest(sealed["record"], tensors) == sealed["sha256"]
         record = json.loads(sealed["record"])
-    except (KeyError, TypeError, ValueError, SafetensorError) as error:
+    except (KeyError, TypeError, ValueError, RecursionError, SafetensorError) as error:
         raise RefusedError(f"{path} was not written by kdcli or is damaged", repr(error), "make it again") from None
     if not intact:
         raise RefusedError(f"{path} is damaged", "its content does not match its digest", "copy or make it again")

@@ -22,7 +22,7 @@ from kdcli.envs.seeds import first_seed
 from kdcli.envs.vector import Vector
 from kdcli.errors import UsageError
 from kdcli.progress import Listener, Note, silent
-from kdcli.spec import EnvSpec
+from kdcli.spec import EnvSpec, same_space
 
 
 @dataclass(frozen=True, eq=False)
@@ -74,25 +74,48 @@ def arena(contenders: Sequence[Contender], spec: EnvSpec, config: BenchConfig) -
     """The env, its episodes capped as `config` says, in slots for side-by-side play; checked to fit every contender.
 
     Raises:
-        UsageError: the env cannot be made, or its spaces are not those of a contender.
+        UsageError: the env cannot be made, or see `check_contenders`.
     """
     vector = open_vector(replace(spec, max_steps=config.max_steps or spec.max_steps), None)
-    check_contenders(contenders, vector)
+    check_contenders(contenders, vector, config)
     return vector
 
 
-def check_contenders(contenders: Sequence[Contender], vector: Vector) -> None:
-    """Raise UsageError unless every contender has a name of its own and fits the env."""
+def check_contenders(contenders: Sequence[Contender], vector: Vector, config: BenchConfig) -> None:
+    """Check all that can go wrong before anyone plays.
+
+    Raises:
+        UsageError: two contenders share a name; they do not play the same env, or not this one; sampled play is asked
+            of a file that holds no distribution.
+    """
     names = [contender.name for contender in contenders]
     if not names or len({*names, RANDOM}) <= len(names):
         given = ", ".join(names) or "none"
         raise UsageError("agents need names of their own", f"given: {given}; taken: {RANDOM}", "rename one")
+    reference = contenders[0].player
+    check_fits(vector.spec, (vector.observation, vector.action), (reference.observation, reference.action))
     for contender in contenders:
-        player = contender.player
-        try:
-            check_fits(vector.spec, (vector.observation, vector.action), (player.observation, player.action))
-        except UsageError as error:
-            raise UsageError(f"{contender.name}: {error.what}", error.why, error.fix) from None
+        _check_alike(contender, contenders[0])
+        if config.sampled:
+            _check_sampled(contender, vector)
+
+
+def _check_alike(contender: Contender, reference: Contender) -> None:
+    ours, theirs = contender.player, reference.player
+    if not (same_space(ours.observation, theirs.observation) and same_space(ours.action, theirs.action)):
+        raise UsageError(
+            f"{contender.name} cannot play what {reference.name} plays",
+            f"it maps {ours.observation} to {ours.action}, {reference.name} {theirs.observation} to {theirs.action}",
+            "compare agents of one env",
+        )
+
+
+def _check_sampled(contender: Contender, vector: Vector) -> None:
+    vector.reset(0, 0)
+    try:
+        contender.player.act(vector.obs[:1], np.random.default_rng(0))
+    except UsageError as error:
+        raise UsageError(f"{contender.name}: {error.what}", error.why, error.fix) from None
 
 
 def bench(
@@ -104,11 +127,10 @@ def bench(
     are compared and calls timed on states of the reference's own play.
 
     Raises:
-        UsageError: two contenders share a name, one does not fit the env, or sampled play of a file that holds no
-            distribution.
+        UsageError: see `check_contenders`.
     """
     config = config or BenchConfig()
-    check_contenders(contenders, vector)
+    check_contenders(contenders, vector, config)
     seeds = Seeds(seeds_from(first_seed("bench", config.seed), config.episodes), config.seed, config.sampled)
     _say_who_is_not_sampled(contenders, config, listener)
     played, random, states = _play_all(contenders, vector, seeds, config.states, listener)

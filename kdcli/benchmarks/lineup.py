@@ -16,6 +16,7 @@ from kdcli.spec import EnvSpec
 
 LINEAR = "linear"
 RANDOM = "random"
+TAKEN = (LINEAR, RANDOM)
 
 
 def enter(files: Sequence[Path], agents: Sequence[Agent | OnnxAgent]) -> list[Contender]:
@@ -37,16 +38,12 @@ def names_of(files: Sequence[Path]) -> list[str]:
         lambda file: file.name,
         lambda file: f"{file.resolve().parent.name}/{file.name}",
     ]
-    for way in ways:
-        names = [way(file) for file in files]
-        if len({*names, LINEAR, RANDOM}) == len(names) + 2:
-            return names
-    return _numbered(names)
+    named = [[way(file) for file in files] for way in ways]
+    return next((names for names in named if len({*names, *TAKEN}) == len(names) + len(TAKEN)), _numbered(named[0]))
 
 
 def _numbered(names: Sequence[str]) -> list[str]:
-    seen: Counter[str] = Counter()
-    found = []
+    seen, found = Counter(TAKEN), []
     for name in names:
         seen[name] += 1
         found.append(f"{name} ({seen[name]})" if seen[name] > 1 else name)

@@ -3,8 +3,8 @@
 env                 id, kwargs, wrappers, max_steps as asked for
 play                mode ("deterministic" or "sampled"), episodes, first_seed, max_steps (the cap that held)
 min_score, confidence, reference (a name), machine, versions
-timing              rounds, calls (of each subject), threads, batch, repeated, floor {p50_us, p99_us}: onnxruntime's call
-                    of an empty graph; null without timing
+timing              rounds, calls (of each subject), threads, batch, repeated, floor {p50_us, p99_us}: what
+                    onnxruntime takes for an empty graph; null without timing
 random              return (as below), seconds, shown (whether a report has a row of it)
 contenders          in order, the reference first:
     name, role      "reference", "candidate" or "baseline"
@@ -21,12 +21,12 @@ contenders          in order, the reference first:
     similarity      n_states, agreement, kl (nats, or null); null for the reference
     seconds         what playing took
     episodes        returns, lengths, one a seed; only when asked for
+gates               as `kdcli.reports.gates.Outcome`; only where there are gates
 """
 
 from __future__ import annotations
 
 from dataclasses import asdict
-from typing import Any
 
 from kdcli.benchmarks.bench import Bench, Result
 from kdcli.benchmarks.contender import Contender

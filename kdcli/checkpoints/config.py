@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from pydantic import BaseModel, ConfigDict, Field
 
 from kdcli.errors import UsageError
-from kdcli.spec import EnvSpec
+
+if TYPE_CHECKING:
+    from kdcli.spec import EnvSpec
 
 
 class LoadConfig(BaseModel):
@@ -32,6 +34,8 @@ class LoadConfig(BaseModel):
 
     def named_env(self) -> EnvSpec | None:
         """The env that `env` names, with its arguments and wrappers; None when it names none."""
+        from kdcli.spec import EnvSpec  # brings numpy, which no help page needs
+
         return None if self.env is None else EnvSpec(self.env, self.kwargs(), self.wrapper)
 
     def without_vecnormalize(self) -> LoadConfig:

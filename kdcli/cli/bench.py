@@ -20,7 +20,6 @@ from kdcli.reports.config import ReportConfig
 if TYPE_CHECKING:
     from kdcli.agents.agent import Agent
     from kdcli.benchmarks.baseline import Lesson
-    from kdcli.benchmarks.bench import Bench
     from kdcli.benchmarks.contender import Contender
     from kdcli.envs.vector import Vector
     from kdcli.reports.gates import Gate, Outcome
@@ -67,7 +66,7 @@ def bench(
     if as_json:
         console.answer_json(record["schema"], record)
     else:
-        _show(record, outcomes, console)
+        show(console, record, outcomes)
     return exit_code(outcomes)
 
 
@@ -113,11 +112,12 @@ def _measure(
     ready = [_exported(contender, vector, config.seed, listener) for contender in [*contenders, *linear]]
     done = measure(ready, vector, config, listener)
     vector.close()
-    if wants_retiming(judge(to_json(done), gates)):
+    record = to_json(done, per_episode)
+    if wants_retiming(judge(record, gates)):
         listener(Note("a gate failed on a latency: measuring once more"))
-        done = time_again(done, listener)
-    outcomes = judge(to_json(done), gates)
-    return {**to_json(done, per_episode), "gates": [asdict(outcome) for outcome in outcomes]}, outcomes
+        record = to_json(time_again(done, listener), per_episode)
+    outcomes = judge(record, gates)
+    return {**record, "gates": [outcome.to_json() for outcome in outcomes]}, outcomes
 
 
 def _exported(contender: Contender, vector: Vector, seed: int, listener: Listener) -> Contender:
@@ -182,7 +182,8 @@ def _write(output: Path, record: Json, outcomes: list[Outcome], force: bool) -> 
         write_bytes(output, markdown(record, outcomes).encode(), force)
 
 
-def _show(record: Json, outcomes: list[Outcome], console: Console) -> None:
+def show(console: Console, record: Json, outcomes: Sequence[Outcome] = ()) -> None:
+    """Write a benchmark's record as tables with their notes."""
     from kdcli.reports.notes import notes
     from kdcli.reports.table import gates, machine_line, quality, speed, title
 

@@ -8,7 +8,6 @@ from kdcli.checkpoints.config import LoadConfig
 from kdcli.cli.console import Console, aligned
 from kdcli.cli.load import Checkpoint, NoVecNormalize
 from kdcli.cli.options import AsJson, command
-from kdcli.spec import EnvSpec
 
 
 @command
@@ -33,6 +32,8 @@ def inspect(
 
 def _rows(found: dict[str, Any]) -> list[tuple[str, str]]:
     """The lines of the answer; what the file does not tell is left out."""
+    from kdcli.spec import EnvSpec
+
     env, norm, activation = found["env"], found["normalizer"], found["activation"]
     version = found["facts"].get("sb3_version")
     rows = {

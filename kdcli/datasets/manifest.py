@@ -85,6 +85,8 @@ class Manifest:
             raise ValueError("its content does not match its digest")
         layout = {name: Column(str(c["dtype"]), tuple(map(int, c["shape"]))) for name, c in data["columns"].items()}
         shards = tuple(map(Shard.from_json, data["shards"]))
+        if min(data["n_steps"], data["shard_rows"]) < 1:
+            raise ValueError("it has no rows")
         found = cls(dict(data["made"]), int(data["n_steps"]), int(data["shard_rows"]), layout, shards)
         for index, shard in enumerate(shards):
             if (shard.file, shard.rows) != (file_name(index), found.rows_of(index)):
@@ -121,7 +123,7 @@ def read(folder: Path) -> Manifest:
     except OSError as error:
         fix = "give the folder that kdcli rollout wrote"
         raise UsageError(f"{folder} is not a dataset: no {FILE}", error.strerror or str(error), fix) from None
-    except (KeyError, TypeError, ValueError, AttributeError) as error:
+    except (KeyError, TypeError, ValueError, AttributeError, OverflowError, RecursionError) as error:
         fix = "make the dataset again, in another folder"
         raise RefusedError(f"{path} is damaged, or no dataset's", repr(error), fix) from None
     raise RefusedError(f"{path} is a {kind!r} of schema {schema!r}", f"this kdcli reads dataset {SCHEMA}", "update it")

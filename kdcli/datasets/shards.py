@@ -116,8 +116,8 @@ def refuse_nan(columns: Columns) -> None:
             continue
         row = int(np.isnan(column).reshape(len(column), -1).any(1).argmax())
         seed, t = (int(columns[key][row]) for key in ("seed", "t"))
-        fix = "check the agent" if name.startswith("teacher.") else "check the env and its physics"
-        raise UsageError(f"{name} is not a number", f"in the episode of seed {seed}, step {t}", f"{fix}; less --noise")
+        fix = "check the agent" if name.startswith("teacher.") else "check the env, or record with less --noise"
+        raise UsageError(f"NaN in {name}", f"in the episode of seed {seed}, at step {t}", fix)
 
 
 def intact(folder: Path, shard: Shard) -> bool:
@@ -137,12 +137,13 @@ def map_columns(path: Path, layout: Layout, shard: Shard) -> Columns:
     if path.stat().st_size != shard.size_bytes:
         why = f"it has {path.stat().st_size:,} bytes, not {shard.size_bytes:,}"
         raise RefusedError(f"{path} is damaged", why, "copy it again, or make the dataset again")
-    header = {name: entry for name, entry in artifact.read_header(path).items() if name != "__metadata__"}
+    header = artifact.read_header(path)
     try:
+        header = {name: entry for name, entry in header.items() if name != "__metadata__"}
         if header.keys() != layout.keys():
             raise ValueError(f"it has the columns {', '.join(sorted(header))}")
         return _views(np.memmap(path, np.uint8, mode="r"), header, layout, shard.rows)
-    except (KeyError, TypeError, ValueError) as error:
+    except (KeyError, TypeError, ValueError, AttributeError) as error:
         raise RefusedError(f"{path} is damaged", str(error), "copy it again, or make the dataset again") from None
 
 

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 from kdcli.distillation.config import DistillConfig
 
-ROUNDS = 12
+ROUNDS = 16
 # Of a candidate's time: gradient steps, labelling, measuring its return after each round, and the screening.
 _TRAIN, _LABEL, _JUDGE = 0.40, 0.25, 0.20
 _SLACK = 1.15
@@ -38,11 +38,10 @@ class Lesson:
     judged: int
 
     def config(self, student: str, loss: tuple[str, ...], seed: int) -> DistillConfig:
-        """The distillation these counts stand for; the student acts from the second round on."""
+        """The distillation these counts stand for; all else is as in `kdcli distill`."""
         return DistillConfig(
             student=student,
             loss=loss,
-            beta="linear:0.5->0",
             labels=self.labels,
             rounds=ROUNDS,
             updates=self.updates,

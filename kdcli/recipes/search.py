@@ -1,4 +1,4 @@
-"""The search for the smallest student that holds: bisection over a ladder of sizes, sharing all labelled states."""
+"""The search for the smallest student that holds: bisection over a ladder of sizes."""
 
 from __future__ import annotations
 

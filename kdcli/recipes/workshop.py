@@ -1,4 +1,4 @@
-"""Where candidates are made: one pool of labelled states, one clock, one reference for all of them."""
+"""Where candidates are made: one clock, one reference, the same states of the teacher to begin with."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from kdcli.distillation.config import DistillConfig
 from kdcli.distillation.learner import Learner
 from kdcli.distillation.loop import Round, distill
 from kdcli.distillation.objective import Objective
-from kdcli.distillation.pool import Pool, watch
+from kdcli.distillation.pool import Collector, Labelled, Pool
 from kdcli.distillation.schedules import parse_schedule
 from kdcli.distillation.student import default_losses, new_student
 from kdcli.envs.play import open_vector, play, seeds_from
@@ -30,6 +30,7 @@ from kdcli.recipes.search import Candidate
 
 _SLOTS = 16
 _FIRST_LABELS = 8_000
+_CAPACITY = 1_000_000
 # The search stops rather than start a candidate with less than this share of what one gets.
 _WORTHWHILE = 0.5
 _CANDIDATES = 7
@@ -56,9 +57,8 @@ class Workshop:
         self.vector = open_vector(spec, teacher, _SLOTS)
         seeds = seeds_from(first_seed("screen", config.seed), config.episodes)
         self.reference: Reference = measure(teacher, self.vector, seeds, 0.04 * clock.budget)
-        self._pool: Pool = watch(
-            teacher, open_vector(spec, teacher, config.envs), _FIRST_LABELS, 1_000_000, config.seed
-        )
+        self._collector = Collector(teacher, open_vector(spec, teacher, config.envs), config.seed)
+        self._first: Labelled = self._collector.collect(None, 1.0, _FIRST_LABELS)
         self.pace = Pace(self.reference.steps_per_second, self._updates_per_second(), self.reference.mean_length)
         self.affordable = self._affordable()
         self._deadline = clock.budget - self.seconds_for(self.affordable)
@@ -66,13 +66,19 @@ class Workshop:
 
     def _updates_per_second(self) -> float:
         """Measured on a small student and thrown away."""
-        losses = self.config.loss or default_losses(self.teacher)
-        student = new_student(self.teacher, Choice.parse("mlp:16x16"), losses, self._pool.preprocess, 0)
+        losses, pool = self.config.loss or default_losses(self.teacher), self._pool()
+        student = new_student(self.teacher, Choice.parse("mlp:16x16"), losses, pool.preprocess, 0)
         learner = Learner(student, Objective.parse(losses, "1"), parse_schedule("0.001"), 256, 0)
-        learner.train(self._pool.buffer, 50)
+        learner.train(pool.buffer, 50)
         begin = time.perf_counter()
-        learner.train(self._pool.buffer, 300)
+        learner.train(pool.buffer, 300)
         return 300 / (time.perf_counter() - begin)
+
+    def _pool(self) -> Pool:
+        """The teacher's own states, to which one candidate adds its own: those of another, and all the more of one
+        that fails, would take up what little a small student can learn.
+        """
+        return Pool(self.teacher, self._first, _CAPACITY, self._collector)
 
     def _affordable(self) -> int:
         """Episodes of the verdict that fit into a third of the budget; those asked for, if a little more will do."""
@@ -115,7 +121,7 @@ class Workshop:
         done = distill(
             self.teacher,
             recipe,
-            self._pool,
+            self._pool(),
             lambda agent: float(play(agent, self.vector, judged).returns.mean()),
             self.listener,
             self._hopeless,

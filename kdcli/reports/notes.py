@@ -25,14 +25,13 @@ def notes(record: Json) -> list[str]:
 
 def _about(record: Json, contender: Json) -> Iterator[str]:
     yield _verdict(record, contender)
-    speedup, reference = contender["speedup"], record["reference"]
-    if speedup["architecture"] is not None and speedup["architecture"] < _SLOWER:
-        yield f"{contender['name']} is slower than {reference} in onnxruntime: {speedup['architecture']:.2f} times its speed"
-    if speedup["total"] is not None and contender["role"] == "candidate":
-        yield (
-            f"{contender['name']} in onnxruntime is {speedup['total']:.2f}x as fast as {reference} in torch: "
-            f"{speedup['runtime']:.2f}x from the runtime, {speedup['architecture']:.2f}x from the network"
-        )
+    name, reference, speedup = contender["name"], record["reference"], contender["speedup"]
+    runtime, network, total = speedup["runtime"], speedup["architecture"], speedup["total"]
+    if network is not None and network < _SLOWER:
+        yield f"{name} is slower than {reference} in onnxruntime: {network:.2f} times its speed"
+    if total is not None and contender["role"] == "candidate":
+        parts = f"{runtime:.2f}x from the runtime, {network:.2f}x from the network"
+        yield f"{name} in onnxruntime is {total:.2f}x as fast as {reference} in torch: {parts}"
 
 
 def _verdict(record: Json, contender: Json) -> str:
@@ -43,7 +42,7 @@ def _verdict(record: Json, contender: Json) -> str:
     if score["rho"] is not None:
         text += f"; correlation with {record['reference']} {score['rho']:.2f}"
     if score["more_episodes"]:
-        text += f"; about --episodes {_ask(score)} would decide"
+        text += f"; with scores like these --episodes {_ask(score)} would decide"
     return text
 
 
@@ -58,10 +57,11 @@ def _about_reference(record: Json) -> Iterator[str]:
     reference = record["contenders"][0]
     returns, chance = reference["return"], record["random"]["return"]
     if not record["contenders"][1:]:
-        gap = f"{number(returns['mean'])} against {number(chance['mean'])} of random play"
-        yield f"{reference['name']} has {gap}; name a second agent to compare"
-    if (total := reference["size"]["total_params"]) and total > reference["size"]["params"]:
-        yield f"{reference['name']}'s checkpoint has {total:,} parameters; only the {reference['size']['params']:,} that act are counted"
+        gap = f"{number(returns['mean'])}, random play {number(chance['mean'])}"
+        yield f"{reference['name']} returns {gap}; name a second agent to compare it with"
+    acts, total = reference["size"]["params"], reference["size"]["total_params"]
+    if total is not None and total > acts:
+        yield f"{reference['name']}'s checkpoint has {total:,} parameters; only the {acts:,} that act are counted"
 
 
 def _about_runtime(record: Json) -> Iterator[str]:

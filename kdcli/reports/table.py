@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
+from typing import Any
 
 from kdcli.reports.gates import Outcome
 from kdcli.spec import EnvSpec, Json
@@ -67,14 +68,14 @@ def speed(record: Json) -> Table:
 
 def quality(record: Json) -> Table:
     """Returns, scores and verdicts of every contender, and of the random policy."""
-    level = f"[{record['confidence']:.4g}]".replace("0.", "").replace("]", "%]")
+    level = f"[{100 * record['confidence']:g}%]"
     columns: dict[str, Cell] = {
         "agent": lambda c: c["name"],
         f"return {level}": lambda c: _interval(c["return"], "mean"),
         "IQM": lambda c: number(c["return"]["iqm"]),
         "worst": lambda c: number(c["return"]["minimum"]),
         f"score {level}": lambda c: _interval(c["score"], "score") if c["score"] else _known_score(c["role"]),
-        "agreement": lambda c: _of(c["similarity"], "agreement", lambda share: f"{share:.3f}"),
+        "agree": lambda c: _of(c["similarity"], "agreement", lambda share: f"{share:.3f}"),
         "KL": lambda c: _of(c["similarity"], "kl", number),
         "verdict": lambda c: c["score"]["verdict"] if c["score"] else c["role"],
     }
@@ -91,9 +92,11 @@ def gates(outcomes: Sequence[Outcome]) -> Table:
 
 
 def number(value: float | None) -> str:
-    """Four digits that count, no more than three after the point."""
+    """Four digits that count, no more than three after the point; two digits of a very small one."""
     if value is None:
         return ABSENT
+    if 0 < abs(value) < 0.01:
+        return f"{value:.2g}"
     digits = 0 if abs(value) >= 1000 else 1 if abs(value) >= 100 else 2 if abs(value) >= 10 else 3
     return f"{value:,.{digits}f}"
 
@@ -105,7 +108,7 @@ def _table(columns: dict[str, Cell], contenders: Sequence[Json]) -> Table:
     return Table(list(kept), list(zip(*kept.values(), strict=True)))
 
 
-def _of(part: Json | None, key: str, write: Callable[[float], str]) -> str:
+def _of(part: Json | None, key: str, write: Callable[[Any], str]) -> str:
     return ABSENT if part is None or part[key] is None else write(part[key])
 
 

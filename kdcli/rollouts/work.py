@@ -75,11 +75,8 @@ def open_envs(cast: Cast, n: int) -> Vector:
     """
     vector = open_vector(cast.env, cast.teacher, n)
     if cast.student is not None:
-        check_fits(
-            cast.env,
-            (vector.observation, vector.action),
-            (cast.student.observation, cast.student.action),
-        )
+        own = (cast.student.observation, cast.student.action)
+        check_fits(cast.env, (vector.observation, vector.action), own)
     return vector
 
 
@@ -155,7 +152,7 @@ def record(cast: Cast, config: RolloutConfig, share: Share, columns: Layout, hea
 
 
 def _played(cast: Cast, config: RolloutConfig, vector: Vector, start: int) -> Iterator[Columns]:
-    """The columns of one step after another, each (envs, ...); episodes are numbered from 0, their seeds from `start` on."""
+    """The columns of one step after another, each (envs, ...); episodes are numbered from 0 in every shard."""
     decide = decider(cast, config, int(np.random.SeedSequence((config.seed, start)).generate_state(1, np.uint64)[0]))
     said: list[Decision] = []
 

@@ -1,0 +1,278 @@
+"""The benchmark as a whole, on toy envs: paired, complete, and the same again."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from dataclasses import replace
+from functools import cache
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from toy_teachers import CHOOSE, REACH, choose_teacher, reach_teacher
+
+from kdcli.agents.agent import Agent
+from kdcli.benchmarks.bench import Bench, arena, bench, episode_cap, time_again
+from kdcli.benchmarks.config import BenchConfig
+from kdcli.benchmarks.contender import Contender
+from kdcli.benchmarks.record import SCHEMA, to_json
+from kdcli.envs.play import play
+from kdcli.envs.vector import Vector
+from kdcli.errors import UsageError
+from kdcli.exporters.config import ExportConfig
+from kdcli.exporters.step import convert
+from kdcli.progress import Event, Note
+from kdcli.spec import EnvSpec
+
+UNTIMED = BenchConfig(episodes=20, states=200, latency_budget=0)
+
+
+def exported(agent: Agent, *outputs: str) -> Any:
+    return convert(agent, None, ExportConfig(outputs=outputs or ("action",))).agent
+
+
+def idle(agent: Agent) -> Agent:
+    """The same agent with a policy that always does the same."""
+    import copy
+
+    policy = copy.deepcopy(agent.policy)
+    for parameter in policy.parameters():
+        parameter.data.zero_()
+    return replace(agent, policy=policy)
+
+
+def measured(*contenders: Contender, config: BenchConfig = UNTIMED, env: EnvSpec = REACH) -> Bench:
+    vector = arena(contenders, env, config)
+    try:
+        return bench(contenders, vector, config)
+    finally:
+        vector.close()
+
+
+@cache
+def of_three() -> Bench:
+    """A teacher, a small agent that is as good, exported, and one that does nothing."""
+    small, config = reach_teacher(4), UNTIMED.model_copy(update={"episodes": 80, "latency_budget": 0.3})
+    return measured(
+        Contender("teacher", reach_teacher(), exported(reach_teacher())),
+        Contender("small", small, exported(small), plays="onnxruntime"),
+        Contender("idle", idle(small)),
+        config=config,
+    )
+
+
+def test_a_good_student_holds_and_a_bad_one_fails() -> None:
+    """Law: the verdict follows from the score between random play (0) and the reference (1)."""
+    found = of_three()
+    small, nothing = found["small"].comparison, found["idle"].comparison
+    assert small is not None
+    assert nothing is not None
+    assert (small.verdict, nothing.verdict) == ("holds", "fails")
+    assert small.score == pytest.approx(1.0, abs=1e-3)
+    assert small.rho == pytest.approx(1.0, abs=1e-3)
+    assert found.reference.comparison is None
+    a, b, c = (
+        r.mean() for r in (found["idle"].played.episodes.returns, found.random.episodes.returns, teacher_returns())
+    )
+    assert nothing.score == pytest.approx((a - b) / (c - b))
+
+
+def teacher_returns() -> np.ndarray:
+    return of_three().reference.played.episodes.returns
+
+
+def test_everyone_plays_the_same_initial_states() -> None:
+    """Law: returns are paired: contender, reference and random play one episode on each of the same seeds."""
+    found = of_three()
+    assert {tuple(r.played.episodes.seeds) for r in found.results} == {tuple(found.random.episodes.seeds)}
+    assert list(found.random.episodes.seeds) == list(range(10_000, 10_080))
+    alone = play(reach_teacher(4), Vector(REACH, 3), found.random.episodes.seeds)
+    assert found["small"].played.episodes.returns == pytest.approx(alone.returns, rel=1e-4)
+    other = measured(Contender("a", reach_teacher()), config=UNTIMED.model_copy(update={"seed": 1}))
+    assert not {*other.random.episodes.seeds} & {*found.random.episodes.seeds}
+
+
+def test_states_are_those_of_the_reference() -> None:
+    """Law: similarity is measured where the reference goes, on as many states as asked for."""
+    found = of_three()
+    assert found.states.shape == (200, 2)
+    near, far = found["small"].similarity, found["idle"].similarity
+    assert near is not None
+    assert far is not None
+    assert (near.n_states, near.agreement) == (200, pytest.approx(1.0, abs=1e-5))
+    assert far.agreement < 0.9
+    assert found.reference.similarity is None
+
+
+def test_the_same_again() -> None:
+    """Law: the same seed gives the same returns, sampled play and random play included; another seed others."""
+    config = UNTIMED.model_copy(update={"sampled": True})
+    first, again = (measured(Contender("a", reach_teacher()), config=config) for _ in range(2))
+    assert (first.reference.played.episodes.returns == again.reference.played.episodes.returns).all()
+    assert (first.random.episodes.returns == again.random.episodes.returns).all()
+    assert (first.states == again.states).all()
+    greedy = measured(Contender("a", reach_teacher()))
+    assert greedy.reference.returns.mean != first.reference.returns.mean
+
+
+def test_sampled_play_is_the_same_in_both_runtimes() -> None:
+    """Law: an agent and its file, drawing from one seed, play the same episodes."""
+    config = UNTIMED.model_copy(update={"sampled": True})
+    agent = reach_teacher()
+    file = Contender("file", None, exported(agent, "mean", "log_std"), plays="onnxruntime")
+    found = measured(Contender("agent", agent), file, config=config)
+    ours, theirs = (r.played.episodes.returns for r in found.results)
+    assert ours == pytest.approx(theirs, rel=1e-4)
+
+
+def test_saturated_returns_are_judged_by_the_zero_failure_rule() -> None:
+    """Law: where no episode fails, 100 show that a student holds 0.95, and 20 do not."""
+    pair = Contender("a", choose_teacher()), Contender("b", choose_teacher(8))
+    for episodes, answer in ((100, "holds"), (20, "undecided")):
+        config = UNTIMED.model_copy(update={"episodes": episodes})
+        judged = measured(*pair, config=config, env=CHOOSE)["b"].comparison
+        assert judged is not None
+        assert (judged.verdict, judged.rule, judged.rho) == (answer, "zero-failure", None)
+        assert (judged.more_episodes is None) == (answer == "holds")
+
+
+def test_episodes_are_capped() -> None:
+    """Law: no episode is longer than --max-steps, the env's own limit holds without, and the record says which."""
+    config = UNTIMED.model_copy(update={"max_steps": 7})
+    found = measured(Contender("a", reach_teacher()), config=config)
+    assert set(found.reference.played.episodes.lengths) == {7}
+    assert (found.cap, of_three().cap, episode_cap(CHOOSE)) == (7, 50, 20)
+    assert to_json(found)["play"]["max_steps"] == 7
+
+
+def test_latencies_can_be_measured_again() -> None:
+    """Law: a second measurement replaces the times and nothing else, and the record says so."""
+    first = of_three()
+    again = time_again(first)
+    assert again.results is first.results
+    assert again.latencies is not first.latencies
+    assert (to_json(first)["timing"]["repeated"], to_json(again)["timing"]["repeated"]) == (False, True)
+
+
+# --- the record
+
+
+def test_the_record_is_json() -> None:
+    """Law: a record is finite JSON of the schema it names, with no path; episodes only when asked for."""
+    record = to_json(of_three())
+    assert json.loads(json.dumps(record, allow_nan=False)) == record
+    assert record["schema"] == SCHEMA == "kdcli.bench/1"
+    assert [c["role"] for c in record["contenders"]] == ["reference", "candidate", "candidate"]
+    assert not any("episodes" in c for c in record["contenders"])
+    full = to_json(of_three(), per_episode=True)
+    assert full["contenders"][0]["episodes"]["returns"] == teacher_returns().tolist()
+    assert len(full["random"]["episodes"]["lengths"]) == 80
+
+
+def test_every_key_of_the_record_is_explained() -> None:
+    """Law: what a record holds is in the docstring of its module."""
+    from kdcli.benchmarks import record as module
+
+    def keys(value: Any) -> set[str]:
+        if isinstance(value, list):
+            return set().union(*map(keys, value))
+        return set(value).union(*map(keys, value.values())) if isinstance(value, dict) else set()
+
+    record = to_json(of_three(), per_episode=True)
+    opaque = {"versions", "machine", "score"}  # named as what they are made of
+    shown = {k: v for k, v in record.items() if k not in opaque}
+    shown["contenders"] = [{k: v for k, v in c.items() if k not in opaque} for c in record["contenders"]]
+    missing = {key for key in keys(shown) | opaque if key not in (module.__doc__ or "")}
+    assert missing <= {"schema"}
+
+
+def test_sizes_and_speed_in_the_record() -> None:
+    """Law: parameters are compared with the reference's, the speed-up is split, what was not timed is null."""
+    teacher, small, nothing = to_json(of_three())["contenders"]
+    assert (teacher["size"]["params"], small["size"]["params"]) == (2 * 64 + 64 + 64 + 1, 2 * 4 + 4 + 4 + 1)
+    assert small["size"]["times_fewer_params"] == pytest.approx(257 / 17, rel=1e-3)
+    assert teacher["speedup"]["architecture"] == teacher["speedup"]["torch"] == 1.0
+    assert small["speedup"]["runtime"] == teacher["speedup"]["runtime"] > 1.0
+    product = small["speedup"]["runtime"] * small["speedup"]["architecture"]
+    assert small["speedup"]["total"] == pytest.approx(product, rel=0.3)
+    assert (
+        nothing["latency"]["onnxruntime"] is nothing["speedup"]["architecture"] is nothing["size"]["onnx_bytes"] is None
+    )
+    untimed = to_json(measured(Contender("a", reach_teacher())))
+    assert untimed["timing"] is None
+    assert untimed["contenders"][0]["latency"] == {"torch": None, "onnxruntime": None}
+
+
+# --- what is heard and what goes wrong
+
+
+def test_progress_counts_all_episodes() -> None:
+    """Law: events count the episodes of all who play, each under the name of who is playing, and end complete."""
+    heard: list[Event | Note] = []
+    contenders = [Contender("a", reach_teacher()), Contender("b", idle(reach_teacher()))]
+    bench(contenders, arena(contenders, REACH, UNTIMED), UNTIMED, heard.append)
+    events = [event for event in heard if isinstance(event, Event) and event.stage == "bench"]
+    done = [event.done for event in events]
+    assert done == sorted(done)
+    assert (done[-1], {event.total for event in events}) == (60, {60})
+    assert list(dict.fromkeys(event.facts["playing"] for event in events)) == ["a", "b", "random"]
+
+
+def test_who_cannot_be_sampled_is_named() -> None:
+    """Law: a policy without a distribution plays greedily, and that is said."""
+    heard: list[Event | Note] = []
+    policy = idle(reach_teacher()).policy
+    policy.spread = None
+    contenders = [Contender("a", reach_teacher()), Contender("b", replace(reach_teacher(), policy=policy))]
+    config = UNTIMED.model_copy(update={"sampled": True})
+    found = bench(contenders, arena(contenders, REACH, config), config, heard.append)
+    assert [note.text for note in heard if isinstance(note, Note)] == [
+        "b: no distribution to sample from, so played greedily"
+    ]
+    assert [c["sampled"] for c in to_json(found)["contenders"]] == [True, False]
+
+
+def twice() -> list[Contender]:
+    return [Contender("a", reach_teacher()), Contender("a", reach_teacher())]
+
+
+def greedy_file() -> list[Contender]:
+    return [Contender("file", None, exported(reach_teacher()), plays="onnxruntime")]
+
+
+@pytest.mark.parametrize(
+    ("made", "env", "what"),
+    [
+        (lambda: [Contender("a", reach_teacher())], CHOOSE, "kdcli/Choose-v0 observes"),
+        (
+            lambda: [Contender("a", reach_teacher()), Contender("b", choose_teacher())],
+            REACH,
+            "b cannot play what a plays",
+        ),
+        (twice, REACH, "agents need names of their own"),
+        (lambda: [Contender("random", reach_teacher())], REACH, "agents need names of their own"),
+        (list, REACH, "agents need names of their own"),
+        (greedy_file, REACH, "file: reach cannot be sampled from"),
+    ],
+)
+def test_misfits_are_refused_before_anyone_plays(
+    made: Callable[[], list[Contender]], env: EnvSpec, what: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Law: agents of another env, or without a name of their own, are a usage error of three lines, at once."""
+    monkeypatch.setattr("kdcli.benchmarks.bench.play_one", None)
+    with pytest.raises(UsageError) as caught:
+        measured(*made(), config=UNTIMED.model_copy(update={"sampled": True}), env=env)
+    assert caught.value.what.startswith(what)
+    assert len(caught.value.lines()) == 3
+
+
+def test_torch_is_left_as_it_was() -> None:
+    """Law: a benchmark changes no setting of torch, nor the contenders' weights."""
+    agent = reach_teacher()
+    before = {name: value.clone() for name, value in agent.policy.state_dict().items()}
+    threads = torch.get_num_threads()
+    measured(Contender("a", agent, exported(agent)), config=UNTIMED.model_copy(update={"latency_budget": 0.05}))
+    assert torch.get_num_threads() == threads
+    assert all(torch.equal(value, before[name]) for name, value in agent.policy.state_dict().items())

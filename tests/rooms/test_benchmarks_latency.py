@@ -1,0 +1,142 @@
+"""Timing: fair to all, and nothing left behind."""
+
+from __future__ import annotations
+
+import gc
+import time
+from dataclasses import dataclass
+
+import numpy as np
+import pytest
+import torch
+from toy_teachers import reach_teacher
+
+from kdcli.benchmarks import latency
+from kdcli.benchmarks.contender import Contender
+from kdcli.benchmarks.latency import BATCH, CALLS, MIN_ROUNDS, Timing, time_all
+from kdcli.exporters.config import ExportConfig
+from kdcli.exporters.step import convert
+from kdcli.progress import Event, Note
+from kdcli.spec import Space, box
+
+OBS = np.random.default_rng(0).normal(size=(90, 2))
+
+
+@dataclass
+class Sleeper:
+    """Takes `seconds` a call, and writes down who was called on how many."""
+
+    name: str
+    seconds: float
+    log: list[tuple[str, int]]
+    env: None = None
+    observation: Space = box((2,), dtype="float64")  # noqa: RUF009
+    action: Space = box((1,))  # noqa: RUF009
+
+    def act(self, obs: np.ndarray, rng: np.random.Generator | None = None) -> np.ndarray:
+        self.log.append((self.name, len(obs)))
+        time.sleep(self.seconds)
+        return np.zeros((len(obs), 1), np.float32)
+
+
+def sleepers(*seconds: float) -> tuple[list[Contender], list[tuple[str, int]]]:
+    log: list[tuple[str, int]] = []
+    return [Contender(f"s{i}", Sleeper(f"s{i}", s, log)) for i, s in enumerate(seconds)], log  # type: ignore[arg-type]
+
+
+def test_ratios_of_known_times() -> None:
+    """Law: who takes twice as long is half as fast; p50, p99 and throughput are in their units."""
+    contenders, _ = sleepers(0.001, 0.003)
+    found = time_all(contenders, OBS, 0.4)
+    assert found.times_faster(("s0", "torch"), ("s1", "torch")) == pytest.approx(3.0, rel=0.5)
+    timing = found.get("s1", "torch")
+    assert timing is not None
+    assert 3000 <= timing.p50_us <= timing.p99_us
+    assert timing.throughput == pytest.approx(BATCH / 0.003, rel=0.5)
+    assert found.get("s1", "onnxruntime") is None
+    assert found.times_faster(("s1", "onnxruntime"), ("s0", "torch")) is None
+
+
+def test_a_ratio_is_that_of_rounds() -> None:
+    """Law: each round's medians are compared before the median over rounds, so a machine that slows down tells nothing."""
+    slow = [np.full(5, 100 * r) for r in (1, 10, 2)]
+    quick = [np.full(5, 50 * r) for r in (1, 10, 2)]
+    assert Timing(quick, []).times_faster(Timing(slow, [])) == 2.0
+
+
+def test_subjects_take_turns() -> None:
+    """Law: no subject is timed twice before all were once, and none always follows the same other."""
+    contenders, log = sleepers(0.0, 0.0, 0.0)
+    time_all(contenders, OBS, 0.2)
+    turns = [name for name, n in log if n == BATCH][6:]  # a batch ends a turn; two of each were to warm up
+    rounds = [turns[i : i + 3] for i in range(0, len(turns) - 2, 3)]
+    assert len(rounds) >= MIN_ROUNDS
+    assert all(sorted(names) == ["s0", "s1", "s2"] for names in rounds)
+    assert len({tuple(names) for names in rounds}) > 1
+
+
+def test_equal_files_are_equally_fast() -> None:
+    """Law: two sessions of one file differ by little, and neither is faster than the empty graph."""
+    made = convert(reach_teacher(256), None, ExportConfig())
+    pair = [Contender(name, None, made.agent, plays="onnxruntime") for name in "ab"]
+    found = time_all(pair, OBS, 1.0)
+    assert found.times_faster(("a", "onnxruntime"), ("b", "onnxruntime")) == pytest.approx(1.0, abs=0.15)
+    timing = found.get("a", "onnxruntime")
+    assert timing is not None
+    assert found.floor.p50_us < timing.p50_us
+    assert found.calls == found.rounds * len(found.floor.single[0])
+
+
+def test_time_is_bounded() -> None:
+    """Law: timing takes about as long as it may, however slow the slowest is."""
+    contenders, log = sleepers(0.0, 0.02)
+    began = time.perf_counter()
+    time_all(contenders, OBS, 0.5)
+    assert time.perf_counter() - began < 2.5
+    assert [name for name, n in log if n == 1].count("s1") >= MIN_ROUNDS
+
+
+def test_nothing_is_left_behind() -> None:
+    """Law: threads and garbage collection are as before, also when a call fails; one thread while timing."""
+    seen = set()
+
+    class Fails(Sleeper):
+        def act(self, obs: np.ndarray, rng: np.random.Generator | None = None) -> np.ndarray:
+            seen.add((torch.get_num_threads(), gc.isenabled()))
+            raise RuntimeError("no")
+
+    before = torch.get_num_threads()
+    torch.set_num_threads(2)
+    try:
+        with pytest.raises(RuntimeError):
+            time_all([Contender("a", Fails("a", 0.0, []))], OBS, 0.1)  # type: ignore[arg-type]
+        assert (torch.get_num_threads(), gc.isenabled()) == (2, True)
+    finally:
+        torch.set_num_threads(before)
+    assert seen == {(1, False)}
+
+
+def test_timing_says_how_far_it_is() -> None:
+    """Law: the last event is complete, and no other is."""
+    heard: list[Event | Note] = []
+    contenders, _ = sleepers(0.0)
+    time_all(contenders, OBS, 0.1, heard.append)
+    events = [event for event in heard if isinstance(event, Event)]
+    assert [event.done >= event.total for event in events] == [False] * (len(events) - 1) + [True]
+
+
+@pytest.mark.parametrize("n", [1, 90, 1000])
+def test_few_states_are_enough(n: int) -> None:
+    """Law: singles are one observation, a batch is 256, whatever the number of states; values are those given."""
+    obs = np.random.default_rng(0).normal(size=(n, 2))
+    singles, batch = latency._inputs(obs)
+    assert {single.shape for single in singles} == {(1, 2)}
+    assert batch.shape == (BATCH, 2)
+    assert {*batch.ravel()} <= {*obs.ravel()}
+
+
+def test_files_are_given_their_own_dtype() -> None:
+    """Law: onnxruntime is timed on what the file takes, also where the env gives another dtype."""
+    file = convert(reach_teacher(), None, ExportConfig()).agent
+    found = time_all([Contender("a", None, file, plays="onnxruntime")], OBS.astype(np.float32), 0.05)
+    assert found.calls <= CALLS * found.rounds
