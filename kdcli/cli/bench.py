@@ -12,7 +12,8 @@ import typer
 from kdcli.benchmarks.config import BenchConfig
 from kdcli.checkpoints.config import LoadConfig
 from kdcli.cli.console import Console
-from kdcli.cli.options import AsJson, Force, OptionalOutput, command
+from kdcli.cli.load import NoVecNormalize
+from kdcli.cli.options import AsJson, Force, command
 from kdcli.errors import KdcliError, UsageError
 from kdcli.progress import Listener, Note
 from kdcli.reports.config import ReportConfig
@@ -26,11 +27,12 @@ if TYPE_CHECKING:
     from kdcli.spec import Json
 
 Agents = Annotated[
-    list[Path], typer.Argument(metavar="AGENT...", help="Checkpoints, agent files, ONNX files; the reference first.")
+    list[Path], typer.Argument(metavar="AGENT", help="Checkpoints, agent files, ONNX files; the reference first.")
 ]
 Reference = Annotated[
     Path | None, typer.Option("--reference", "--teacher", metavar="<path>", help="Compare with this one instead.")
 ]
+Written = Annotated[Path | None, typer.Option("--output", "-o", metavar="<path>", help="Write x.json or x.md, too.")]
 _STATES = 512  # on which an agent and its export are compared
 
 
@@ -42,7 +44,8 @@ def bench(
     asked: ReportConfig,
     *,
     reference: Reference = None,
-    output: OptionalOutput = None,
+    no_vecnormalize: NoVecNormalize = False,
+    output: Written = None,
     force: Force = False,
     as_json: AsJson = False,
     console: Console,
@@ -57,7 +60,8 @@ def bench(
 
     gates = asked.gates()
     _check_output(output, force, asked.per_episode and not as_json)
-    contenders = _read(_in_order(agents, reference), source, console.listener)
+    chosen = source.without_vecnormalize() if no_vecnormalize else source
+    contenders = _read(_in_order(agents, reference), chosen, console.listener)
     with one_thread():
         record, outcomes = _measure(contenders, config, gates, asked.per_episode, console.listener)
     if output is not None:
@@ -106,10 +110,11 @@ def _measure(
     from kdcli.benchmarks.record import to_json
     from kdcli.reports.gates import check_agents, judge, wants_retiming
 
-    check_agents(gates, [*(contender.name for contender in contenders), LINEAR])
+    check_agents(gates, [*(contender.name for contender in contenders), *([LINEAR] if config.baselines else [])])
     vector = arena(contenders, choose_env(contenders, listener), config)
-    linear = _linear(contenders, vector, config, listener)
-    ready = [_exported(contender, vector, config.seed, listener) for contender in [*contenders, *linear]]
+    contenders = [*contenders, *_linear(contenders, vector, config, listener)]
+    check_agents(gates, [contender.name for contender in contenders])
+    ready = [_exported(contender, vector, config.seed, listener) for contender in contenders]
     done = measure(ready, vector, config, listener)
     vector.close()
     record = to_json(done, per_episode)

@@ -139,12 +139,9 @@ def map_columns(path: Path, layout: Layout, shard: Shard) -> Columns:
         raise RefusedError(f"{path} is damaged", why, "copy it again, or make the dataset again")
     header = artifact.read_header(path)
     try:
-        header = {name: entry for name, entry in header.items() if name != "__metadata__"}
-        if header.keys() != layout.keys():
-            raise ValueError(f"it has the columns {', '.join(sorted(header))}")
         return _views(np.memmap(path, np.uint8, mode="r"), header, layout, shard.rows)
-    except (KeyError, TypeError, ValueError, AttributeError) as error:
-        raise RefusedError(f"{path} is damaged", str(error), "copy it again, or make the dataset again") from None
+    except (KeyError, TypeError, ValueError) as error:
+        raise RefusedError(f"{path} is damaged", repr(error), "copy it again, or make the dataset again") from None
 
 
 def _views(data: np.ndarray, header: Mapping[str, Any], layout: Layout, rows: int) -> Columns:

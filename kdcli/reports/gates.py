@@ -11,10 +11,12 @@ import operator
 import re
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import asdict, dataclass
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 from kdcli.errors import Exit, UsageError, unknown
-from kdcli.spec import Json
+
+if TYPE_CHECKING:
+    from kdcli.spec import Json
 
 Verdict = Literal["passed", "failed", "undecided"]
 
@@ -114,8 +116,13 @@ def check_agents(gates: Iterable[Gate], names: Iterable[str]) -> None:
 
 
 def judge(record: Json, gates: Sequence[Gate]) -> list[Outcome]:
-    """Every gate on every agent that it is asked of: by name, else all candidates, else the only agent there is."""
+    """Every gate on every agent that it is asked of: by name, else all candidates, else the only agent there is.
+
+    Raises:
+        UsageError: a gate asks for an agent that is not there; it would pass unseen.
+    """
     contenders = record["contenders"]
+    check_agents(gates, [found["name"] for found in contenders])
     candidates = [found for found in contenders if found["role"] == "candidate"] or contenders[:1]
     asked = {gate: [c for c in contenders if c["name"] == gate.agent] if gate.agent else candidates for gate in gates}
     return [_outcome(gate, contender) for gate in gates for contender in asked[gate]]

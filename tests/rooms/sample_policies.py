@@ -86,6 +86,7 @@ def _observations() -> dict[str, Callable[[], Agent]]:
         "normalized": Preprocess(box((5,), dtype="float64"), normalizer((5,))),
         "normalized_float32": Preprocess(box((5,)), normalizer((5,))),
         "normalized_matrix": Preprocess(box((2, 3), dtype="float64"), normalizer((2, 3))),
+        "normalized_bounded": Preprocess(box((5,), -0.5, 0.5), normalizer((5,))),
         "float64": Preprocess(box((5,), dtype="float64")),
         "unclipped": Preprocess(box((5,)), replace(normalizer((5,)), clip=np.inf)),
         "image": Preprocess(image, image=True),

@@ -58,7 +58,7 @@ def test_ratios_of_known_times() -> None:
 
 
 def test_a_ratio_is_that_of_rounds() -> None:
-    """Law: each round's medians are compared before the median over rounds, so a machine that slows down tells nothing."""
+    """Law: each round's medians are compared first, then comes the median over rounds: a slow spell does not count."""
     slow = [np.full(5, 100 * r) for r in (1, 10, 2)]
     quick = [np.full(5, 50 * r) for r in (1, 10, 2)]
     assert Timing(quick, []).times_faster(Timing(slow, [])) == 2.0

@@ -120,7 +120,7 @@ def test_kl_is_absent_where_a_distribution_is() -> None:
 
 @pytest.mark.parametrize("name", sorted(POLICIES))
 def test_agent_and_file_have_one_size(name: str) -> None:
-    """Law: parameters, constants and multiply-adds are the same counted in the agent and in its file; bytes the file's."""
+    """Law: parameters, constants and multiply-adds are the same in agent and file; the bytes are the file's."""
     made = POLICIES[name]()
     file = exported(made)
     alone, both = measure(Contender("a", made)), measure(Contender("a", made, file))
@@ -199,7 +199,7 @@ def test_names_are_short_and_different(files: list[str], names: list[str]) -> No
 
 
 def test_the_env_is_that_of_the_first_who_knows() -> None:
-    """Law: the reference's env, else the next that is known, with a note for who was trained elsewhere; else an error."""
+    """Law: the reference's env, else the next that is known; who was trained elsewhere is named; none is an error."""
     heard: list[Event | Note] = []
     agents = [replace(reach_teacher(), env=None), reach_teacher(), replace(reach_teacher(), env=CHOOSE)]
     contenders = [Contender(name, agent) for name, agent in zip("abc", agents, strict=True)]

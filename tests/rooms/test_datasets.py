@@ -181,6 +181,16 @@ def _cut_short(folder: Path) -> None:
     path.write_bytes(path.read_bytes()[:-1])
 
 
+def _grow(folder: Path) -> None:
+    path = folder / "shard-00001.safetensors"
+    path.write_bytes(path.read_bytes() + b"x")
+
+
+def _rename_column(folder: Path) -> None:
+    path = folder / "shard-00001.safetensors"
+    path.write_bytes(path.read_bytes().replace(b'"reward"', b'"regret"'))
+
+
 def _swap_shards(folder: Path) -> None:
     os.replace(folder / "shard-00002.safetensors", folder / "shard-00001.safetensors")
 
@@ -218,10 +228,12 @@ def _write(text: str) -> Callable[[Path], None]:
 
 DAMAGES = {
     "shard cut short": _cut_short,
+    "shard grown": _grow,
     "shard missing": lambda folder: (folder / "shard-00001.safetensors").unlink(),
     "shard replaced": _swap_shards,
     "shard is garbage": _garbage,
     "column of another kind": _header,
+    "column renamed": _rename_column,
     "header is a list": _no_columns,
     "manifest empty": _write(""),
     "manifest not JSON": _write("{"),

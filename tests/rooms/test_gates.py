@@ -144,6 +144,8 @@ def test_whom_a_gate_asks() -> None:
     assert names == ["a", "b", "linear"]
     alone = {"contenders": [contender("teacher", "reference")]}
     assert [outcome.agent for outcome in judge(alone, [Gate.parse("params<=1")])] == ["teacher"]
+    with pytest.raises(UsageError, match="unknown agent"):  # it would pass unseen
+        judge(alone, [Gate.parse("linear:params<=1")])
 
 
 def test_exit_codes() -> None:

@@ -63,6 +63,23 @@ def test_one_wrong_state_is_enough() -> None:
         assert raised.value.why.startswith("in 1 of 1000 states")
 
 
+@pytest.mark.parametrize("n", [1, 2, 300, 1000])
+def test_states_alone_and_in_batches(n: int) -> None:
+    """Each state is compared once: some alone, as a robot acts, and the others in batches, as a simulator does."""
+    sizes: list[int] = []
+
+    class Watched(Agent):
+        def act(self, obs: np.ndarray, rng: np.random.Generator | None = None) -> np.ndarray:
+            sizes.append(len(obs))
+            return super().act(obs, rng)
+
+    agent = POLICIES["tanh"]()
+    check(write(trace(agent), ExportConfig()), Watched(agent.preprocess, agent.policy), States(observations(agent, n)))
+    assert sum(sizes) == n
+    assert sizes.count(1) == {1: 1, 2: 2}.get(n, SINGLES)
+    assert max(sizes) == {1: 1, 2: 1, 300: 256}.get(n, 256)
+
+
 def leaning(name: str, lead: float) -> Agent:
     """A policy whose outputs are the same everywhere: they climb from -lead to lead."""
     agent = POLICIES[name]()
