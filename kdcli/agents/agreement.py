@@ -21,7 +21,6 @@ def agreement(ours: np.ndarray, theirs: np.ndarray, space: Space) -> float:
 
 def _units(space: Box, actions: np.ndarray) -> np.ndarray:
     """What a difference of 1 is, for each dimension (A,)."""
-    low, high = (bound.reshape(-1).astype(np.float64) for bound in (space.low, space.high))
-    bounded = np.isfinite(low) & np.isfinite(high)
-    units = np.where(bounded, np.where(bounded, high, 0.0) / 2 - np.where(bounded, low, 0.0) / 2, actions.std(0))
+    span = space.high.reshape(-1).astype(np.float64) - space.low.reshape(-1)
+    units = np.where(np.isfinite(span), span / 2, actions.std(0))
     return np.where(units > 0, units, 1.0)

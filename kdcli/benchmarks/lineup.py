@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 
 from kdcli.agents.agent import Agent
@@ -32,14 +32,14 @@ def _contender(name: str, path: Path, agent: Agent | OnnxAgent) -> Contender:
 
 
 def names_of(files: Sequence[Path]) -> list[str]:
-    """The shortest names that tell the files apart: without suffix, with it, with the folder, or numbered."""
-    ways: list[Callable[[Path], str]] = [
-        lambda file: file.stem,
-        lambda file: file.name,
-        lambda file: f"{file.resolve().parent.name}/{file.name}",
+    """The shortest names that tell the files apart: without suffix, with it, with a folder, or numbered."""
+    folders = [[folder.name for folder in file.resolve().parents] for file in files]
+    nested = [
+        [f"{name}/{file.stem}" for name, file in zip(level, files, strict=True)]
+        for level in zip(*folders, strict=False)
     ]
-    named = [[way(file) for file in files] for way in ways]
-    return next((names for names in named if len({*names, *TAKEN}) == len(names) + len(TAKEN)), _numbered(named[0]))
+    ways = [[file.stem for file in files], [file.name for file in files], *nested]
+    return next((names for names in ways if len({*names, *TAKEN}) == len(names) + len(TAKEN)), _numbered(ways[0]))
 
 
 def _numbered(names: Sequence[str]) -> list[str]:

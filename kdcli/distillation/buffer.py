@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping
+from itertools import islice
+from typing import Any, cast
 
 import numpy as np
 import torch
@@ -20,7 +22,6 @@ class Buffer:
     def __init__(self, preprocess: Preprocess, rule: ActionRule, capacity: int) -> None:
         self._preprocess, self._rule, self.capacity = preprocess, rule, capacity
         self._columns: dict[str, Tensor] = {}
-        self._shape = Heads(groups=rule.groups, bits=rule.bits)
         self._next = 0
         self.size = 0
 
@@ -54,17 +55,21 @@ class Buffer:
                 grown[: len(old)] = old
                 self._columns[name] = grown
 
-    def batches(self, size: int, n: int, generator: torch.Generator) -> Iterator[tuple[Tensor, Heads]]:
-        """`n` batches of `size` rows, drawn without replacement until every row was seen, then again."""
-        left = n
-        while left > 0:
+    def batches(
+        self, size: int, n: int, generator: torch.Generator, reads: Collection[str] | None = None
+    ) -> Iterator[tuple[Tensor, Heads]]:
+        """`n` batches of `size` rows, drawn without replacement until every row was seen, then again.
+
+        `reads` names the heads that are wanted; all without it.
+        """
+        names = [name for name in self._columns if name == "features" or reads is None or name in reads]
+        whole = max(1, self.size // size)
+        while n > 0:
             order = torch.randperm(self.size, generator=generator)
-            epoch = {name: tensor[: self.size][order] for name, tensor in self._columns.items()}
-            for start in range(0, max(1, self.size - size + 1), size):
-                if left == 0:
-                    return
-                left -= 1
-                yield self._split({name: tensor[start : start + size] for name, tensor in epoch.items()})
+            parts = [self._columns[name][: self.size][order].split(size) for name in names]
+            for rows in islice(zip(*parts, strict=True), min(n, whole)):
+                yield self._split(dict(zip(names, rows, strict=True)))
+            n -= whole
 
     def newest(self, n: int) -> tuple[Tensor, Heads]:
         """The last `n` rows added."""
@@ -72,5 +77,5 @@ class Buffer:
         return self._split({name: tensor[where] for name, tensor in self._columns.items()})
 
     def _split(self, rows: dict[str, Tensor]) -> tuple[Tensor, Heads]:
-        features = rows.pop("features")
-        return features, self._shape.having(rows)
+        features, found = rows.pop("features"), cast(dict[str, Any], rows)
+        return features, Heads(groups=self._rule.groups, bits=self._rule.bits, **found)

@@ -34,7 +34,8 @@ class Learner:
         policy, group = self.student.policy.train(), self._adam.param_groups[0]
         start, width = span[0], (span[1] - span[0]) / n
         tail: list[Tensor] = []
-        for step, (features, teacher) in enumerate(buffer.batches(self._batch, n, self._generator)):
+        batches = buffer.batches(self._batch, n, self._generator, self._objective.reads)
+        for step, (features, teacher) in enumerate(batches):
             progress = start + width * step
             group["lr"] = self._lr(progress)
             loss = self._objective(policy(features), teacher, progress)

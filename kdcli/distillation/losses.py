@@ -18,6 +18,18 @@ Loss = Callable[[Heads, Heads, float], Tensor]
 
 # The losses whose gradient shrinks with tau^2, which the objective gives back (Hinton et al. 2015, section 2).
 TEMPERED = frozenset({"kl"})
+# The teacher's heads that each loss reads; a foreign loss may read all.
+READS: dict[str, frozenset[str]] = {
+    "kl": frozenset({"logits", "q", "mean", "log_std"}),
+    "nll": frozenset({"choice"}),
+    "action": frozenset({"action", "floor", "ceiling"}),
+    "huber": frozenset({"action", "floor", "ceiling"}),
+    "mean": frozenset({"mean"}),
+    "logits": frozenset({"logits", "q"}),
+    "q": frozenset({"q"}),
+    "q_huber": frozenset({"q"}),
+    "value": frozenset({"value"}),
+}
 # What the student's outputs mean under a loss; the others leave it to the action space.
 ON_Q = frozenset({"q", "q_huber"})
 
@@ -81,6 +93,11 @@ def nll(student: Heads, teacher: Heads, tau: float) -> Tensor:
     return F.cross_entropy(scores, choice, reduction="none")
 
 
+def _squared(ours: Tensor, theirs: Tensor) -> Tensor:
+    """(ours - theirs)^2, element by element, in one operation."""
+    return F.mse_loss(ours, theirs, reduction="none")
+
+
 def _reached(student: Heads, teacher: Heads) -> Tensor:
     """The student's actions (B, A); what goes beyond a bound on which the teacher sits is no error: the env clips."""
     ours = _need(student, "action", "student")
@@ -89,7 +106,7 @@ def _reached(student: Heads, teacher: Heads) -> Tensor:
 
 def action(student: Heads, teacher: Heads, tau: float) -> Tensor:
     """Squared error of continuous actions (B, A), averaged over A -> (B,); units: half the range of the action."""
-    return (_reached(student, teacher) - _need(teacher, "action", "teacher")).square().mean(1)
+    return _squared(_reached(student, teacher), _need(teacher, "action", "teacher")).mean(1)
 
 
 def huber(student: Heads, teacher: Heads, tau: float) -> Tensor:
@@ -100,7 +117,7 @@ def huber(student: Heads, teacher: Heads, tau: float) -> Tensor:
 
 def mean(student: Heads, teacher: Heads, tau: float) -> Tensor:
     """Squared error of the means before squashing, averaged over A -> (B,)."""
-    return (_need(student, "mean", "student") - _need(teacher, "mean", "teacher")).square().mean(1)
+    return _squared(_need(student, "mean", "student"), _need(teacher, "mean", "teacher")).mean(1)
 
 
 def logits(student: Heads, teacher: Heads, tau: float) -> Tensor:
@@ -108,12 +125,12 @@ def logits(student: Heads, teacher: Heads, tau: float) -> Tensor:
     ours, theirs = _need(student, "logits", "student"), _scores(teacher, "teacher")
     if not teacher.bits:
         ours, theirs = ours - ours.mean(1, keepdim=True), theirs - theirs.mean(1, keepdim=True)
-    return (ours - theirs).square().mean(1)
+    return _squared(ours, theirs).mean(1)
 
 
 def q(student: Heads, teacher: Heads, tau: float) -> Tensor:
     """Squared error of the Q-values, averaged over A -> (B,), in squared units of return."""
-    return (_need(student, "q", "student") - _need(teacher, "q", "teacher")).square().mean(1)
+    return _squared(_need(student, "q", "student"), _need(teacher, "q", "teacher")).mean(1)
 
 
 def q_huber(student: Heads, teacher: Heads, tau: float) -> Tensor:
@@ -123,4 +140,4 @@ def q_huber(student: Heads, teacher: Heads, tau: float) -> Tensor:
 
 def value(student: Heads, teacher: Heads, tau: float) -> Tensor:
     """Squared error of the state value -> (B,), in squared units of return."""
-    return (_need(student, "value", "student") - _need(teacher, "value", "teacher")).square()
+    return _squared(_need(student, "value", "student"), _need(teacher, "value", "teacher"))

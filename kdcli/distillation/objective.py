@@ -9,7 +9,7 @@ from torch import Tensor
 
 from kdcli.agents.heads import Heads
 from kdcli.distillation import LOSSES
-from kdcli.distillation.losses import TEMPERED, Loss
+from kdcli.distillation.losses import READS, TEMPERED, Loss
 from kdcli.distillation.schedules import Schedule, parse_schedule
 from kdcli.errors import UsageError
 
@@ -50,6 +50,12 @@ class Objective:
         if not losses:
             raise UsageError("no loss is given", "a student learns from at least one", "e.g. --loss kl")
         return cls(tuple(parse_term(text) for text in losses), parse_schedule(tau))
+
+    @property
+    def reads(self) -> frozenset[str] | None:
+        """The teacher's heads that the terms read; None: perhaps all."""
+        known = [READS.get(term.name) for term in self.terms]
+        return None if None in known else frozenset().union(*(names for names in known if names))
 
     def __call__(self, student: Heads, teacher: Heads, progress: float) -> Tensor:
         """Heads of B states and the progress in [0, 1] -> a scalar."""

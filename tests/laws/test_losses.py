@@ -11,7 +11,7 @@ from torch import Tensor
 from kdcli.agents.action import ActionRule
 from kdcli.agents.heads import Heads
 from kdcli.distillation import LOSSES
-from kdcli.distillation.losses import TEMPERED
+from kdcli.distillation.losses import READS, TEMPERED
 from kdcli.distillation.objective import Objective
 from kdcli.errors import UsageError
 from kdcli.spec import box
@@ -103,6 +103,16 @@ def test_gradient_to_the_student_only(name: str, make: Any) -> None:
     assert ours.grad is not None
     assert ours.grad.abs().sum() > 0
     assert theirs.grad is None
+
+
+@each
+def test_a_loss_reads_what_it_says(name: str, make: Any) -> None:
+    """Law: a loss gets along with the teacher's heads that the table says it reads."""
+    ours, teacher = make(draw(0, B, 5)), make(draw(1, B, 5))
+    read = {k: t for k, t in teacher.present().items() if k in READS[name]}
+    alone = Heads(groups=teacher.groups, bits=teacher.bits).having(read)
+    loss = LOSSES.load(name)
+    torch.testing.assert_close(loss(ours, alone, 1.0), loss(ours, teacher, 1.0))
 
 
 @each

@@ -64,6 +64,9 @@ def test_agreement_of_continuous_actions_is_in_half_ranges() -> None:
     spread = np.array([[-3.0], [3.0]])
     assert agreement(spread + 1.5, spread, box((1,))) == pytest.approx(0.5)
     assert agreement(spread + 1.5, spread, box((1,), 0.0)) == pytest.approx(0.5)
+    constant = np.full((3, 1), 2.0)
+    assert agreement(constant, constant, box((1,))) == agreement(constant, constant, box((1,), 2.0, 2.0)) == 1.0
+    assert agreement(constant + 0.5, constant, box((1,))) == pytest.approx(0.5)
     huge = box((1,), -3e38, 3e38)
     assert agreement(np.ones((2, 1), np.float32), np.zeros((2, 1), np.float32), huge) == pytest.approx(1.0)
 
@@ -187,7 +190,8 @@ def test_files_enter_with_their_digest(tmp_path: Path) -> None:
     [
         (["t/a.zip", "s/b.onnx"], ["a", "b"]),
         (["t/a.zip", "t/a.onnx"], ["a.zip", "a.onnx"]),
-        (["t/a.zip", "s/a.zip"], ["t/a.zip", "s/a.zip"]),
+        (["t/a.zip", "s/a.zip"], ["t/a", "s/a"]),
+        (["t/x/a.zip", "s/x/a.zip"], ["t/a", "s/a"]),
         (["t/a.zip", "t/a.zip", "t/a.zip"], ["a", "a (2)", "a (3)"]),
         (["t/random.zip", "t/b.zip"], ["random.zip", "b.zip"]),
         (["t/linear.zip"], ["linear.zip"]),

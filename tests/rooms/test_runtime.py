@@ -59,6 +59,15 @@ def test_one_thread() -> None:
     assert (options.intra_op_num_threads, options.inter_op_num_threads) == (1, 1)
 
 
+@pytest.mark.parametrize("name", ["sees_float64", "tanh", "sees_image"])
+def test_observations_of_another_dtype(name: str) -> None:
+    """Equal observations of another dtype give equal actions, as they do with the agent."""
+    agent = POLICIES[name]()
+    obs = np.round(observations(agent, 20))
+    assert np.array_equal(plain(name).agent.act(obs.astype(np.int64)), plain(name).agent.act(obs))
+    assert np.array_equal(agent.act(obs.astype(np.int64)), agent.act(obs))
+
+
 DISTRIBUTIONS = {
     "discrete_start": ("logits",),
     "multi_discrete": ("logits",),

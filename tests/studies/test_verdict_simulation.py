@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 from scipy.stats import binom
-from verdict_simulation import CASES, MIN_SCORE, Case, Cell, Family, simulate, study, synthetic, zoo
+from verdict_simulation import CASES, MIN_SCORE, Case, Cell, Family, Setting, simulate, study, synthetic, zoo
 
 FALSE_HOLDS, COVERAGE = 0.05, 0.93
 FAMILIES = synthetic()
@@ -27,12 +27,12 @@ def breaches(cells: list[Cell], simulations: int) -> list[Cell]:
 def test_the_promise_is_kept(case: Case, family: Family) -> None:
     """Law: at 100 episodes a student just bad enough *holds* in at most 5 %, and intervals cover in 93 % or more."""
     simulations = 250
-    assert breaches([simulate(case, family, rho=0.0, simulations=simulations, episodes=100)], simulations) == []
+    assert breaches([simulate(case, family, 0.0, Setting(simulations))], simulations) == []
 
 
 def test_equal_saturated_agents_hold() -> None:
     """Law: caution has a price, but equal agents that never fall do not pay it at 100 episodes."""
-    assert simulate(CASES[0], FAMILIES[0], rho=0.0, simulations=50, episodes=100).holds == 1.0
+    assert simulate(CASES[0], FAMILIES[0], 0.0, Setting(50)).holds == 1.0
 
 
 @pytest.mark.slow
@@ -42,12 +42,12 @@ def test_the_promise_is_kept_on_real_agents() -> None:
         pytest.skip("KDCLI_ZOO does not name a folder of agents")
     families = zoo(Path(os.environ["KDCLI_ZOO"]))
     assert len(families) >= 6
-    cells = list(study(families, CASES, simulations=1000, episodes=100))
+    cells = list(study(families, CASES, Setting()))
     assert breaches(cells, 1000) == []
 
 
 @pytest.mark.slow
 def test_the_promise_is_kept_on_every_shape() -> None:
     """Law: the same over made-up shapes of the same families."""
-    cells = list(study(FAMILIES, CASES, simulations=1000, episodes=100))
+    cells = list(study(FAMILIES, CASES, Setting()))
     assert breaches(cells, 1000) == []

@@ -1,6 +1,7 @@
 """How often the verdict is wrong, over the returns of real agents.
 
     KDCLI_ZOO=<folder of agents> python tests/studies/verdict_simulation.py [--episodes 100] [--simulations 1000]
+        [--without bca|t|zero-failure ...]     what the rule would be without one of its three intervals
 
 Students are made from a teacher's own returns (the last five evaluations in its evaluations.npz, drawn with
 replacement), so that the true score is known: equal, moved, scaled, or falling in a share of the episodes. Student and
@@ -17,8 +18,9 @@ import argparse
 import json
 import os
 import zlib
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from functools import cache
+from itertools import product
 from pathlib import Path
 from typing import NamedTuple
 
@@ -31,6 +33,7 @@ from kdcli.benchmarks.verdict import compare
 
 MIN_SCORE, CONFIDENCE = 0.95, 0.95
 RHOS = (0.0, 0.6)
+PARTS = ("bca", "t", "zero-failure")
 _AT_ONCE = 100  # simulations: 8 MB of resampled scores
 
 
@@ -155,23 +158,29 @@ def _bca(a: np.ndarray, b: np.ndarray) -> np.ndarray:
     return below + (at - lower) * (above - below)
 
 
-def intervals(student: np.ndarray, teacher: np.ndarray, random: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Ends of the score's interval for each row of (S, n): what `compare` gives, all at once."""
+def intervals(
+    student: np.ndarray, teacher: np.ndarray, random: np.ndarray, parts: Sequence[str] = PARTS
+) -> tuple[np.ndarray, np.ndarray]:
+    """Ends of the score's interval for each row of (S, n): with all `parts`, what `compare` gives, all at once."""
     level = random.mean(1)
     a, b = student - random, teacher - random
     count, gain, value = a.shape[1], b.mean(1), a.mean(1) / b.mean(1)
     rest = (a - value[:, None] * b) / gain[:, None]
     varies = np.ptp(rest, axis=1) > 1e-9 * np.abs(np.stack([student, teacher, random])).max((0, 2)) / gain
-    half = stats.t.ppf((1 + CONFIDENCE) / 2, count - 1) * rest.std(1, ddof=1) / count**0.5
-    low, high = np.where(varies, value - half, value), np.where(varies, value + half, value)
-    rows = np.flatnonzero(varies)
+    low, high = value.copy(), value.copy()
+    if "t" in parts:
+        half = varies * stats.t.ppf((1 + CONFIDENCE) / 2, count - 1) * rest.std(1, ddof=1) / count**0.5
+        low, high = value - half, value + half
+    rows = np.flatnonzero(varies) if "bca" in parts else np.array([], dtype=int)
     for some in np.split(rows, range(_AT_ONCE, len(rows), _AT_ONCE)):
         ends = _bca(a[some], b[some])
         low[some], high[some] = np.minimum(low[some], ends[0]), np.maximum(high[some], ends[1])
-    p = 1 - ((1 - CONFIDENCE) / 2) ** (1 / count)
-    floor = (np.minimum(level, np.minimum(student.min(1), teacher.min(1))) - level) / gain
-    low = np.minimum(low, (1 - p) * value + p * floor)
-    return low, np.maximum(high, value + p / (1 - p) * np.maximum(value, 1))
+    if "zero-failure" in parts:
+        p = 1 - ((1 - CONFIDENCE) / 2) ** (1 / count)
+        floor = (np.minimum(level, np.minimum(student.min(1), teacher.min(1))) - level) / gain
+        low = np.minimum(low, (1 - p) * value + p * floor)
+        high = np.maximum(high, value + p / (1 - p) * np.maximum(value, 1))
+    return low, high
 
 
 def agrees(student: np.ndarray, teacher: np.ndarray, random: np.ndarray) -> bool:
@@ -182,23 +191,29 @@ def agrees(student: np.ndarray, teacher: np.ndarray, random: np.ndarray) -> bool
     return bool(np.allclose(ends, np.stack([low, high], axis=1), rtol=1e-9, atol=1e-9))
 
 
-def simulate(case: Case, family: Family, rho: float, simulations: int, episodes: int) -> Cell:
+class Setting(NamedTuple):
+    """How large the study is, and the intervals the rule spans."""
+
+    simulations: int = 1000
+    episodes: int = 100
+    parts: Sequence[str] = PARTS
+
+
+def simulate(case: Case, family: Family, rho: float, setting: Setting) -> Cell:
     """One cell: the shares of verdicts and of intervals that contain the true score."""
-    returns = draw(case, family, rho, (simulations, episodes))
+    returns = draw(case, family, rho, (setting.simulations, setting.episodes))
     if not agrees(*returns):
         raise AssertionError(f"the study and the product differ: {case.name}, {family.name}")
-    low, high = intervals(*returns)
+    low, high = intervals(*returns, parts=setting.parts)
     holds, fails = float((low > MIN_SCORE).mean()), float((high < MIN_SCORE).mean())
     covered = float(((low <= case.true + 1e-9) & (high >= case.true - 1e-9)).mean())
     return Cell(case.name, family.name, rho, case.true, holds, fails, 1 - holds - fails, covered)
 
 
-def study(families: list[Family], cases: list[Case], simulations: int, episodes: int) -> Iterator[Cell]:
+def study(families: list[Family], cases: list[Case], setting: Setting) -> Iterator[Cell]:
     """Every case on every family at every correlation."""
-    for case in cases:
-        for family in families:
-            for rho in RHOS:
-                yield simulate(case, family, rho, simulations, episodes)
+    for case, family, rho in product(cases, families, RHOS):
+        yield simulate(case, family, rho, setting)
 
 
 def line(cell: Cell) -> str:
@@ -212,17 +227,20 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--episodes", type=int, default=100)
     parser.add_argument("--simulations", type=int, default=1000)
+    parser.add_argument("--without", nargs="*", default=[], choices=PARTS)
     options = parser.parse_args()
+    parts = [part for part in PARTS if part not in options.without]
     families = zoo(Path(os.environ["KDCLI_ZOO"])) if "KDCLI_ZOO" in os.environ else synthetic()
     print("| case | agent | rho | holds % | fails % | undecided % | coverage % |\n|---|---|---|---|---|---|---|")
     cells = []
-    for cell in study(families, CASES + BEYOND, options.simulations, options.episodes):
+    for cell in study(families, CASES + BEYOND, Setting(options.simulations, options.episodes, parts)):
         print(line(cell), flush=True)
         cells.append(cell)
     cells = [cell for cell in cells if cell.case not in {case.name for case in BEYOND}]
     worst = max((cell for cell in cells if cell.true <= MIN_SCORE), key=lambda cell: cell.holds)
     narrow = min(cells, key=lambda cell: cell.coverage)
-    print(f"\n{options.simulations} simulations of {options.episodes} episodes a cell, {len(families)} agents")
+    size = f"{options.simulations} simulations of {options.episodes} episodes a cell, {len(families)} agents"
+    print(f"\n{size}; interval: {' + '.join(parts)}")
     print(f"worst false holds: {line(worst)}\nworst coverage:    {line(narrow)}")
 
 
