@@ -97,8 +97,7 @@ class ActionRule:
         if not self.bounded or self.squash == "tanh":
             return Heads(action=action)
         action = action.clamp(-1.0, 1.0)
-        floor = torch.where(action <= -1.0, -1.0, -torch.inf)
-        return Heads(action=action, floor=floor, ceiling=torch.where(action >= 1.0, 1.0, torch.inf))
+        return Heads(action=action, side=action * (action.abs() == 1.0))
 
     def _to_unit(self, action: Tensor) -> Tensor:
         """Actions (B, A) in units where the bounds are -1 and 1."""

@@ -21,8 +21,8 @@ class Heads:
         log_std: (B, A) log standard deviation around `mean`.
         action: (B, A) the continuous action in units where the space's bounds are -1 and 1. Not clipped for a policy
             that clips, so that a loss keeps its gradient outside the bounds.
-        floor, ceiling: (B, A) where a student's `action` may be clamped before it is compared: at a bound on which the
-            teacher sits, since the env clips whatever goes beyond it; else infinite. Absent without bounds.
+        side: (B, A) 1 or -1 where the teacher's action is on the upper or lower bound, else 0: the env clips, so what
+            goes beyond is no error. Absent without bounds.
         choice: (B,) index of the greedy action, (B, groups) for MultiDiscrete, (B, bits) for MultiBinary.
         value: (B,) state value, in units of return.
         groups: sizes of the independent choices that the logits stand for, side by side.
@@ -34,8 +34,7 @@ class Heads:
     mean: Tensor | None = None
     log_std: Tensor | None = None
     action: Tensor | None = None
-    floor: Tensor | None = None
-    ceiling: Tensor | None = None
+    side: Tensor | None = None
     choice: Tensor | None = None
     value: Tensor | None = None
     groups: tuple[int, ...] = ()

@@ -74,8 +74,6 @@ class Dataset:
             IndexError: an index below 0 or beyond the last row.
         """
         where = np.asarray(indices, np.int64)
-        if len(where) and not (where.min() >= 0 and where.max() < len(self)):
-            raise IndexError(f"the rows are 0 to {len(self) - 1}")
         chosen = {name: self.columns[name] for name in (self.columns if names is None else names)}
         out, part = shards.empty(chosen, len(where)), np.searchsorted(self._starts, where, side="right") - 1
         for index in np.unique(part):

@@ -23,6 +23,7 @@ class Buffer:
         self._preprocess, self._rule, self.capacity = preprocess, rule, capacity
         self._columns: dict[str, Tensor] = {}
         self._next = 0
+        self._saturated = False
         self.size = 0
 
     def __len__(self) -> int:
@@ -34,6 +35,8 @@ class Buffer:
         columns = {k: torch.from_numpy(np.ascontiguousarray(v)) for k, v in labels.items()}
         heads = teaching_heads(columns, self._rule)
         rows = {"features": features, **heads.present()}
+        if heads.action is not None:
+            self._saturated |= bool((heads.action.abs() >= 1.0).any())
         for start in range(0, len(features), self.capacity):
             self._append({k: v[start : start + self.capacity] for k, v in rows.items()})
 
@@ -62,7 +65,8 @@ class Buffer:
 
         `reads` names the heads that are wanted; all without it.
         """
-        names = [name for name in self._columns if name == "features" or reads is None or name in reads]
+        idle = () if self._saturated else ("side",)  # a teacher that touches no bound needs no mask
+        names = [k for k in self._columns if k == "features" or ((reads is None or k in reads) and k not in idle)]
         whole = max(1, self.size // size)
         while n > 0:
             order = torch.randperm(self.size, generator=generator)

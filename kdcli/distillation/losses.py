@@ -22,8 +22,8 @@ TEMPERED = frozenset({"kl"})
 READS: dict[str, frozenset[str]] = {
     "kl": frozenset({"logits", "q", "mean", "log_std"}),
     "nll": frozenset({"choice"}),
-    "action": frozenset({"action", "floor", "ceiling"}),
-    "huber": frozenset({"action", "floor", "ceiling"}),
+    "action": frozenset({"action", "side"}),
+    "huber": frozenset({"action", "side"}),
     "mean": frozenset({"mean"}),
     "logits": frozenset({"logits", "q"}),
     "q": frozenset({"q"}),
@@ -98,21 +98,26 @@ def _squared(ours: Tensor, theirs: Tensor) -> Tensor:
     return F.mse_loss(ours, theirs, reduction="none")
 
 
-def _reached(student: Heads, teacher: Heads) -> Tensor:
-    """The student's actions (B, A); what goes beyond a bound on which the teacher sits is no error: the env clips."""
-    ours = _need(student, "action", "student")
-    return ours if teacher.floor is None else ours.clamp(teacher.floor, teacher.ceiling)
+def _inside(gap: Tensor, teacher: Heads) -> Tensor:
+    """1 where the gap student - teacher (B, A) is an error, 0 where it only goes beyond the teacher's bound."""
+    assert teacher.side is not None
+    return gap.detach() * teacher.side <= 0
 
 
 def action(student: Heads, teacher: Heads, tau: float) -> Tensor:
     """Squared error of continuous actions (B, A), averaged over A -> (B,); units: half the range of the action."""
-    return _squared(_reached(student, teacher), _need(teacher, "action", "teacher")).mean(1)
+    ours, theirs = _need(student, "action", "student"), _need(teacher, "action", "teacher")
+    if teacher.side is None:
+        return _squared(ours, theirs).mean(1)
+    gap = ours - theirs
+    return (gap * _inside(gap, teacher)).square().mean(1)
 
 
 def huber(student: Heads, teacher: Heads, tau: float) -> Tensor:
     """Huber error of continuous actions, averaged over A -> (B,); quadratic below 0.1 of half the range."""
-    ours, theirs = _reached(student, teacher), _need(teacher, "action", "teacher")
-    return F.huber_loss(ours, theirs, reduction="none", delta=0.1).mean(1)
+    ours, theirs = _need(student, "action", "student"), _need(teacher, "action", "teacher")
+    found = F.huber_loss(ours, theirs, reduction="none", delta=0.1)
+    return (found if teacher.side is None else found * _inside(ours - theirs, teacher)).mean(1)
 
 
 def mean(student: Heads, teacher: Heads, tau: float) -> Tensor:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from itertools import count
 
@@ -131,14 +131,14 @@ def record(cast: Cast, config: RolloutConfig, share: Share, columns: Layout, hea
     """Play one shard in fresh envs: name -> array (rows, ...), episodes together, running ones cut at the end.
 
     It depends on nothing but its arguments: some envs (BipedalWalker's physics) keep traces of former episodes through
-    a reset, so that none is used twice. After each step `heard` is given the rows and how many are there.
+    a reset, so that none is used twice. Now and then `heard` is given the rows and how many are there.
     """
     vector = open_envs(cast, config.envs)
     rows, done = empty(columns, share.rows), 0
     try:
-        for step in _played(cast, config, vector, share.start):
-            n = min(config.envs, share.rows - done)
-            for name, array in step.items():
+        for block in _blocks(_played(cast, config, vector, share.start), min(_BATCH, share.rows)):
+            n = min(len(block["t"]), share.rows - done)
+            for name, array in {**block, **_signals(cast.teacher, block["obs"])}.items():
                 rows[name][done : done + n] = array[:n]
             done += n
             heard(rows, done)
@@ -148,7 +148,17 @@ def record(cast: Cast, config: RolloutConfig, share: Share, columns: Layout, hea
         vector.close()
     rows["episode"] += share.start
     rows["seed"][:] = _first_seed(config) + rows["episode"]
-    return _taught(cast.teacher, by_episode(rows))
+    return by_episode(rows)
+
+
+def _blocks(steps: Iterable[Columns], rows: int) -> Iterator[Columns]:
+    """Endless steps joined to blocks of at least `rows` rows: the cost of handling is that of a block, not a step."""
+    waiting: list[Columns] = []
+    for step in steps:
+        waiting.append(step)
+        if len(waiting) * len(step["t"]) >= rows:
+            yield {name: np.concatenate([part[name] for part in waiting]) for name in step}
+            waiting.clear()
 
 
 def _played(cast: Cast, config: RolloutConfig, vector: Vector, start: int) -> Iterator[Columns]:
@@ -184,12 +194,3 @@ def _signals(teacher: Acts, obs: np.ndarray) -> Columns:
     if not isinstance(teacher, Agent):
         return {}
     return {f"teacher.{name}": array for name, array in label(teacher, obs).items() if name != "greedy"}
-
-
-def _taught(teacher: Acts, rows: Columns) -> Columns:
-    """Fill in the teacher's signals."""
-    for start in range(0, len(rows["t"]), _BATCH):
-        part = slice(start, start + _BATCH)
-        for name, array in _signals(teacher, rows["obs"][part]).items():
-            rows[name][part] = array
-    return rows

@@ -17,6 +17,7 @@ from kdcli.agents.agent import Agent
 from kdcli.benchmarks.bench import Bench, arena, bench, episode_cap, time_again
 from kdcli.benchmarks.config import BenchConfig
 from kdcli.benchmarks.contender import Contender
+from kdcli.benchmarks.latency import Latencies, Timing
 from kdcli.benchmarks.record import SCHEMA, to_json
 from kdcli.envs.play import play
 from kdcli.envs.vector import Vector
@@ -203,6 +204,23 @@ def test_sizes_and_speed_in_the_record() -> None:
     untimed = to_json(measured(Contender("a", reach_teacher())))
     assert untimed["timing"] is None
     assert untimed["contenders"][0]["latency"] == {"torch": None, "onnxruntime": None}
+
+
+def test_the_speed_up_is_split() -> None:
+    """Law: total = runtime (reference: torch to onnxruntime) x architecture (reference to this); above 1 is faster."""
+
+    def takes(us: float) -> Timing:
+        return Timing([np.full(3, 1000 * us)], [1])
+
+    times = {("teacher", "torch"): 40.0, ("teacher", "onnxruntime"): 10.0, ("small", "onnxruntime"): 5.0}
+    times |= {("idle", "torch"): 20.0}
+    found = Latencies({key: takes(us) for key, us in times.items()}, takes(1.0))  # type: ignore[misc]
+    record = to_json(replace(of_three(), latencies=found))
+    assert [contender["speedup"] for contender in record["contenders"]] == [
+        {"runtime": 4.0, "architecture": 1.0, "total": 4.0, "torch": 1.0},
+        {"runtime": 4.0, "architecture": 2.0, "total": 8.0, "torch": None},
+        {"runtime": 4.0, "architecture": None, "total": None, "torch": 2.0},
+    ]
 
 
 # --- what is heard and what goes wrong

@@ -121,6 +121,13 @@ def test_a_gate_on_the_score_is_the_verdict(n: int, quality: float, min_score: f
     assert gates._MIN_EPISODES == verdict.MIN_EPISODES
 
 
+def test_few_episodes_show_nothing_good() -> None:
+    """Law: below ten episodes an interval can fail a gate, never pass it, as in the verdict."""
+    for low, high, result in ((0.96, 1.1, "undecided"), (0.8, 0.9, "failed")):
+        assert verdicts("score>=0.95", contender(score=(low, low, high), n=9)) == [result]
+    assert verdicts("score>=0.95", contender(score=(0.96, 0.96, 1.1), n=10)) == ["passed"]
+
+
 def test_other_metrics_are_judged_as_they_are() -> None:
     """Law: counts and medians pass at the bound of <= and >=, and fail at that of < and >."""
     asked = ["params<=100", "params<100", "params>=100", "params>100", "agreement>=0.9", "latency_ratio>1.1"]

@@ -231,6 +231,12 @@ def test_a_shard_depends_on_its_place_alone(tmp_path: Path) -> None:
     assert all(np.array_equal(alone[name], found[name][600:]) for name in found)
 
 
+def test_chance_differs_between_shards(tmp_path: Path) -> None:
+    """Law: no shard repeats the random choices of another."""
+    found = recorded(tmp_path / "d", cast(), policy="random")
+    assert not np.isin(found["action"][:300], found["action"][300:]).any()
+
+
 def test_seeds_are_for_training(tmp_path: Path) -> None:
     """Law: each episode has a seed of its own, and none that agents are judged on."""
     found = recorded(tmp_path / "d", cast(), seed=2)
@@ -241,12 +247,12 @@ def test_seeds_are_for_training(tmp_path: Path) -> None:
     assert len(np.unique(starts, axis=0)) == len(starts) == len(np.unique(found["seed"]))
 
 
-@pytest.mark.parametrize("envs", [1, 7, 500])
-def test_exactly_the_steps_asked_for(tmp_path: Path, envs: int) -> None:
-    """Law: the number of rows is the number asked for, whatever the number of envs, and shards are as planned."""
+@pytest.mark.parametrize(("envs", "episodes"), [(1, 14), (7, 21), (500, 700)])
+def test_exactly_the_steps_asked_for(tmp_path: Path, envs: int, episodes: int) -> None:
+    """Law: shards of 300, 300 and 100 rows hold just those, of as many episodes side by side as there are envs."""
     done = rollout(cast(), config(envs=envs), tmp_path / "d")
     assert [shard.rows for shard in done.shards] == [300, 300, 100]
-    assert len(rows(tmp_path / "d")["t"]) == 700
+    assert done.n_episodes + done.n_cut == len(np.unique(rows(tmp_path / "d")["episode"])) == episodes
 
 
 def test_large_rows_make_smaller_shards(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
