@@ -1,0 +1,118 @@
+"""The line from end to end, on toy envs, as a user runs it."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+from toy_teachers import CHOOSE, REACH, choose_teacher, reach_teacher
+
+from kdcli.agents import store
+from kdcli.agents.agent import Agent
+from kdcli.agents.runtime import load as load_onnx
+from kdcli.cli.main import main
+from kdcli.envs.play import play
+from kdcli.envs.vector import Vector
+
+FILES = {"teacher.safetensors", "teacher.onnx", "student.safetensors", "student.onnx", "recipe.json", "bench.json"}
+
+
+def saved(agent: Agent, folder: Path) -> Path:
+    return store.save(folder / f"{agent.name}.safetensors", agent, {})
+
+
+@pytest.mark.parametrize("make", [reach_teacher, choose_teacher])
+def test_compress_finds_a_student_that_holds(make: object, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """Law: from a checkpoint to a proven smaller file in one command, everything kept in the run folder."""
+    teacher = saved(make(), tmp_path)  # type: ignore[operator]
+    code = main(["compress", str(teacher), "-o", str(tmp_path / "run"), "--budget", "20s", "--json"])
+    answer = json.loads(capsys.readouterr().out)
+    assert code == 0
+    assert answer["verdict"] == "holds"
+    assert answer["times_fewer"] > 4
+    assert {p.name for p in (tmp_path / "run").iterdir()} == FILES | {"summary.md"}
+    bench = json.loads((tmp_path / "run" / "bench.json").read_text())
+    assert bench["contenders"][1]["played_by"] == "onnxruntime"
+    assert "holds" in (tmp_path / "run" / "summary.md").read_text()
+    assert str(tmp_path) not in (tmp_path / "run" / "recipe.json").read_text()
+
+
+def test_a_linear_teacher_is_minimal(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """Law: a linear teacher is said to be minimal already, and exported."""
+    import torch
+
+    from kdcli.agents.policy import Policy
+    from kdcli.networks.mlp import MLP
+
+    plain = reach_teacher()
+    network = MLP(2, (), 1)
+    with torch.no_grad():
+        network.head.weight.fill_(-3.0)
+        network.head.bias.zero_()
+    linear = Agent(plain.preprocess, Policy(network, plain.policy.rule, "mean").eval(), "linear", REACH)
+    code = main(["compress", str(saved(linear, tmp_path)), "-o", str(tmp_path / "run"), "--budget", "10s"])
+    shown = capsys.readouterr()
+    assert code == 0
+    assert "already minimal" in shown.out
+    assert (tmp_path / "run" / "teacher.onnx").exists()
+    assert not (tmp_path / "run" / "student.onnx").exists()
+
+
+def test_a_teacher_no_better_than_chance_is_no_teacher(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """Law: an agent that random play beats is a usage error that names the likely reasons, and nothing is written."""
+    import torch
+
+    bad = choose_teacher()
+    with torch.no_grad():
+        bad.policy.network.head.weight.mul_(-1.0)
+    code = main(["compress", str(saved(bad, tmp_path)), "-o", str(tmp_path / "run"), "--budget", "10s", "-q"])
+    shown = capsys.readouterr()
+    assert code == 2
+    assert shown.out == ""
+    assert "normalizer" in shown.err
+    assert not (tmp_path / "run").exists()
+
+
+def test_line_step_by_step(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """Law: the commands meet through their files: rollout, distill from it, export, bench with a gate."""
+    teacher = saved(choose_teacher(), tmp_path)
+    data, student, onnx = (str(tmp_path / name) for name in ("data", "s.safetensors", "s.onnx"))
+    assert main(["rollout", str(teacher), "-o", data, "--steps", "2000", "-q"]) == 0
+    quick = ["--student", "mlp:6", "--labels", "1000", "--rounds", "2", "--updates", "1500", "-q"]
+    assert main(["distill", str(teacher), "-o", student, "--dataset", data, "--data", "offline", *quick]) == 0
+    assert main(["export", student, "-o", onnx, "-q"]) == 0
+    capsys.readouterr()
+    fast = ["--episodes", "60", "--latency-budget", "0.2s", "--no-baselines", "--json", "-q"]
+    gates = ["--gate", "score>=0.9", "--gate", "params<=60"]
+    assert main(["bench", str(teacher), onnx, *gates, *fast]) == 0
+    assert main(["bench", str(teacher), onnx, "--gate", "params<=10", *fast]) == 1
+
+
+def test_the_file_plays_alone(tmp_path: Path) -> None:
+    """Law: with onnxruntime and gymnasium alone, the exported file returns what the agent returns."""
+    teacher, file = saved(reach_teacher(), tmp_path), tmp_path / "t.onnx"
+    assert main(["export", str(teacher), "-o", str(file), "-q"]) == 0
+    script = f"""
+import sys, gymnasium, numpy as np, onnxruntime
+policy = onnxruntime.InferenceSession({str(file)!r})
+env = gymnasium.make("Pendulum-v1")  # any env shows that gymnasium alone is there
+state = np.random.default_rng(0).uniform(-1, 1, 2)
+total = 0.0
+for _ in range(50):
+    action = policy.run(["action"], {{"obs": state[None]}})[0][0]
+    x, v = state
+    v += 0.2 * float(np.clip(action, -1, 1)[0])
+    state = np.array([x + 0.2 * v, v])
+    total -= state[0] ** 2
+assert not {{"torch", "kdcli"}} & set(sys.modules)
+print(total)
+"""
+    ran = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True, cwd=tmp_path)
+    returns = play(reach_teacher(), Vector(REACH, 8), range(32)).returns
+    assert returns.min() - 1 < float(ran.stdout) < 0
+    assert load_onnx(file).act(np.zeros((3, 2))) == pytest.approx(np.zeros((3, 1)))
+    assert CHOOSE.id != REACH.id
