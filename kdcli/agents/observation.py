@@ -15,7 +15,7 @@ from kdcli.spec import Box, Discrete, MultiDiscrete, Space, n_features
 
 @dataclass(frozen=True, eq=False)
 class Normalizer:
-    """(x - mean) / scale, clipped to +-clip, in float64; mean and scale have the observation's shape."""
+    """(x - mean) / scale, clipped to +-clip (or infinity), in float64; mean, scale: the observation's shape."""
 
     mean: np.ndarray
     scale: np.ndarray
@@ -29,11 +29,11 @@ class Normalizer:
         return cls(np.asarray(mean, np.float64), np.sqrt(np.asarray(variance, np.float64) + epsilon), float(clip))
 
     @classmethod
-    def from_data(cls, observations: np.ndarray, clip: float = 10.0) -> Normalizer:
-        """From observations (N, ...): a column that never varies is centred, not blown up."""
+    def from_data(cls, observations: np.ndarray) -> Normalizer:
+        """From observations (N, ...), not clipped; a column that never varies is centred, not blown up."""
         data = observations.astype(np.float64)
         mean, std = data.mean(0), data.std(0)
-        return cls(mean, np.where(std > 1e-6 * np.maximum(1.0, np.abs(mean)), std, 1.0), clip)
+        return cls(mean, np.where(std > 1e-6 * np.maximum(1.0, np.abs(mean)), std, 1.0), np.inf)
 
 
 @dataclass(frozen=True, eq=False)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -33,7 +34,7 @@ def describe(agent: Agent) -> dict[str, Any]:
         "observation": space_to_json(agent.observation),
         "action": space_to_json(agent.action),
         "image": agent.preprocess.image,
-        "normalizer_clip": None if norm is None else norm.clip,
+        "normalizer_clip": None if norm is None else norm.clip if math.isfinite(norm.clip) else "inf",
         "network": policy.network.config(),
         "signal": policy.signal,
         "squash": rule.squash,

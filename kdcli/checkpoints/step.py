@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -74,7 +75,9 @@ def inspect(source: Path, config: LoadConfig | None = None, listen: Listener = s
 def _of_agent(agent: Agent) -> dict[str, Any]:
     network, rule, norm = agent.policy.network, agent.policy.rule, agent.preprocess.normalizer
     return {
-        "normalizer": None if norm is None else {"values": norm.mean.size, "clip": norm.clip},
+        "normalizer": None
+        if norm is None
+        else {"values": norm.mean.size, "clip": norm.clip if math.isfinite(norm.clip) else None},
         "network": str(network),
         "activation": network.activation_name if network.hidden else None,
         "rule": _rule(rule.continuous, rule.squash, rule.limit),

@@ -55,7 +55,10 @@ def _rows(found: dict[str, Any]) -> list[tuple[str, str]]:
 
 
 def _normalizer(norm: dict[str, Any]) -> str:
-    return f"{norm['values']} means and scales, clipped to {norm['clip']:g}" if norm else "in the file"
+    if not norm:
+        return "in the file"
+    clip = "not clipped" if norm["clip"] is None else f"clipped to {norm['clip']:g}"
+    return f"{norm['values']} means and scales, {clip}"
 
 
 def _count(number: int) -> str:

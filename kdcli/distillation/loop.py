@@ -74,7 +74,7 @@ def distill(
         rounds.append(_round(index, learner, pool, beta, config, judge))
         if rounds[-1].mean_return >= max(r.mean_return for r in rounds):
             best = learner.snapshot()
-        listener(Event("distill", index + 1, config.rounds, _facts(rounds)))
+        listener(Event(f"distill {config.student}", index + 1, config.rounds, _facts(rounds)))
         if give_up is not None and give_up(rounds):
             break
     return Distilled(best, tuple(losses), tuple(rounds))

@@ -156,6 +156,9 @@ def _silu(sheet: Sheet, op: Op) -> None:
 def _normalize(sheet: Sheet, op: Op) -> None:
     x, out = _ends(op)
     centred = sheet.node("Sub", [x, sheet.weight(op, "mean")], f"{out}.sub")
+    if math.isinf(op.attrs["clip"]):
+        sheet.node("Div", [centred, sheet.weight(op, "scale")], out)
+        return
     scaled = sheet.node("Div", [centred, sheet.weight(op, "scale")], f"{out}.div")
     low, high = (sheet.constant(f"{out}.{key}", sign * op.attrs["clip"], "float64") for key, sign in _SIDES)
     sheet.node("Clip", [scaled, low, high], out)

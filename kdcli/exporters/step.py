@@ -4,14 +4,17 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from kdcli import artifact
 from kdcli.agents.agent import Agent
+from kdcli.agents.folding import can_fold, fold
 from kdcli.agents.runtime import OnnxAgent, from_bytes
 from kdcli.agents.store import describe
+from kdcli.errors import RefusedError
 from kdcli.exporters import EXPORTERS
 from kdcli.exporters.config import ExportConfig
 from kdcli.exporters.onnx import stamp
@@ -59,10 +62,28 @@ def convert(agent: Agent, states: States | None, config: ExportConfig, parents: 
         UsageError: an output the agent does not have, an opset that is not known, states of the wrong shape.
         RefusedError: the file would not act like the agent.
     """
-    plain = EXPORTERS.load(config.format)(trace(agent, config.outputs), config)
-    parity = check(plain, agent, gather(agent, config.states, config.seed) if states is None else states)
-    data = stamp(plain, _record(agent, config, parity, parents))
+    states = gather(agent, config.states, config.seed) if states is None else states
+    plain, parity, folded = _written(agent, states, config)
+    record = {**_record(agent, config, parity, parents), "normalizer": _normalizer(agent, folded)}
+    data = stamp(plain, record)
     return Exported(data, parity, from_bytes(data, agent.name))
+
+
+def _written(agent: Agent, states: States, config: ExportConfig) -> tuple[bytes, Parity, bool]:
+    """The bytes, checked, and whether the normalizer is folded: it is where that changes no action."""
+    write = EXPORTERS.load(config.format)
+    if can_fold(agent):
+        plain = write(trace(fold(agent), config.outputs), config)
+        with suppress(RefusedError):
+            return plain, check(plain, agent, states), True
+    plain = write(trace(agent, config.outputs), config)
+    return plain, check(plain, agent, states), False
+
+
+def _normalizer(agent: Agent, folded: bool) -> str | None:
+    if agent.preprocess.normalizer is None:
+        return None
+    return "folded" if folded else "inside"
 
 
 def export(agent: Agent, path: Path, states: States | None, config: ExportConfig, force: bool = False) -> Exported:
@@ -83,7 +104,6 @@ def _record(agent: Agent, config: ExportConfig, parity: Parity, parents: Parents
     described, policy = describe(agent), agent.policy
     return {
         **{key: described[key] for key in _DESCRIBED},
-        "normalizer": agent.preprocess.normalizer is not None,
         "rule": {"squash": policy.rule.squash, "limit": policy.rule.limit},
         "sampled_by": _sampled_by(agent),
         "config": config.model_dump(mode="json"),

@@ -137,4 +137,4 @@ def _tell_cut(manifest: Manifest, listen: Listener) -> None:
     """Episodes begin anew in every shard, so that long ones are seen from their start and never to their end."""
     if manifest.n_cut > manifest.n_episodes:
         what = f"{manifest.n_cut} episodes were cut where a shard ended, {manifest.n_episodes} were played to their end"
-        listen(Note(f"{what}: for states late in an episode give more --shard-rows, or fewer --envs"))
+        listen(Note(f"{what}: for states late in an episode give more --steps and --shard-rows, or fewer --envs"))

@@ -176,7 +176,7 @@ def test_record_says_all_there_is_to_know() -> None:
     assert json.dumps(record, sort_keys=True, separators=(",", ":")) == entry.value
     assert (record["observation"], record["action"]) == (space_to_json(agent.observation), space_to_json(agent.action))
     assert (record["env"]["id"], record["facts"]) == ("Sample-v0", {"algorithm": "none"})
-    assert (record["normalizer"], record["rule"]) == (False, {"squash": "tanh", "limit": 0.3})
+    assert (record["normalizer"], record["rule"]) == (None, {"squash": "tanh", "limit": 0.3})
     assert record["parents"] == parents
     assert record["config"]["outputs"] == ["action", "mean"]
     assert record["parity"] == made.parity.to_json()

@@ -3,7 +3,8 @@
     python tests/studies/distill_speed.py [student] [batch]
 
 Bare: the same network, batch and fused Adam on the same tensors, batches cut from one shuffled copy an epoch, the
-loss written out. Measured in turns, in processor time of the one thread; the ratio is bare time over ours, 1 would be no overhead.
+loss written out. Measured in turns, in processor time of the one thread; the ratio is bare time over ours, 1 would be
+no overhead.
 """
 
 from __future__ import annotations

@@ -1,6 +1,6 @@
 """How fast a rollout is: the teacher acting, labelling and writing, against the same envs with random actions.
 
-    KDCLI_ZOO=<folder of agents> python tests/studies/rollout_speed.py [--agent ppo/HalfCheetah-v3_1] [--steps 65536] [--envs 8]
+    KDCLI_ZOO=<folder of agents> python tests/studies/rollout_speed.py [--agent ppo/HalfCheetah-v3_1] [--envs 8]
 
 Both step as many envs, in turns, in one process on one thread. The time of a rollout is that of the whole step:
 making the envs, acting, labelling, sorting, hashing, writing. The time of random play is that of choosing actions and

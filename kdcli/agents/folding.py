@@ -1,0 +1,43 @@
+"""Fewer operations for the same actions: a normalizer folded into the layers that read it."""
+
+from __future__ import annotations
+
+import copy
+from dataclasses import replace
+
+import numpy as np
+import torch
+from torch import nn
+
+from kdcli.agents.agent import Agent
+from kdcli.agents.observation import Normalizer
+from kdcli.networks.mlp import MLP
+
+# Beyond this, raw observations are so far from zero beside their spread that float32 would lose what tells them apart.
+_FURTHEST = 30.0
+
+
+def can_fold(agent: Agent) -> bool:
+    """Whether the normalizer is a plain scaling: not clipped, not followed by anything, not far from zero."""
+    norm = agent.preprocess.normalizer
+    if norm is None or np.isfinite(norm.clip) or agent.preprocess.image:
+        return False
+    return bool((np.abs(norm.mean) <= _FURTHEST * norm.scale).all())
+
+
+def fold(agent: Agent) -> Agent:
+    """A new agent that acts alike and reads raw observations: w (x - mean) / scale + b = (w / scale) x + b'."""
+    policy, norm = copy.deepcopy(agent.policy), agent.preprocess.normalizer
+    assert norm is not None
+    for network in (policy.network, policy.value):
+        if isinstance(network, MLP):
+            _fold_into(network, norm)
+    return replace(agent, preprocess=replace(agent.preprocess, normalizer=None), policy=policy)
+
+
+def _fold_into(network: MLP, norm: Normalizer) -> None:
+    first = network.linears()[0]
+    weight = first.weight.detach().double() / torch.from_numpy(norm.scale.reshape(-1))
+    shift = -weight @ torch.from_numpy(norm.mean.reshape(-1))
+    bias = shift if first.bias is None else first.bias.detach().double() + shift
+    first.weight, first.bias = (nn.Parameter(t.float(), requires_grad=False) for t in (weight, bias))

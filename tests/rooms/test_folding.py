@@ -1,0 +1,73 @@
+"""A normalizer folded into the layers that read it."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from sample_policies import agent
+
+from kdcli.agents import store
+from kdcli.agents.action import ActionRule
+from kdcli.agents.agent import Agent
+from kdcli.agents.folding import can_fold, fold
+from kdcli.agents.observation import Normalizer, Preprocess
+from kdcli.exporters.config import ExportConfig
+from kdcli.exporters.parity import States
+from kdcli.exporters.step import convert
+from kdcli.networks.mlp import MLP
+from kdcli.spec import box
+
+RNG = np.random.default_rng(0)
+MEAN, SCALE = RNG.normal(size=5), RNG.uniform(0.1, 3.0, 5)
+
+
+def normalized(clip: float = np.inf, mean: np.ndarray = MEAN, bias: bool = True, **policy: object) -> Agent:
+    return agent(
+        ActionRule(box((3,), -1, 1)), Preprocess(box((5,)), Normalizer(mean, SCALE, clip)), {"bias": bias}, **policy
+    )
+
+
+def states() -> np.ndarray:
+    return (MEAN + SCALE * RNG.normal(size=(300, 5))).astype(np.float32)
+
+
+@pytest.mark.parametrize("bias", [True, False])
+def test_folding_changes_no_action(bias: bool) -> None:
+    """Law: the folded agent reads raw observations and says what the other says, its critic too."""
+    torch.manual_seed(0)
+    whole = normalized(bias=bias, value=MLP(5, (4,), 1))
+    small, obs = fold(whole), states()
+    assert small.preprocess.normalizer is None
+    for name, tensor in whole.heads(obs).present().items():
+        torch.testing.assert_close(small.heads(obs).present()[name], tensor, rtol=1e-4, atol=1e-5)
+    assert whole.preprocess.normalizer is not None
+
+
+def test_only_plain_scaling_is_folded() -> None:
+    """Law: a clip, an image, or statistics far from zero keep the normalizer as it is."""
+    assert can_fold(normalized())
+    assert not can_fold(normalized(clip=10.0))
+    assert not can_fold(normalized(mean=1000 * SCALE))
+    assert not can_fold(replace(normalized(), preprocess=Preprocess(box((5,)))))
+
+
+def test_export_folds_what_it_can() -> None:
+    """Law: the file of a foldable agent has no normalizer nodes, says so, and acts as the agent does."""
+    files = {clip: convert(normalized(clip), States(states()), ExportConfig()) for clip in (np.inf, 10.0)}
+    assert [files[clip].agent.record["normalizer"] for clip in files] == ["folded", "inside"]
+    assert files[np.inf].agent.n_constants == files[10.0].agent.n_constants - 10
+    assert files[np.inf].agent.n_params == files[10.0].agent.n_params
+    obs = states()
+    np.testing.assert_allclose(files[np.inf].agent.act(obs), normalized().act(obs), atol=1e-5)
+
+
+def test_a_normalizer_without_clip_is_stored(tmp_path: Path) -> None:
+    """Law: an infinite clip survives the file, which is JSON and has no infinity."""
+    path = store.save(tmp_path / "a.safetensors", normalized(), {})
+    norm = store.load(path).preprocess.normalizer
+    assert norm is not None
+    assert norm.clip == np.inf
