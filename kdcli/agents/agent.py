@@ -8,7 +8,6 @@ from typing import Any, Protocol
 
 import numpy as np
 import torch
-from torch import Tensor
 
 from kdcli.agents.distributions import sample
 from kdcli.agents.heads import Heads
@@ -63,20 +62,17 @@ class Agent:
     @torch.inference_mode()
     def heads(self, obs: np.ndarray) -> Heads:
         """Every signal for raw observations (B, *shape)."""
-        return self.policy(self._features(obs))
+        return self.policy.forward(self.preprocess(obs))
 
     @torch.inference_mode()
     def act(self, obs: np.ndarray, rng: np.random.Generator | None = None) -> np.ndarray:
         """Raw observations (B, *shape) -> env-ready actions (B, *shape); deterministic without `rng`, else sampled."""
-        features = self._features(obs)
+        features = self.preprocess(obs)
         if rng is None:
             actions = self.policy.rule.decode(self.policy.outputs(features))
         else:
-            actions = sample(self.policy(features), self.policy.rule, rng)
+            actions = sample(self.policy.forward(features), self.policy.rule, rng)
         return actions.numpy().astype(self.action.dtype, copy=False)
-
-    def _features(self, obs: np.ndarray) -> Tensor:
-        return self.preprocess(torch.from_numpy(np.ascontiguousarray(obs)))
 
     def signals(self) -> list[str]:
         """Names of the heads this agent can teach with."""

@@ -21,6 +21,11 @@ class Normalizer:
     scale: np.ndarray
     clip: float
 
+    def __call__(self, obs: np.ndarray) -> np.ndarray:
+        """Raw observations (B, *shape) -> normalized ones, float64."""
+        scaled = (obs - self.mean) / self.scale
+        return np.clip(scaled, -self.clip, self.clip, out=scaled)
+
     @classmethod
     def from_moments(
         cls, mean: np.ndarray, variance: np.ndarray, epsilon: float = 1e-8, clip: float = 10.0
@@ -57,26 +62,25 @@ class Preprocess:
         """Numbers the normalizer brings into a deployed file, counted beside the parameters."""
         return 0 if self.normalizer is None else 2 * self.normalizer.mean.size
 
-    def __call__(self, obs: Tensor) -> Tensor:
+    def __call__(self, obs: np.ndarray) -> Tensor:
         if isinstance(self.space, Discrete):
-            return F.one_hot(obs.reshape(-1).long() - self.space.start, self.space.n).float()
+            return _one_hot(obs.reshape(-1).astype(np.int64) - self.space.start, self.space.n)
         if isinstance(self.space, MultiDiscrete):
-            groups = zip(obs.long().unbind(1), self.space.nvec, strict=True)
-            return torch.cat([F.one_hot(part, n).float() for part, n in groups], dim=1)
+            groups = zip(obs.astype(np.int64).T, self.space.nvec, strict=True)
+            return torch.cat([_one_hot(part, n) for part, n in groups], dim=1)
         if self.normalizer is not None:
-            obs = _normalize(obs, self.normalizer)
-        obs = obs.float()
-        return (obs / 255.0 if self.image else obs).flatten(1)
+            obs = self.normalizer(obs)
+        features = torch.from_numpy(np.ascontiguousarray(obs, np.float32)).reshape(len(obs), -1)
+        return features / 255.0 if self.image else features
 
     def in_chunks(self, obs: np.ndarray, rows: int = 65536) -> Iterator[Tensor]:
         """Features of many observations, `rows` at a time, so that memory stays bounded."""
         for start in range(0, len(obs), rows):
-            yield self(torch.from_numpy(np.ascontiguousarray(obs[start : start + rows])))
+            yield self(obs[start : start + rows])
 
 
-def _normalize(obs: Tensor, normalizer: Normalizer) -> Tensor:
-    mean, scale = torch.from_numpy(normalizer.mean), torch.from_numpy(normalizer.scale)
-    return ((obs.double() - mean) / scale).clamp(-normalizer.clip, normalizer.clip)
+def _one_hot(index: np.ndarray, n: int) -> Tensor:
+    return F.one_hot(torch.from_numpy(index), n).float()
 
 
 def is_image(space: Space) -> bool:

@@ -62,15 +62,15 @@ class Policy(nn.Module):
 
     def outputs(self, features: Tensor) -> Tensor:
         """What the action rule reads, (B, F) -> (B, P): logits, Q-values or the mean."""
-        return self._pooled(self.network(features))
+        return self._pooled(self.network.forward(features))
 
     def _pooled(self, out: Tensor) -> Tensor:
         return out.view(len(out), self.quantiles, -1).mean(1) if self.quantiles else out
 
     def forward(self, features: Tensor) -> Heads:
         """Every signal the policy has."""
-        latent = self.network.trunk(features)
-        out = self._pooled(self.network.head(latent))
+        latent = self.network.latent(features)
+        out = self._pooled(self.network.output(latent))
         value = self._value(features, latent)
         if self.signal != "mean":
             return Heads(**{self.signal: out}, value=value, groups=self.rule.groups, bits=self.rule.bits)

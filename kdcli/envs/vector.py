@@ -40,6 +40,8 @@ class Vector:
         self.observation = to_space(self._envs[0].observation_space)
         self.action = to_space(self._envs[0].action_space)
         self.obs = np.zeros((n, *self.observation.shape), self.observation.dtype)
+        # Box2D's walkers carry contacts of the last episode over a reset, so that their seed alone does not fix it.
+        self._remembers = "box2d" in str(self._envs[0].spec and self._envs[0].spec.entry_point)
         self._as_int = isinstance(self.action, Discrete)
 
     def __len__(self) -> int:
@@ -47,6 +49,9 @@ class Vector:
 
     def reset(self, slot: int, seed: int) -> None:
         """Start an episode in `slot` from the initial state that `seed` gives."""
+        if self._remembers:
+            self._envs[slot].close()
+            self._envs[slot] = make(self.spec)
         self.obs[slot] = self._envs[slot].reset(seed=seed)[0]
 
     def step(self, slots: Sequence[int], actions: np.ndarray) -> Outcome:

@@ -146,7 +146,7 @@ def _tolerance(agent: Agent, observations: np.ndarray) -> float:
     exact = deepcopy(agent.policy).double()
     errors = [0.0]
     for obs in _batches(observations):
-        features = agent.preprocess(torch.from_numpy(np.ascontiguousarray(obs)))
+        features = agent.preprocess(obs)
         errors += _errors(agent.policy(features), exact(features.double()), agent.policy)
     return min(max(TOLERANCE, ROUNDINGS * float(np.fmax.reduce(errors))), MOST)
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 
 from kdcli.agents.agent import Agent
@@ -36,41 +37,53 @@ class Candidate:
 
 
 Try = Callable[[int, int], Candidate | None]
-RETRIES = 2
+Following = Callable[[int, int], int]
+PASSES = 3
+
+
+class _TimeUpError(Exception):
+    """No time is left for another candidate."""
 
 
 def search(rungs: Sequence[Rung], first: int, attempt: Try) -> list[Candidate]:
     """Every candidate tried, in order. `attempt(rung index, how often tried before)` trains one; None: no time left.
 
     The linear rung comes first; then sizes are halved between the largest that failed and the smallest that is
-    promising. The one that failed at the border is tried again, since training has luck in it.
+    promising. Training has luck in it, so what failed below that one is looked through again, as long as that helps.
     """
     tried: list[Candidate] = []
 
-    def promising(index: int) -> bool | None:
+    def following(low: int, high: int) -> int:
+        return _next(low, high, rungs, first)
+
+    def promising(index: int) -> bool:
         candidate = attempt(index, sum(c.index == index for c in tried))
         if candidate is None:
-            return None
+            raise _TimeUpError
         tried.append(candidate)
         return candidate.promising
 
-    low, high, at = -1, len(rungs), 0
-    while low < at < high:
-        outcome = promising(at)
-        if outcome is None:
-            return tried
-        low, high = (low, at) if outcome else (at, high)
-        at = _next(low, high, rungs, first)
-    for _ in range(RETRIES if low >= 0 else 0):
-        if promising(low) is not False:
-            break
+    with suppress(_TimeUpError):
+        high = _halve(-1, len(rungs), 0, following, promising)
+        for _ in range(PASSES - 1):
+            before, low = high, 0 if high > 1 else -1
+            high = _halve(low, high, following(low, high), following, promising)
+            if high == before:
+                break
     return tried
+
+
+def _halve(low: int, high: int, at: int, following: Following, promising: Callable[[int], bool]) -> int:
+    """The smallest promising rung between `low` and `high`, beginning `at` one; `high` if there is none."""
+    while low < at < high:
+        low, high = (low, at) if promising(at) else (at, high)
+        at = following(low, high)
+    return high
 
 
 def _next(low: int, high: int, rungs: Sequence[Rung], first: int) -> int:
     """Where to look next, given that `low` failed and `high` is promising (beyond the last: none is yet)."""
     if high == len(rungs):
-        return min(max(first, low + 2 if low else 1), high - 1)
-    between = range(low + 1, high)
+        return min(max(first, low + 2 if low > 0 else 1), high - 1)
     middle = math.sqrt(rungs[max(low, 0)].n_params * rungs[high].n_params)
-    return min(between, key=lambda i: abs(math.log(rungs[i].n_params / middle)), default=low)
+    return min(range(low + 1, high), key=lambda i: abs(math.log(rungs[i].n_params / middle)), default=low)

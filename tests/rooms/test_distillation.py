@@ -142,7 +142,7 @@ def test_buffer_is_bounded_and_forgets_the_oldest() -> None:
     rows = list(buffer.batches(20, 5, torch.Generator().manual_seed(0)))
     features = torch.cat([f for f, _ in rows])
     assert len(features.unique(dim=0)) == 100
-    oldest = pool.preprocess(torch.full((1, 2), 200 / 300, dtype=torch.float64))
+    oldest = pool.preprocess(np.full((1, 2), 200 / 300))
     assert features[:, 0].min() == pytest.approx(float(oldest[0, 0]))
     heads = rows[0][1]
     assert heads.action is not None
