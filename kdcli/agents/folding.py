@@ -25,6 +25,11 @@ def can_fold(agent: Agent) -> bool:
     return bool((np.abs(norm.mean) <= _FURTHEST * norm.scale).all())
 
 
+def deployed(agent: Agent) -> Agent:
+    """The agent as it is shipped: folded where it can be."""
+    return fold(agent) if can_fold(agent) else agent
+
+
 def fold(agent: Agent) -> Agent:
     """A new agent that acts alike and reads raw observations: w (x - mean) / scale + b = (w / scale) x + b'."""
     policy, norm = copy.deepcopy(agent.policy), agent.preprocess.normalizer

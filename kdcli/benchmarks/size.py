@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
+from kdcli.agents.folding import deployed
 from kdcli.benchmarks.contender import Contender
 from kdcli.graph.count import count
 from kdcli.graph.trace import trace
@@ -38,7 +39,7 @@ def measure(contender: Contender) -> Size:
         counts = exported.n_params, exported.n_constants, exported.multiply_adds
         return Size(*counts, _total(facts), exported.size_bytes)
     assert agent is not None
-    found = count(trace(agent))
+    found = count(trace(deployed(agent)))
     return Size(found.n_params, found.n_constants, found.multiply_adds, _total(agent.facts))
 
 

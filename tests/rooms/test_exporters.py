@@ -95,7 +95,7 @@ def test_file_is_sound(name: str) -> None:
 def test_numbers_in_the_file_are_the_graphs(name: str) -> None:
     """Parameters, constants and multiply-adds counted in the file are those of the graph: neither more nor less."""
     agent = POLICIES[name]()
-    ours, counted = plain(name).agent, count(trace(agent))
+    ours, counted = plain(name).agent, count(trace(deployed(agent)))
     found = (ours.n_params, ours.n_constants, ours.multiply_adds)
     assert found == (counted.n_params, counted.n_constants, counted.multiply_adds)
     assert ours.n_params == agent.n_params
