@@ -13,6 +13,11 @@ action = policy.run(["action"], {{"obs": obs[None]}})[0][0]  # obs as the env gi
 ```"""
 
 
+def times(ratio: float) -> str:
+    """3.81x, 43.0x, 1,920x."""
+    return f"{ratio:,.0f}x" if ratio >= 100 else f"{ratio:.3g}x"
+
+
 def headline(answer: Json) -> str:
     """The finding in a sentence."""
     params = answer["params"]
@@ -24,7 +29,7 @@ def headline(answer: Json) -> str:
         numbers = f"score {score['score']:.3f} [{score['low']:.3f}, {score['high']:.3f}]"
     return (
         f"{answer['student']}, {params[1]:,} of {params[0]:,} parameters "
-        f"({answer['times_fewer']:.3g}x fewer): {numbers}, "
+        f"({times(answer['times_fewer'])} fewer): {numbers}, "
         f"{answer['verdict']} at {score['min_score']:g} over {score['n']} paired episodes"
     )
 

@@ -22,6 +22,7 @@ from kdcli import artifact
 from kdcli.agents import runtime, store
 from kdcli.agents.action import ActionRule
 from kdcli.agents.agent import Agent
+from kdcli.agents.folding import deployed
 from kdcli.agents.observation import Preprocess
 from kdcli.cli.console import Console
 from kdcli.cli.main import main
