@@ -124,8 +124,8 @@ def sha256(path: Path) -> str:
 
 
 def parent(path: Path) -> dict[str, str]:
-    """How an artifact names what it was made from: file name and digest, never the path of a machine."""
-    return {"name": path.name, "sha256": sha256(path)}
+    """How an artifact names what it was made from: by its digest, whatever the file is called and wherever it lies."""
+    return {"sha256": sha256(path)}
 
 
 def versions(*packages: str) -> dict[str, str]:

@@ -27,7 +27,7 @@ _BATCH = 256
 
 @dataclass(frozen=True, eq=False)
 class Cast:
-    """Who plays where. `parents` are the files they come from: role -> name and digest (`artifact.parent`)."""
+    """Who plays where. `parents` are the files they come from: role -> digest (`artifact.parent`)."""
 
     env: EnvSpec
     teacher: Acts
