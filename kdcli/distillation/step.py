@@ -10,7 +10,7 @@ from kdcli import artifact
 from kdcli.agents import store
 from kdcli.agents.agent import Acts
 from kdcli.distillation.config import DistillConfig
-from kdcli.distillation.loop import Distilled, distill
+from kdcli.distillation.loop import Distilled, Judge, distill
 from kdcli.distillation.pool import Collector, Labelled, Pool, watch
 from kdcli.envs.play import open_vector, play, seeds_from
 from kdcli.envs.seeds import first_seed
@@ -54,7 +54,7 @@ def _pool(teacher: Acts, env: EnvSpec, config: DistillConfig, data: Labelled | N
     return watch(teacher, vector, config.labels // config.rounds, config.capacity, config.seed, config.noise)
 
 
-def _judge(teacher: Acts, config: DistillConfig) -> Any:
+def _judge(teacher: Acts, config: DistillConfig) -> Judge:
     assert teacher.env is not None
     vector = open_vector(teacher.env, teacher, min(_SLOTS, config.episodes))
     seeds = seeds_from(first_seed("select", config.seed), config.episodes)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 from kdcli.agents.agent import Acts, Agent
@@ -18,7 +19,7 @@ from kdcli.exporters.step import Exported, Parents, convert
 from kdcli.progress import Listener, Note, silent
 from kdcli.recipes.clock import Clock
 from kdcli.recipes.config import CompressConfig
-from kdcli.recipes.ladder import first_rung, ladder
+from kdcli.recipes.ladder import Rung, first_rung, ladder
 from kdcli.recipes.pace import Pace
 from kdcli.recipes.search import Candidate, search
 from kdcli.recipes.workshop import Workshop
@@ -67,10 +68,7 @@ def compress(
             Note(f"{teacher.name} is linear: {teacher.n_params} parameters, already minimal; it is exported as it is")
         )
         return _finish(shop, None, [], 0, config.episodes)
-    rungs = ladder(n_features(teacher.observation), n_outputs(teacher.action), _n_params(teacher))
-    first = first_rung(rungs, _n_params(teacher))
-    tried = search(rungs, first, lambda index, before: shop.attempt(index, rungs[index], before))
-    return _prove(shop, tried)
+    return _prove(shop, ladder(n_features(teacher.observation), n_outputs(teacher.action), _n_params(teacher)))
 
 
 def _n_params(agent: Acts) -> int:
@@ -78,24 +76,27 @@ def _n_params(agent: Acts) -> int:
     return agent.n_params
 
 
-def order(tried: list[Candidate]) -> list[Candidate]:
-    """The candidates worth a final check: promising ones, the smallest first; else the one with the best score."""
-    held = sorted((c for c in tried if c.promising), key=lambda c: c.rung.n_params)
-    return held or sorted(tried, key=lambda c: c.score, reverse=True)[:1]
+def best(tried: Sequence[Candidate], above: int) -> Candidate | None:
+    """The smallest promising candidate beyond the rung `above`."""
+    return min((c for c in tried if c.promising and c.index > above), key=lambda c: c.index, default=None)
 
 
-def _prove(shop: Workshop, tried: list[Candidate]) -> Compressed:
-    """Bench the smallest promising candidate; if the bench does not agree, the next larger one on other episodes."""
-    done: Compressed | None = None
-    for check, candidate in enumerate(order(tried)[:CHECKS]):
-        episodes = shop.episodes_for(candidate)
-        if done is not None and shop.clock.left < shop.seconds_for(episodes):
+def _prove(shop: Workshop, rungs: Sequence[Rung]) -> Compressed:
+    """Bench the smallest promising candidate; if the bench does not agree, a larger one on other episodes."""
+    first = first_rung(rungs, _n_params(shop.teacher))
+    tried: list[Candidate] = []
+    done, above = None, -1
+    for check in range(CHECKS):
+        if best(tried, above) is None:
+            tried += search(rungs, first, lambda index, before: shop.attempt(index, rungs[index], before), above)
+        candidate = best(tried, above) or (None if done else max(tried, key=lambda c: c.score))
+        if candidate is None or (done and shop.clock.left < shop.seconds_for(shop.config.episodes)):
             break
-        done = _finish(shop, candidate, tried, check, episodes)
+        done, above = _finish(shop, candidate, tried, check, shop.episodes_for(candidate)), candidate.index
         if done.verdict == "holds":
             break
     assert done is not None
-    return done
+    return replace(done, tried=tuple(tried))
 
 
 def _finish(
@@ -114,7 +115,11 @@ def _finish(
                 replace(_contender("linear", linear.student, _exported(linear.student, shop)), baseline=True)
             )
     settings = BenchConfig(
-        episodes=episodes, seed=config.seed + check, min_score=config.min_score, confidence=config.confidence
+        episodes=episodes,
+        seed=config.seed + check,
+        min_score=config.min_score,
+        confidence=config.confidence,
+        baselines=config.baselines,
     )
     found = bench(contenders, shop.vector, settings, shop.listener)
     judged = found["student"].comparison if candidate is not None else None

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from bisect import bisect_right
+from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import pairwise
 
@@ -32,7 +33,7 @@ def ladder(inputs: int, outputs: int, teacher_params: int) -> list[Rung]:
     return [linear, *(r for r in shapes if linear.n_params < r.n_params <= teacher_params / 2)]
 
 
-def first_rung(rungs: list[Rung], teacher_params: int) -> int:
+def first_rung(rungs: Sequence[Rung], teacher_params: int) -> int:
     """Index of the size to try after the linear one."""
     at = bisect_right([r.n_params for r in rungs], teacher_params / _FIRST_RATIO) - 1
     return min(max(at, 1), len(rungs) - 1)

@@ -45,8 +45,10 @@ class _TimeUpError(Exception):
     """No time is left for another candidate."""
 
 
-def search(rungs: Sequence[Rung], first: int, attempt: Try) -> list[Candidate]:
+def search(rungs: Sequence[Rung], first: int, attempt: Try, above: int = -1) -> list[Candidate]:
     """Every candidate tried, in order. `attempt(rung index, how often tried before)` trains one; None: no time left.
+
+    Only rungs beyond the index `above` are tried.
 
     The linear rung comes first; then sizes are halved between the largest that failed and the smallest that is
     promising. Training has luck in it, so what failed below that one is looked through again, as long as that helps.
@@ -64,9 +66,9 @@ def search(rungs: Sequence[Rung], first: int, attempt: Try) -> list[Candidate]:
         return candidate.promising
 
     with suppress(_TimeUpError):
-        high = _halve(-1, len(rungs), 0, following, promising)
+        high = _halve(above, len(rungs), 0 if above < 0 else following(above, len(rungs)), following, promising)
         for _ in range(PASSES - 1):
-            before, low = high, 0 if high > 1 else -1
+            before, low = high, max(above, 0 if high > 1 else -1)
             high = _halve(low, high, following(low, high), following, promising)
             if high == before:
                 break

@@ -34,6 +34,8 @@ _CAPACITY = 1_000_000
 # The search stops rather than start a candidate with less than this share of what one gets.
 _WORTHWHILE = 0.5
 _CANDIDATES = 7
+# Screening plays at most so many times the episodes of a verdict, if that is quick.
+_SCREENED = 4
 _MOST_EPISODES = 1000
 # Export, timing and writing.
 _FIXED_SECONDS = 8.0
@@ -55,7 +57,7 @@ class Workshop:
         self.teacher, self.config, self.clock = teacher, config, clock
         self.parents, self.listener = parents, listener
         self.vector = open_vector(spec, teacher, _SLOTS)
-        seeds = seeds_from(first_seed("screen", config.seed), config.episodes)
+        seeds = seeds_from(first_seed("screen", config.seed), _SCREENED * config.episodes)
         self.reference: Reference = measure(teacher, self.vector, seeds, 0.04 * clock.budget)
         self._collector = Collector(teacher, open_vector(spec, teacher, config.envs), config.seed)
         self._first: Labelled = self._collector.collect(None, 1.0, _FIRST_LABELS)
@@ -63,6 +65,7 @@ class Workshop:
         self.affordable = self._affordable()
         self._deadline = clock.budget - self.seconds_for(self.affordable)
         self._share = max(1.0, (self._deadline - clock.spent) / _CANDIDATES)
+        self._begun = False
 
     def _updates_per_second(self) -> float:
         """Measured on a small student and thrown away."""
@@ -106,11 +109,12 @@ class Workshop:
         return max(20, min(wanted, self.pace.episodes(left / self._players)))
 
     def attempt(self, index: int, rung: Rung, before: int) -> Candidate | None:
-        """Train and screen a student of this size, or None when the time is over."""
+        """Train and screen a student of this size, or None when the time is over; one is made however short it is."""
         left = self._deadline - self.clock.spent
         seconds = min(self._share * (0.5 if index == 0 else 1.0 + 0.5 * before), left)
-        if left < _WORTHWHILE * self._share:
+        if left < _WORTHWHILE * self._share and self._begun:
             return None
+        self._begun = True
         lesson = plan(self.pace, seconds - self.pace.play(len(self.reference.seeds)))
         return self._train(index, rung, lesson, self.config.seed + before)
 

@@ -116,3 +116,13 @@ print(total)
     assert returns.min() - 1 < float(ran.stdout) < 0
     assert load_onnx(file).act(np.zeros((3, 2))) == pytest.approx(np.zeros((3, 1)))
     assert CHOOSE.id != REACH.id
+
+
+def test_a_budget_too_short_still_ends(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """Law: with next to no time there is one candidate and a verdict, not a crash."""
+    code = main(
+        ["compress", str(saved(choose_teacher(), tmp_path)), "-o", str(tmp_path / "run"), "--budget", "1s", "--json"]
+    )
+    answer = json.loads(capsys.readouterr().out)
+    assert code in (0, 1, 3)
+    assert len(answer["tried"]) == 1

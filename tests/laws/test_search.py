@@ -1,0 +1,79 @@
+"""Laws of the search for the smallest size, on made-up candidates."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+
+from kdcli.recipes.ladder import first_rung, ladder, mlp_params
+from kdcli.recipes.search import Candidate, search
+
+TEACHER = 71_942
+RUNGS = ladder(17, 6, TEACHER)
+
+
+def found(good: Callable[[int, int], bool], limit: int = 99) -> list[Any]:
+    """The candidates tried when `good(parameters, tried before)` says which are promising."""
+    left = [limit]
+
+    def attempt(index: int, before: int) -> Candidate | None:
+        left[0] -= 1
+        made = SimpleNamespace(index=index, params=RUNGS[index].n_params, promising=good(RUNGS[index].n_params, before))
+        return None if left[0] < 0 else made  # type: ignore[return-value]
+
+    return search(RUNGS, first_rung(RUNGS, TEACHER), attempt)
+
+
+def test_the_ladder_is_smaller_than_the_teacher() -> None:
+    """Law: rungs grow, start with linear, and have at most half of the teacher's parameters."""
+    sizes = [rung.n_params for rung in RUNGS]
+    assert sizes == sorted(sizes)
+    assert RUNGS[0].student == "linear"
+    assert sizes[-1] <= TEACHER / 2
+    assert mlp_params(17, (256, 256), 6) == TEACHER
+    assert RUNGS[first_rung(RUNGS, TEACHER)].n_params <= TEACHER / 30
+
+
+@pytest.mark.parametrize("least", [rung.n_params for rung in RUNGS if rung.n_params < 6000])
+def test_the_smallest_promising_size_is_found(least: int) -> None:
+    """Law: where every size from one on is promising, that one is found, in few attempts."""
+    tried = found(lambda params, _: params >= least)
+    assert min(c.params for c in tried if c.promising) == least
+    assert len(tried) <= 9
+
+
+def test_linear_that_is_enough_ends_the_search() -> None:
+    """Law: nothing is trained below the smallest."""
+    assert [c.index for c in found(lambda *_: True)] == [0]
+
+
+def test_what_failed_gets_another_attempt() -> None:
+    """Law: a size that succeeds only the second time is found."""
+    tried = found(lambda params, before: params >= 1000 or (params > 400 and before > 0))
+    assert min(c.params for c in tried if c.promising) < 500
+
+
+def test_hopeless_teachers_end_too() -> None:
+    """Law: where nothing is promising, the search ends by itself."""
+    assert 0 < len(found(lambda *_: False)) <= 12
+
+
+def test_no_time_ends_the_search() -> None:
+    """Law: when the time is over, what was tried is returned."""
+    assert len(found(lambda params, _: params >= 600, limit=3)) == 3
+
+
+def test_a_search_can_go_on_above_what_was_found() -> None:
+    """Law: when the final check turns a size down, the search goes on beyond it and only there."""
+    attempted: list[int] = []
+
+    def attempt(index: int, before: int) -> Candidate | None:
+        attempted.append(index)
+        return SimpleNamespace(index=index, promising=RUNGS[index].n_params >= 600)  # type: ignore[return-value]
+
+    tried = search(RUNGS, first_rung(RUNGS, TEACHER), attempt, above=0)
+    assert min(attempted) > 0
+    assert min(RUNGS[c.index].n_params for c in tried if c.promising) == 662
