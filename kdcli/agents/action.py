@@ -36,7 +36,7 @@ class ActionRule:
     def continuous(self) -> bool:
         return isinstance(self.space, Box)
 
-    @property
+    @cached_property
     def groups(self) -> tuple[int, ...]:
         """Sizes of the independent categorical choices."""
         match self.space:
@@ -46,12 +46,12 @@ class ActionRule:
                 return nvec
         return ()
 
-    @property
+    @cached_property
     def bits(self) -> bool:
         """Whether each output is the logit of a bit."""
         return isinstance(self.space, MultiBinary)
 
-    @property
+    @cached_property
     def bounded(self) -> bool:
         """Whether every action dimension has finite bounds, so that actions have natural units."""
         return isinstance(self.space, Box) and bool(np.isfinite(self.space.high - self.space.low).all())

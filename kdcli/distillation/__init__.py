@@ -7,9 +7,9 @@ LOSSES = Registry(
     {
         "kl": ("kdcli.distillation.losses:kl", "KL(teacher || student) of the action distributions at temperature tau"),
         "nll": ("kdcli.distillation.losses:nll", "negative log-likelihood of the teacher's greedy action"),
-        "action": ("kdcli.distillation.losses:action", "squared error of the continuous action, bounds at -1 and 1"),
+        "action": ("kdcli.distillation.losses:action", "squared distance of the continuous action, bounds at -1 and 1"),
         "huber": ("kdcli.distillation.losses:huber", "Huber error of the continuous action, bounds at -1 and 1"),
-        "mean": ("kdcli.distillation.losses:mean", "squared error of the mean before squashing or clipping"),
+        "mean": ("kdcli.distillation.losses:mean", "squared distance of the mean before squashing or clipping"),
         "logits": ("kdcli.distillation.losses:logits", "squared error of the logits, each centred over actions"),
         "q": ("kdcli.distillation.losses:q", "squared error of the Q-values"),
         "q_huber": ("kdcli.distillation.losses:q_huber", "Huber error of the Q-values"),

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Collection, Iterator, Mapping
 from itertools import islice
-from typing import Any, cast
+from typing import Any
 
 import numpy as np
 import torch
@@ -66,20 +66,20 @@ class Buffer:
         `reads` names the heads that are wanted; all without it.
         """
         idle = () if self._saturated else ("side",)  # a teacher that touches no bound needs no mask
-        names = [k for k in self._columns if k == "features" or ((reads is None or k in reads) and k not in idle)]
+        names = ["features", *(k for k in list(self._columns)[1:] if (reads is None or k in reads) and k not in idle)]
         whole = max(1, self.size // size)
         while n > 0:
             order = torch.randperm(self.size, generator=generator)
-            parts = [self._columns[name][: self.size][order].split(size) for name in names]
-            for rows in islice(zip(*parts, strict=True), min(n, whole)):
-                yield self._split(dict(zip(names, rows, strict=True)))
+            parts = [self._columns[name][: self.size].index_select(0, order).split(size) for name in names]
+            for features, *rows in islice(zip(*parts, strict=True), min(n, whole)):
+                yield features, self._heads(dict(zip(names[1:], rows, strict=True)))
             n -= whole
 
     def newest(self, n: int) -> tuple[Tensor, Heads]:
         """The last `n` rows added."""
         where = torch.arange(self._next - min(n, self.size), self._next) % max(1, self.size)
-        return self._split({name: tensor[where] for name, tensor in self._columns.items()})
+        rows = {name: tensor[where] for name, tensor in self._columns.items()}
+        return rows.pop("features"), self._heads(rows)
 
-    def _split(self, rows: dict[str, Tensor]) -> tuple[Tensor, Heads]:
-        features, found = rows.pop("features"), cast(dict[str, Any], rows)
-        return features, Heads(groups=self._rule.groups, bits=self._rule.bits, **found)
+    def _heads(self, rows: dict[str, Any]) -> Heads:
+        return Heads(groups=self._rule.groups, bits=self._rule.bits, **rows)

@@ -38,7 +38,7 @@ class Learner:
         for step, (features, teacher) in enumerate(batches):
             progress = start + width * step
             group["lr"] = self._lr(progress)
-            loss = self._objective(policy(features), teacher, progress)
+            loss = self._objective(policy.forward(features), teacher, progress)
             self._adam.zero_grad(set_to_none=True)
             loss.backward()
             self._adam.step()

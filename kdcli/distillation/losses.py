@@ -98,31 +98,30 @@ def _squared(ours: Tensor, theirs: Tensor) -> Tensor:
     return F.mse_loss(ours, theirs, reduction="none")
 
 
-def _inside(gap: Tensor, teacher: Heads) -> Tensor:
-    """1 where the gap student - teacher (B, A) is an error, 0 where it only goes beyond the teacher's bound."""
-    assert teacher.side is not None
-    return gap.detach() * teacher.side <= 0
+def _gap(student: Heads, teacher: Heads) -> Tensor:
+    """Student - teacher of the actions (B, A), 0 where the student only goes beyond a bound the teacher sits on."""
+    gap = _need(student, "action", "student") - _need(teacher, "action", "teacher")
+    if teacher.side is not None:
+        # In place and unseen by autograd: what squares the zeros gives them no gradient, and a step is a tenth shorter.
+        hidden = gap.detach()
+        hidden.masked_fill_(hidden * teacher.side > 0, 0.0)
+    return gap
 
 
 def action(student: Heads, teacher: Heads, tau: float) -> Tensor:
-    """Squared error of continuous actions (B, A), averaged over A -> (B,); units: half the range of the action."""
-    ours, theirs = _need(student, "action", "student"), _need(teacher, "action", "teacher")
-    if teacher.side is None:
-        return _squared(ours, theirs).mean(1)
-    gap = ours - theirs
-    return (gap * _inside(gap, teacher)).square().mean(1)
+    """Squared distance of continuous actions (B, A) -> (B,); units: half the range of the action."""
+    return _gap(student, teacher).square().sum(1)
 
 
 def huber(student: Heads, teacher: Heads, tau: float) -> Tensor:
-    """Huber error of continuous actions, averaged over A -> (B,); quadratic below 0.1 of half the range."""
-    ours, theirs = _need(student, "action", "student"), _need(teacher, "action", "teacher")
-    found = F.huber_loss(ours, theirs, reduction="none", delta=0.1)
-    return (found if teacher.side is None else found * _inside(ours - theirs, teacher)).mean(1)
+    """Huber error of continuous actions, summed over A -> (B,); quadratic below 0.1 of half the range."""
+    gap = _gap(student, teacher)
+    return F.huber_loss(gap, torch.zeros_like(gap), reduction="none", delta=0.1).sum(1)
 
 
 def mean(student: Heads, teacher: Heads, tau: float) -> Tensor:
-    """Squared error of the means before squashing, averaged over A -> (B,)."""
-    return _squared(_need(student, "mean", "student"), _need(teacher, "mean", "teacher")).mean(1)
+    """Squared distance of the means before squashing -> (B,)."""
+    return _squared(_need(student, "mean", "student"), _need(teacher, "mean", "teacher")).sum(1)
 
 
 def logits(student: Heads, teacher: Heads, tau: float) -> Tensor:

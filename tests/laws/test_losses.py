@@ -174,3 +174,13 @@ def test_a_missing_signal_is_named() -> None:
     with pytest.raises(UsageError, match="teacher's q") as error:
         LOSSES.load("q")(with_q(draw(0, B, 5)), discrete(draw(0, B, 5)), 1.0)
     assert "logits" in error.value.why
+
+
+@pytest.mark.parametrize("name", ["action", "huber"])
+def test_no_gradient_beyond_a_bound(name: str) -> None:
+    """Law: where going further is no error there is no gradient either, and everywhere else there is."""
+    teacher = ActionRule(box((1,), -1, 1)).taught(torch.tensor([[1.0], [1.0], [-1.0], [0.0]]))
+    action = torch.tensor([[1.7], [0.5], [-1.2], [1.7]], requires_grad=True)
+    LOSSES.load(name)(Heads(action=action), teacher, 1.0).sum().backward()
+    assert action.grad is not None
+    assert (action.grad[:, 0] != 0).tolist() == [False, True, False, True]
