@@ -43,6 +43,7 @@ _ARS = Family(ars.policy, lambda _: "ARS", ars.CRITIC, ars.UNNEEDED, True)
 
 POLICIES = {
     "stable_baselines3.common.policies.ActorCriticPolicy": _ACTOR_CRITIC,
+    "stable_baselines3.ppo.policies.PPOPolicy": _ACTOR_CRITIC,  # until 0.6
     "sb3_contrib.common.maskable.policies.MaskableActorCriticPolicy": _ACTOR_CRITIC,
     "stable_baselines3.dqn.policies.DQNPolicy": _off(off_policy.dqn, "DQN"),
     "sb3_contrib.qrdqn.policies.QRDQNPolicy": _off(off_policy.qrdqn, "QRDQN"),

@@ -309,3 +309,23 @@ def test_env_arguments_that_cannot_be(text: str) -> None:
 def test_the_record_names_no_path() -> None:
     """Law: what is recorded of the options holds the file's name, not where it was."""
     assert LoadConfig(vecnormalize="/home/me/v.pkl").recorded()["vecnormalize"] == "v.pkl"
+
+
+def test_the_policy_class_of_the_first_versions(tmp_path: Path) -> None:
+    """Law: a PPO policy under the name it had until SB3 0.6 is read as the same policy."""
+    import base64
+    import json
+    import zipfile
+
+    from kdcli.checkpoints.read import read
+
+    source = Path(__file__).parents[2] / "sample_checkpoints/ppo/CartPole-v1_1/CartPole-v1.zip"
+    old = tmp_path / "CartPole-v1.zip"
+    pickled = b"\x80\x04cstable_baselines3.ppo.policies\nPPOPolicy\n."
+    with zipfile.ZipFile(source) as theirs, zipfile.ZipFile(old, "w") as ours:
+        data = json.loads(theirs.read("data"))
+        data["policy_class"][":serialized:"] = base64.b64encode(pickled).decode()
+        for name in theirs.namelist():
+            ours.writestr(name, json.dumps(data) if name == "data" else theirs.read(name))
+    obs = np.random.default_rng(0).normal(size=(100, 4)).astype(np.float32)
+    assert (read(old).act(obs) == read(source).act(obs)).all()
