@@ -73,7 +73,55 @@ class MultiBinary:
         return f"MultiBinary({self.n})"
 
 
-Space = Box | Discrete | MultiDiscrete | MultiBinary
+Part = Box | Discrete | MultiDiscrete | MultiBinary
+
+
+@dataclass(frozen=True, eq=False)
+class Dict:
+    """Several observations side by side, by name, in the order of `spaces` (gymnasium sorts the names).
+
+    A batch of them is one structured numpy array (B,) with a field a name, so that it is indexed, joined and counted
+    like any other batch; see `rows`. The field `MASK` says which actions are allowed.
+    """
+
+    spaces: Mapping[str, Part]
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        return ()
+
+    @property
+    def dtype(self) -> np.dtype:
+        """The dtype of a structured array of such observations."""
+        return np.dtype([(name, part.dtype, part.shape) for name, part in self.spaces.items()])
+
+    def __str__(self) -> str:
+        return f"Dict({', '.join(f'{name}: {part}' for name, part in self.spaces.items())})"
+
+
+Space = Part | Dict
+MASK = "action_mask"
+OBS = "obs"
+
+
+def parts(space: Space) -> dict[str, Part]:
+    """The observations side by side in `space`, by name; one that stands alone is called `obs`."""
+    return dict(space.spaces) if isinstance(space, Dict) else {OBS: space}
+
+
+def split_rows(space: Space, obs: np.ndarray) -> dict[str, np.ndarray]:
+    """A batch of raw observations (B, *shape) as one array (B, *shape) a part, by name."""
+    return {name: obs[name] for name in space.spaces} if isinstance(space, Dict) else {OBS: obs}
+
+
+def join_rows(space: Space, columns: Mapping[str, np.ndarray]) -> np.ndarray:
+    """The inverse of `split_rows`."""
+    if not isinstance(space, Dict):
+        return columns[OBS]
+    found = np.empty(len(next(iter(columns.values()))), space.dtype)
+    for name in space.spaces:
+        found[name] = columns[name]
+    return found
 
 
 def box(shape: tuple[int, ...], low: Any = -np.inf, high: Any = np.inf, dtype: str = "float32") -> Box:
@@ -89,10 +137,12 @@ def n_features(space: Space) -> int:
         return space.n
     if isinstance(space, MultiDiscrete):
         return sum(space.nvec)
+    if isinstance(space, Dict):
+        return sum(map(n_features, space.spaces.values()))
     return prod(space.shape)
 
 
-def n_outputs(space: Space) -> int:
+def n_outputs(space: Part) -> int:
     """Width of the vector a policy must output to choose an action in `space`."""
     return n_features(space)
 
@@ -101,6 +151,9 @@ def same_space(a: Space, b: Space) -> bool:
     """Whether two spaces have the same kind, shape and sizes (bounds and dtype may differ)."""
     if isinstance(a, Box) and isinstance(b, Box):
         return a.shape == b.shape
+    if isinstance(a, Dict) and isinstance(b, Dict):
+        named = a.spaces.keys() == b.spaces.keys()
+        return named and all(same_space(part, b.spaces[name]) for name, part in a.spaces.items())
     return type(a) is type(b) and n_features(a) == n_features(b) and a.shape == b.shape
 
 
@@ -127,6 +180,9 @@ def space_to_json(space: Space) -> Json:
             return {"kind": "multi_discrete", "nvec": list(space.nvec), "dtype": space.dtype}
         case MultiBinary():
             return {"kind": "multi_binary", "n": space.n, "dtype": space.dtype}
+        case Dict():
+            # A list, since JSON objects have no order and the order is that of the features.
+            return {"kind": "dict", "spaces": [[name, space_to_json(part)] for name, part in space.spaces.items()]}
 
 
 def space_from_json(data: Json) -> Space:
@@ -136,7 +192,10 @@ def space_from_json(data: Json) -> Space:
         RefusedError: not a space this version knows.
     """
     try:
-        kind, dtype = data["kind"], np.dtype(data["dtype"]).name
+        kind = data["kind"]
+        if kind == "dict":
+            return Dict({str(name): _part_from_json(part) for name, part in data["spaces"]})
+        dtype = np.dtype(data["dtype"]).name
         if kind == "box":
             shape = tuple(int(n) for n in data["shape"])
             low, high = (_bound_from_json(data[key], shape, dtype) for key in ("low", "high"))
@@ -149,7 +208,14 @@ def space_from_json(data: Json) -> Space:
             return MultiBinary(int(data["n"]), dtype)
     except (KeyError, TypeError, ValueError) as error:
         raise RefusedError("the file describes a space that cannot be read", repr(error)) from None
-    raise RefusedError(f"unknown space kind {kind!r}", "known: box, discrete, multi_discrete, multi_binary")
+    raise RefusedError(f"unknown space kind {kind!r}", "known: box, discrete, multi_discrete, multi_binary, dict")
+
+
+def _part_from_json(data: Json) -> Part:
+    space = space_from_json(data)
+    if isinstance(space, Dict):
+        raise ValueError("a Dict inside a Dict")
+    return space
 
 
 @dataclass(frozen=True)

@@ -1,0 +1,107 @@
+"""Layers by name: how each changes the shape, and the torch module that does it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from math import prod
+from typing import Any
+
+from torch import Tensor, nn
+
+from kdcli.errors import RefusedError
+from kdcli.networks.activations import ACTIVATIONS, activation
+
+Shape = tuple[int, ...]
+# A layer as JSON values: its name and its options, e.g. ("conv2d", {"out": 32, "kernel": 8, "stride": 4}).
+LayerSpec = tuple[str, Mapping[str, Any]]
+MAX_SIZE = 1 << 24
+
+
+class Activation(nn.Module):
+    """A function of each number, by its name in `ACTIVATIONS`."""
+
+    def __init__(self, name: str) -> None:
+        super().__init__()
+        self.name, self._function = name, activation(name)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """(B, ...) -> (B, ...)."""
+        return self._function(x)
+
+
+def _pair(value: Any) -> tuple[int, int]:
+    """One number for both axes, or one each (height, width)."""
+    first, second = (value, value) if isinstance(value, int) else value
+    return int(first), int(second)
+
+
+def _linear(shape: Shape, options: Mapping[str, Any]) -> tuple[nn.Module, Shape]:
+    (width,) = shape
+    return nn.Linear(width, int(options["out"]), bool(options.get("bias", True))), (int(options["out"]),)
+
+
+def _conv2d(shape: Shape, options: Mapping[str, Any]) -> tuple[nn.Module, Shape]:
+    channels, *size = shape
+    kernel, stride, padding = (_pair(options.get(key, d)) for key, d in (("kernel", 1), ("stride", 1), ("padding", 0)))
+    module = nn.Conv2d(channels, int(options["out"]), kernel, stride, padding, bias=bool(options.get("bias", True)))
+    after = [(n + 2 * p - k) // s + 1 for n, k, s, p in zip(size, kernel, stride, padding, strict=True)]
+    return module, (int(options["out"]), *after)
+
+
+def _max_pool2d(shape: Shape, options: Mapping[str, Any]) -> tuple[nn.Module, Shape]:
+    channels, *size = shape
+    kernel, padding = _pair(options["kernel"]), _pair(options.get("padding", 0))
+    stride = _pair(options.get("stride", options["kernel"]))
+    after = [(n + 2 * p - k) // s + 1 for n, k, s, p in zip(size, kernel, stride, padding, strict=True)]
+    return nn.MaxPool2d(kernel, stride, padding), (channels, *after)
+
+
+def _flatten(shape: Shape, _: Mapping[str, Any]) -> tuple[nn.Module, Shape]:
+    return nn.Flatten(), (prod(shape),)
+
+
+def _layer_norm(shape: Shape, options: Mapping[str, Any]) -> tuple[nn.Module, Shape]:
+    (width,) = shape
+    return nn.LayerNorm(width, float(options.get("eps", 1e-5))), shape
+
+
+def _gru_cell(shape: Shape, options: Mapping[str, Any]) -> tuple[nn.Module, Shape]:
+    (width,) = shape
+    return nn.GRUCell(width, int(options["out"]), bool(options.get("bias", True))), (int(options["out"]),)
+
+
+def _lstm_cell(shape: Shape, options: Mapping[str, Any]) -> tuple[nn.Module, Shape]:
+    (width,) = shape
+    return nn.LSTMCell(width, int(options["out"]), bool(options.get("bias", True))), (int(options["out"]),)
+
+
+LAYERS: Mapping[str, Callable[[Shape, Mapping[str, Any]], tuple[nn.Module, Shape]]] = {
+    "conv2d": _conv2d,
+    "flatten": _flatten,
+    "gru_cell": _gru_cell,
+    "layer_norm": _layer_norm,
+    "linear": _linear,
+    "lstm_cell": _lstm_cell,
+    "max_pool2d": _max_pool2d,
+}
+
+
+def build_layer(shape: Shape, spec: LayerSpec) -> tuple[nn.Module, Shape]:
+    """The module of one layer for inputs of `shape` (without the batch), and the shape of what it gives.
+
+    Raises:
+        RefusedError: an unknown name, a missing option, or a shape the layer does not take.
+    """
+    name, options = spec
+    if name in ACTIVATIONS:
+        return Activation(name), shape
+    if name not in LAYERS:
+        known = ", ".join([*LAYERS, *ACTIVATIONS])
+        raise RefusedError(f"unknown layer {name!r}", f"known: {known}", "update kdcli")
+    try:
+        module, after = LAYERS[name](shape, options)
+    except (KeyError, TypeError, ValueError, RuntimeError) as error:
+        raise RefusedError(f"the layer {name} {dict(options)} does not fit {shape}", str(error) or repr(error)) from None
+    if not all(0 < n <= MAX_SIZE for n in after) or prod(after) > MAX_SIZE:
+        raise RefusedError(f"the layer {name} {dict(options)} makes no sense", f"from {shape} to {after}")
+    return module, after
