@@ -23,6 +23,9 @@ class LoadConfig(BaseModel):
     env_kwargs: tuple[str, ...] = Field(default=(), description="argument of the env, name=value; repeatable")
     wrapper: tuple[str, ...] = Field(default=(), description="env wrapper, inner first: pad:84, time-feature")
     vecnormalize: str = Field(default="auto", description="VecNormalize's file; auto: the one beside it; none")
+    channels_last: bool | None = Field(
+        default=None, description="images arrive as (height, width, channels); default: as the env gives them"
+    )
 
     def kwargs(self) -> dict[str, Any]:
         """`env_kwargs` as values: JSON where it is JSON (`true`, `3`, `[1, 2]`), else text.
