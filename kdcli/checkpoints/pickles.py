@@ -1,25 +1,31 @@
 """A pickle read without running anything: the opcodes done by us, on plain values and inert records.
 
 `pickletools.genops` takes the stream apart. A global stays a name (`Global`), a call makes a `Record` that remembers
-what would have been called, and numpy values are rebuilt from checked parts (`arrays`). A name that is not on the
-list (`allowed`), an opcode that is not below, too much of anything, and bytes after the end are refused.
+what would have been called, and numpy values are rebuilt from checked parts (`arrays`). A name that the `Dialect` does
+not list, an opcode that is not below, too much of anything, and bytes after the end are refused.
 """
 
 from __future__ import annotations
 
+import io
 import pickletools
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, BinaryIO
 
 from kdcli.checkpoints.allowed import is_allowed
 from kdcli.checkpoints.arrays import BUILDERS, Array, DType, MalformedError
+from kdcli.checkpoints.records import MAX_DEPTH, Global, Record, refuse_unreadable
 from kdcli.errors import RefusedError
+
+__all__ = ["MAX_BYTES", "MAX_DEPTH", "MAX_OPCODES", "SB3", "Dialect", "Global", "Record", "decode", "decode_next"]
 
 MAX_BYTES = 64 * 2**20
 MAX_OPCODES = 200_000
-MAX_DEPTH = 256
+# A value may be mentioned again and again; written out in full it must not be much longer than the file.
+SPREAD, FREE_SPREAD = 4, 2**20
+MAX_INTEGER = 2**130  # random generators keep 128 bits; Python cannot even print an integer of some thousand digits
 
 _NUMBERS = frozenset({"INT", "BININT", "BININT1", "BININT2", "LONG", "LONG1", "LONG4", "FLOAT", "BINFLOAT"})
 _TEXTS = frozenset({"UNICODE", "BINUNICODE", "SHORT_BINUNICODE", "BINUNICODE8"})
@@ -34,30 +40,43 @@ _EMPTY: dict[str, Callable[[], Any]] = {
 }
 _GET, _PUT = frozenset({"GET", "BINGET", "LONG_BINGET"}), frozenset({"PUT", "BINPUT", "LONG_BINPUT"})
 _SIZES = {"TUPLE1": 1, "TUPLE2": 2, "TUPLE3": 3}
-_BROKEN = (AttributeError, IndexError, KeyError, MemoryError, OverflowError, RecursionError, TypeError, ValueError)
+_BROKEN = (
+    AttributeError,
+    IndexError,
+    KeyError,
+    MemoryError,
+    OverflowError,
+    RecursionError,
+    RuntimeError,
+    TypeError,
+    ValueError,
+)
 
 
 @dataclass(frozen=True)
-class Global:
-    """A name in a pickle; never what it names."""
+class Dialect:
+    """What the pickles of one program may say: `reads` and `fix` tell the user, when they say more.
 
-    module: str
-    name: str
+    `is_allowed(module, name)` is the list of names. Calls of the `builders` are done (they check their arguments),
+    other calls become Records. `persistent` makes a value of a persistent id, where there are such.
+    """
 
-    def __str__(self) -> str:
-        return f"{self.module}.{self.name}"
-
-
-@dataclass(eq=False)
-class Record:
-    """What would have been an object: the class or function called, its arguments, the state set on it."""
-
-    called: Global
-    args: tuple[Any, ...] = ()
-    state: Any = None
+    is_allowed: Callable[[str, str], bool]
+    builders: Mapping[str, Callable[..., Any]]
+    reads: str
+    fix: str
+    persistent: Callable[[Any], Any] | None = None
 
 
-def decode(data: bytes, what: str) -> Any:
+SB3 = Dialect(
+    is_allowed,
+    BUILDERS,
+    "kdcli runs no code from a file and reads only the classes of Stable-Baselines3, gym and numpy",
+    "save the agent without that object, or export it to ONNX where it was trained",
+)
+
+
+def decode(data: bytes, what: str, dialect: Dialect = SB3) -> Any:
     """The content of the pickle `data` as plain values, Arrays and Records; `what` names it in errors.
 
     Raises:
@@ -65,10 +84,19 @@ def decode(data: bytes, what: str) -> Any:
     """
     if len(data) > MAX_BYTES:
         raise RefusedError(f"{what} is too large", f"{len(data)} bytes, at most {MAX_BYTES} are read")
+    stream = io.BytesIO(data)
+    value = decode_next(stream, what, dialect)
+    if stream.tell() != len(data):
+        raise RefusedError(f"{what} cannot be read", "something follows its end", "copy it again; it may be damaged")
+    return value
+
+
+def decode_next(stream: BinaryIO, what: str, dialect: Dialect = SB3) -> Any:
+    """The content of the pickle that begins where `stream` stands, which is left at its end; otherwise as `decode`."""
     try:
         with warnings.catch_warnings():  # of escapes in texts that nobody asked for
             warnings.simplefilter("ignore")
-            return _Machine(what).run(data)
+            return _Machine(what, dialect).run(stream)
     except _BROKEN as error:
         why = str(error) if isinstance(error, MalformedError) else "it is not a complete pickle"
         raise RefusedError(f"{what} cannot be read", why, "copy it again; it may be damaged") from None
@@ -77,33 +105,35 @@ def decode(data: bytes, what: str) -> Any:
 class _Machine:
     """One reading: the stack, the open marks (heights of the stack), the memo."""
 
-    def __init__(self, what: str) -> None:
-        self.what = what
-        self.budget = 0
+    def __init__(self, what: str, dialect: Dialect) -> None:
+        self.what, self.dialect = what, dialect
+        self.budget = self.most = 0
         self.stack: list[Any] = []
         self.marks: list[int] = []
         self.memo: dict[int, Any] = {}
 
-    def run(self, data: bytes) -> Any:
-        self.budget = len(data)
-        for count, (opcode, argument, position) in enumerate(pickletools.genops(data)):
+    def run(self, stream: BinaryIO) -> Any:
+        start = stream.tell()
+        self.budget = stream.seek(0, io.SEEK_END) - start
+        self.most = SPREAD * self.budget + FREE_SPREAD
+        stream.seek(start)
+        for count, (opcode, argument, _) in enumerate(pickletools.genops(stream)):
             if count > MAX_OPCODES or len(self.marks) > MAX_DEPTH:
-                raise MalformedError("it is larger or deeper than anything Stable-Baselines3 writes")
+                raise MalformedError("it is larger or deeper than any checkpoint")
             if opcode.name == "STOP":
-                return self.stop(data, position)
+                return self.stop()
             self.do(opcode.name, argument)
         raise MalformedError("it has no end")
 
-    def stop(self, data: bytes, position: int | None) -> Any:
-        if position is None or position + 1 != len(data):
-            raise MalformedError("something follows its end")
+    def stop(self) -> Any:
         if len(self.stack) != 1 or self.marks:
             raise MalformedError("it ends in the middle")
+        refuse_unreadable(self.stack[0], self.most)
         return self.stack.pop()
 
     def do(self, name: str, argument: Any) -> None:
         if name in _PUSH:
-            self.stack.append(argument)
+            self.push(argument)
         elif name in _CONSTANTS:
             self.stack.append(_CONSTANTS[name])
         elif name in _EMPTY:
@@ -117,7 +147,12 @@ class _Machine:
         elif name in _ACTIONS:
             _ACTIONS[name](self, argument)
         elif name not in ("PROTO", "FRAME"):
-            raise MalformedError(f"it uses {name}, which Stable-Baselines3 does not write")
+            raise MalformedError(f"it uses {name}, which no checkpoint does")
+
+    def push(self, value: Any) -> None:
+        if type(value) is int and abs(value) > MAX_INTEGER:
+            raise MalformedError("it holds an integer larger than any checkpoint's")
+        self.stack.append(value)
 
     def pop_many(self, n: int) -> tuple[Any, ...]:
         if len(self.stack) - (self.marks[-1] if self.marks else 0) < n:
@@ -136,12 +171,10 @@ class _Machine:
         return taken
 
     def global_(self, module: Any, name: Any) -> None:
-        if not isinstance(module, str) or not isinstance(name, str) or not is_allowed(module, name):
-            raise RefusedError(
-                f"{self.what} asks for {str(module)[:80]}.{str(name)[:80]}",
-                "kdcli runs no code from a file and reads only the classes of Stable-Baselines3, gym and numpy",
-                "save the agent without that object, or export it to ONNX where it was trained",
-            )
+        known = isinstance(module, str) and isinstance(name, str) and self.dialect.is_allowed(module, name)
+        if not known:
+            asked = f"{str(module)[:80]}.{str(name)[:80]}"
+            raise RefusedError(f"{self.what} asks for {asked}", self.dialect.reads, self.dialect.fix)
         self.stack.append(Global(module, name))
 
     def append(self, items: list[Any] | tuple[Any, ...]) -> None:
@@ -166,9 +199,15 @@ class _Machine:
         called, args = self.pop_many(2)
         if not isinstance(called, Global) or not isinstance(args, tuple):
             raise MalformedError("it calls what is not a name")
-        made = BUILDERS[str(called)](*args) if str(called) in BUILDERS else _container(called, args)
+        build = self.dialect.builders.get(str(called))
+        made = _container(called, args) if build is None else build(*args)
         self.spend(made)
         self.stack.append(made)
+
+    def persistent(self) -> None:
+        if self.dialect.persistent is None:
+            raise MalformedError("it refers to what is not in it")
+        self.stack.append(self.dialect.persistent(self.pop()))
 
     def build(self) -> None:
         state, target = self.pop(), self.stack[-1]
@@ -177,7 +216,7 @@ class _Machine:
             self.spend(target)
         elif isinstance(target, Record):
             target.state = state
-        else:
+        elif not isinstance(target, dict):  # an OrderedDict's attributes (`_metadata` of a state dict) are no content
             raise MalformedError("it sets the state of what has none")
 
     def spend(self, made: Any) -> None:
@@ -225,4 +264,5 @@ _ACTIONS: dict[str, Callable[[_Machine, Any], Any]] = {
     "REDUCE": lambda m, _: m.call(),
     "NEWOBJ": lambda m, _: m.call(),
     "BUILD": lambda m, _: m.build(),
+    "BINPERSID": lambda m, _: m.persistent(),
 }

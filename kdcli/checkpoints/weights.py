@@ -1,22 +1,18 @@
-"""Tensors of a `.pth` member: read by torch's weights-only reader, then checked one by one as they are taken."""
+"""Tensors of a state dict, checked one by one as they are taken."""
 
 from __future__ import annotations
 
-import io
 import re
-import zipfile
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
-from importlib.metadata import version
 
 import torch
 from torch import Tensor
 
-from kdcli.errors import RefusedError, UsageError
+from kdcli.checkpoints.torch_files import read_torch
+from kdcli.errors import RefusedError
 from kdcli.networks.mlp import MAX_WIDTH, MLP
 
-OLDEST_TORCH = (2, 10)
-MAX_UNPACKED = 2**31
 _INDEXED = re.compile(r"\.(\d{1,6})\.(?:weight|bias)$", re.ASCII)
 
 
@@ -24,44 +20,13 @@ def read_state(data: bytes, what: str) -> dict[str, Tensor]:
     """Name -> tensor of a state dict; `what` names the member in errors.
 
     Raises:
-        UsageError: torch is older than 2.10, whose weights-only reader is not safe (CVE-2026-24747).
         RefusedError: it is damaged, or holds anything but tensors by name.
     """
-    _require_safe_torch()
-    _refuse_bombs(data, what)
-    try:
-        state = torch.load(io.BytesIO(data), weights_only=True, map_location="cpu")
-    except Exception as error:
-        why = (str(error) or repr(error)).splitlines()[0]
-        raise RefusedError(f"{what} cannot be read as weights", why, "only tensors are read from a file") from None
-    if not isinstance(state, dict) or not all(_is_named_tensor(name, value) for name, value in state.items()):
-        raise RefusedError(f"{what} is not a state dict", "it holds other things than dense tensors by name")
-    return dict(state)
-
-
-def _require_safe_torch() -> None:
-    found = version("torch")
-    if tuple(int(part) for part in re.findall(r"\d+", found)[:2]) < OLDEST_TORCH:
-        raise UsageError(f"torch {found} reads weights unsafely", "CVE-2026-24747", "pip install 'torch>=2.10'")
-
-
-def _refuse_bombs(data: bytes, what: str) -> None:
-    """Weights are stored uncompressed; a member that unpacks to gigabytes is not weights."""
-    try:
-        with zipfile.ZipFile(io.BytesIO(data)) as archive:
-            unpacked = sum(info.file_size for info in archive.infolist())
-    except Exception:
-        return  # an old torch file is no zip; torch says what it thinks of it
-    if unpacked > min(MAX_UNPACKED, 2 * len(data) + 2**20):
-        raise RefusedError(f"{what} is too large", f"{len(data)} bytes unpack to {unpacked}")
-
-
-def _is_named_tensor(name: object, value: object) -> bool:
-    """Strided CPU tensors whose elements really are in the file: no broadcast views of one number."""
-    if not isinstance(name, str) or not isinstance(value, Tensor):
-        return False
-    dense = value.layout == torch.strided and value.device.type == "cpu" and not value.is_quantized
-    return dense and value.numel() * value.element_size() <= value.untyped_storage().nbytes()
+    state = read_torch(data, what)
+    named = isinstance(state, dict) and all(isinstance(k, str) and isinstance(v, Tensor) for k, v in state.items())
+    if not named:
+        raise RefusedError(f"{what} is not a state dict", "it holds other things than tensors by name")
+    return state
 
 
 @dataclass(frozen=True)

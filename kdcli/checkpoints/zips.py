@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import zipfile
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -14,6 +15,7 @@ MAX_MEMBER = 2**30
 MAX_TOTAL = 2**33
 # Weights hardly compress, JSON some 20 times; a small file that unpacks to much more is a bomb.
 MAX_RATIO, FREE_SIZE = 100, 2**24
+_LOCAL_HEADER = 30
 _WRITTEN = "copy it again; it may be damaged"
 
 
@@ -23,14 +25,16 @@ class Members:
     def __init__(self, archive: zipfile.ZipFile, name: str) -> None:
         self._archive, self._name = archive, name
         self.names = [info.filename for info in archive.infolist()]
+        self.unpacked = sum(info.file_size for info in archive.infolist())
         self._check(archive.infolist())
 
     def _check(self, infos: list[zipfile.ZipInfo]) -> None:
         bad = [info.filename for info in infos if not _is_plain(info)]
         if bad or len(set(self.names)) != len(infos):
             raise RefusedError(f"{self._name} is not a checkpoint", f"a member's name: {(bad or self.names)[0]!r}")
-        if len(infos) > MAX_MEMBERS or sum(info.file_size for info in infos) > MAX_TOTAL:
-            raise RefusedError(f"{self._name} is too large", f"{len(infos)} members, or too much inside")
+        if len(infos) > MAX_MEMBERS or self.unpacked > MAX_TOTAL:
+            raise RefusedError(f"{self._name} is too large", f"{len(infos)} members of {self.unpacked} bytes")
+        _refuse_overlaps(infos, self._name)
 
     def read(self, name: str, limit: int = MAX_MEMBER) -> bytes:
         """The content of one member, its checksum verified.
@@ -51,23 +55,33 @@ class Members:
         return content
 
 
+def _refuse_overlaps(infos: list[zipfile.ZipInfo], name: str) -> None:
+    """Members that share bytes unpack to any number of times what the file holds."""
+    end = 0
+    for info in sorted(infos, key=lambda info: info.header_offset):
+        if info.header_offset < end:
+            raise RefusedError(f"{name} is not a checkpoint", f"its member {info.filename!r} lies inside another")
+        end = info.header_offset + _LOCAL_HEADER + len(info.filename) + info.compress_size
+
+
 def _is_plain(info: zipfile.ZipInfo) -> bool:
     parts = info.filename.split("/")
     return bool(info.filename) and ".." not in parts and parts[0] != "" and "\\" not in info.filename
 
 
 @contextmanager
-def open_zip(path: Path) -> Iterator[Members]:
-    """The members of the zip at `path`.
+def open_zip(source: Path | bytes, what: str = "") -> Iterator[Members]:
+    """The members of the zip at a path, or of a zip's bytes, which errors call `what`.
 
     Raises:
         UsageError: the file cannot be opened.
         RefusedError: it is not a zip, damaged, or has members no checkpoint has.
     """
-    with _explained(path.name):
-        archive = zipfile.ZipFile(path)
+    file, name = (source, what or source.name) if isinstance(source, Path) else (io.BytesIO(source), what)
+    with _explained(name):
+        archive = zipfile.ZipFile(file)
     with archive:
-        yield Members(archive, path.name)
+        yield Members(archive, name)
 
 
 @contextmanager
