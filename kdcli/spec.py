@@ -102,6 +102,9 @@ class Dict:
 Space = Part | Dict
 MASK = "action_mask"
 OBS = "obs"
+STATE_IN, STATE_OUT = "state_in", "state_out"
+# Names that outputs of an exported file have.
+_TAKEN = frozenset({"action", "logits", "q", "mean", "log_std", "value", STATE_IN, STATE_OUT})
 
 
 def parts(space: Space) -> dict[str, Part]:
@@ -129,6 +132,25 @@ def box(shape: tuple[int, ...], low: Any = -np.inf, high: Any = np.inf, dtype: s
     kind = np.dtype(dtype)
     bounds = [np.broadcast_to(np.asarray(bound, dtype=kind), shape).copy() for bound in (low, high)]
     return Box(tuple(shape), kind.name, *bounds)
+
+
+def input_names(space: Space) -> dict[str, str]:
+    """Part of the observation -> the name of its input in an exported file: its own, or `obs_NAME` where it is taken."""
+    return {name: f"obs_{name}" if name in _TAKEN else name for name in parts(space)}
+
+
+def feed(space: Space, obs: np.ndarray) -> dict[str, np.ndarray]:
+    """Raw observations (B, *shape) as the named inputs of an exported file, in the space's own dtypes."""
+    names, kinds = input_names(space), parts(space)
+    columns = split_rows(space, obs).items()
+    return {names[name]: np.ascontiguousarray(column, kinds[name].dtype) for name, column in columns}
+
+
+def zeros(space: Space, n: int = 1) -> np.ndarray:
+    """`n` observations (n, *shape) of nothing: zeros, integers where the space begins."""
+    if isinstance(space, Dict):
+        return join_rows(space, {name: zeros(part, n) for name, part in space.spaces.items()})
+    return np.full((n, *space.shape), getattr(space, "start", 0), space.dtype)
 
 
 def n_features(space: Space) -> int:

@@ -11,9 +11,10 @@ import torch
 from torch import Tensor
 
 from kdcli.agents.heads import Heads
-from kdcli.spec import Box, Discrete, MultiBinary, MultiDiscrete, Space, box, n_outputs
+from kdcli.spec import Box, Discrete, MultiBinary, MultiDiscrete, Part, box, n_outputs
 
 Squash = Literal["clip", "tanh"]
+_FORBIDDEN = -1e8
 
 
 @dataclass(frozen=True, eq=False)
@@ -22,15 +23,28 @@ class ActionRule:
 
     Discrete: argmax; MultiDiscrete: argmax in each group; MultiBinary: probability above a half; Box: `squash` either
     clips to the bounds, or applies tanh and scales to the bounds. `limit` > 0 clamps the mean to +-limit first (gSDE).
+    `masked`: the last `n_mask` features say which choices are allowed (Huang and Ontanon 2020).
     """
 
-    space: Space
+    space: Part
     squash: Squash = "clip"
     limit: float = 0.0
+    masked: bool = False
 
     @property
     def n_outputs(self) -> int:
         return n_outputs(self.space)
+
+    @property
+    def n_mask(self) -> int:
+        """Numbers in a mask: one a choice, two a bit (may it be 0, may it be 1); none where nothing is masked."""
+        return self.n_outputs * (2 if self.bits else 1) if self.masked else 0
+
+    def allow(self, outputs: Tensor, mask: Tensor) -> Tensor:
+        """Outputs (B, P) with what the mask (B, M) of zeros and ones forbids pushed 1e8 down, as sb3-contrib does."""
+        if self.bits:
+            return outputs + _FORBIDDEN * (mask[:, 0::2] - mask[:, 1::2])
+        return torch.where(mask > 0, outputs, _FORBIDDEN)
 
     @property
     def continuous(self) -> bool:

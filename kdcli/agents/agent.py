@@ -8,12 +8,14 @@ from typing import Any, Protocol
 
 import numpy as np
 import torch
+from torch import Tensor
 
 from kdcli.agents.distributions import sample
 from kdcli.agents.heads import Heads
-from kdcli.agents.observation import Preprocess
+from kdcli.agents.observation import Sees
 from kdcli.agents.policy import Policy
-from kdcli.spec import EnvSpec, Space
+from kdcli.errors import UsageError
+from kdcli.spec import EnvSpec, Part, Space, zeros
 
 
 class Acts(Protocol):
@@ -29,18 +31,40 @@ class Acts(Protocol):
     def observation(self) -> Space: ...
 
     @property
-    def action(self) -> Space: ...
+    def action(self) -> Part: ...
+
+    @property
+    def state_size(self) -> int:
+        """Numbers it carries from one step of an episode to the next; 0 without memory."""
+        ...
 
     def act(self, obs: np.ndarray, rng: np.random.Generator | None = None) -> np.ndarray:
-        """Raw observations (B, *shape) -> env-ready actions (B, *shape); deterministic without `rng`, else sampled."""
+        """Raw observations (B, *shape) -> env-ready actions (B, *shape); deterministic without `rng`, else sampled.
+
+        Raises:
+            UsageError: the agent has memory: use `step`.
+        """
         ...
+
+    def step(
+        self, obs: np.ndarray, state: np.ndarray, rng: np.random.Generator | None = None
+    ) -> tuple[np.ndarray, np.ndarray]:
+        """As `act`, with the states before (B, S); returns those after, too. Zeros begin an episode."""
+        ...
+
+
+def no_memory(agent: Acts) -> None:
+    """Raise UsageError for an agent that cannot act without its state."""
+    if agent.state_size:
+        why = f"it carries {agent.state_size} numbers from one step to the next"
+        raise UsageError(f"{agent.name} has memory", why, "call step(obs, state), with zeros where an episode begins")
 
 
 @dataclass(frozen=True, eq=False)
 class Agent:
     """A policy with all it needs to act. `facts` say where it came from (format, algorithm, total parameters, ...)."""
 
-    preprocess: Preprocess
+    preprocess: Sees
     policy: Policy
     name: str = "agent"
     env: EnvSpec | None = None
@@ -51,8 +75,12 @@ class Agent:
         return self.preprocess.space
 
     @property
-    def action(self) -> Space:
+    def action(self) -> Part:
         return self.policy.rule.space
+
+    @property
+    def state_size(self) -> int:
+        return self.policy.state_size
 
     @property
     def n_params(self) -> int:
@@ -60,21 +88,39 @@ class Agent:
         return self.policy.n_params
 
     @torch.inference_mode()
-    def heads(self, obs: np.ndarray) -> Heads:
-        """Every signal for raw observations (B, *shape)."""
-        return self.policy.forward(self.preprocess(obs))
+    def heads(self, obs: np.ndarray, state: np.ndarray | None = None) -> Heads:
+        """Every signal for raw observations (B, *shape) and states (B, S), at first none."""
+        return self.policy.forward(self.preprocess(obs), None if state is None else torch.from_numpy(state))
 
     @torch.inference_mode()
     def act(self, obs: np.ndarray, rng: np.random.Generator | None = None) -> np.ndarray:
-        """Raw observations (B, *shape) -> env-ready actions (B, *shape); deterministic without `rng`, else sampled."""
+        """Raw observations (B, *shape) -> env-ready actions (B, *shape); deterministic without `rng`, else sampled.
+
+        Raises:
+            UsageError: the agent has memory: use `step`.
+        """
+        no_memory(self)
         features = self.preprocess(obs)
         if rng is None:
-            actions = self.policy.rule.decode(self.policy.outputs(features))
-        else:
-            actions = sample(self.policy.forward(features), self.policy.rule, rng)
+            return self._ready(self.policy.rule.decode(self.policy.outputs(features)))
+        return self._ready(sample(self.policy.forward(features), self.policy.rule, rng))
+
+    @torch.inference_mode()
+    def step(
+        self, obs: np.ndarray, state: np.ndarray, rng: np.random.Generator | None = None
+    ) -> tuple[np.ndarray, np.ndarray]:
+        """As `act`, with the states before (B, S); returns those after, too. Zeros begin an episode."""
+        heads = self.heads(obs, state)
+        actions = self.decode(heads) if rng is None else self._ready(sample(heads, self.policy.rule, rng))
+        return actions, state if heads.state is None else heads.state.numpy()
+
+    def decode(self, heads: Heads) -> np.ndarray:
+        """The env-ready deterministic actions (B, *shape) of what the policy said."""
+        return self._ready(self.policy.rule.decode(heads.scores()))
+
+    def _ready(self, actions: Tensor) -> np.ndarray:
         return actions.numpy().astype(self.action.dtype, copy=False)
 
     def signals(self) -> list[str]:
         """Names of the heads this agent can teach with."""
-        probe = np.zeros((1, *self.observation.shape), self.observation.dtype)
-        return list(self.heads(probe + getattr(self.observation, "start", 0)).present())
+        return list(self.heads(zeros(self.observation)).present())

@@ -10,7 +10,7 @@ import torch
 from torch import nn
 
 from kdcli.agents.agent import Agent
-from kdcli.agents.observation import Normalizer
+from kdcli.agents.observation import Normalizer, Preprocess
 from kdcli.networks.mlp import MLP
 
 # Beyond this, raw observations are so far from zero beside their spread that float32 would lose what tells them apart.
@@ -20,7 +20,7 @@ _FURTHEST = 30.0
 def can_fold(agent: Agent) -> bool:
     """Whether the normalizer is a plain scaling: not clipped, not followed by anything, not far from zero."""
     norm = agent.preprocess.normalizer
-    if norm is None or np.isfinite(norm.clip) or agent.preprocess.image:
+    if norm is None or np.isfinite(norm.clip) or agent.preprocess.image or not isinstance(agent.policy.network, MLP):
         return False
     return bool((np.abs(norm.mean) <= _FURTHEST * norm.scale).all())
 
@@ -32,12 +32,14 @@ def deployed(agent: Agent) -> Agent:
 
 def fold(agent: Agent) -> Agent:
     """A new agent that acts alike and reads raw observations: w (x - mean) / scale + b = (w / scale) x + b'."""
-    policy, norm = copy.deepcopy(agent.policy), agent.preprocess.normalizer
+    policy, preprocess = copy.deepcopy(agent.policy), agent.preprocess
+    assert isinstance(preprocess, Preprocess)
+    norm = preprocess.normalizer
     assert norm is not None
     for network in (policy.network, policy.value):
         if isinstance(network, MLP):
             _fold_into(network, norm)
-    return replace(agent, preprocess=replace(agent.preprocess, normalizer=None), policy=policy)
+    return replace(agent, preprocess=replace(preprocess, normalizer=None), policy=policy)
 
 
 def _fold_into(network: MLP, norm: Normalizer) -> None:

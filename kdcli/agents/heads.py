@@ -25,6 +25,7 @@ class Heads:
             goes beyond is no error. Absent without bounds.
         choice: (B,) index of the greedy action, (B, groups) for MultiDiscrete, (B, bits) for MultiBinary.
         value: (B,) state value, in units of return.
+        state: (B, S) what a recurrent policy carries to the next step. Absent without memory.
         groups: sizes of the independent choices that the logits stand for, side by side.
         bits: whether each logit is a bit of its own.
     """
@@ -37,6 +38,7 @@ class Heads:
     side: Tensor | None = None
     choice: Tensor | None = None
     value: Tensor | None = None
+    state: Tensor | None = None
     groups: tuple[int, ...] = ()
     bits: bool = False
 
@@ -49,3 +51,9 @@ class Heads:
         """Name -> tensor of the heads that are there."""
         found = {f.name: getattr(self, f.name) for f in fields(self)}
         return {name: value for name, value in found.items() if isinstance(value, Tensor)}
+
+    def scores(self) -> Tensor:
+        """What an action rule reads: logits, Q-values or the mean, (B, P)."""
+        found = next((t for t in (self.logits, self.q, self.mean) if t is not None), None)
+        assert found is not None
+        return found

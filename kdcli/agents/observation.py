@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
+from functools import cached_property
 
 import numpy as np
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from kdcli.spec import Box, Discrete, MultiDiscrete, Space, n_features
+from kdcli.spec import MASK, OBS, Box, Dict, Discrete, MultiDiscrete, Part, Space, n_features
 
 
 @dataclass(frozen=True, eq=False)
@@ -46,16 +47,23 @@ class Preprocess:
     """Raw observations (B, *shape) -> features (B, F) float32.
 
     Integers become one-hot; `image` divides by 255; `normalizer` comes before the cast to float32, as in the
-    VecNormalize wrapper, so results are equal bit for bit.
+    VecNormalize wrapper, so results are equal bit for bit. With `channels_last` the env gives images (H, W, C) and the
+    network reads (C, H, W), flattened.
     """
 
-    space: Space
+    space: Part
     normalizer: Normalizer | None = None
     image: bool = False
+    channels_last: bool = False
 
     @property
     def n_features(self) -> int:
         return n_features(self.space)
+
+    @property
+    def parts(self) -> dict[str, Preprocess]:
+        """The observations side by side, by name."""
+        return {OBS: self}
 
     @property
     def n_constants(self) -> int:
@@ -70,13 +78,67 @@ class Preprocess:
             return torch.cat([_one_hot(part, n) for part, n in groups], dim=1)
         if self.normalizer is not None:
             obs = self.normalizer(obs)
+        if self.channels_last:
+            obs = np.moveaxis(obs, -1, 1)
         features = torch.from_numpy(np.ascontiguousarray(obs, np.float32)).reshape(len(obs), -1)
         return features / 255.0 if self.image else features
 
     def in_chunks(self, obs: np.ndarray, rows: int = 65536) -> Iterator[Tensor]:
         """Features of many observations, `rows` at a time, so that memory stays bounded."""
-        for start in range(0, len(obs), rows):
-            yield self(obs[start : start + rows])
+        yield from _in_chunks(self, obs, rows)
+
+
+@dataclass(frozen=True, eq=False)
+class JointPreprocess:
+    """Raw observations of a Dict, a structured array (B,) -> features (B, F) float32 of all parts, side by side.
+
+    The features are in the order of the space, those of the action mask last.
+    """
+
+    space: Dict
+    given: Mapping[str, Preprocess]
+
+    @cached_property
+    def parts(self) -> dict[str, Preprocess]:
+        """How each part is read, in the order of the features."""
+        names = sorted(self.space.spaces, key=lambda name: name == MASK)  # stable: only the mask moves
+        return {name: self.given[name] for name in names}
+
+    normalizer = None  # each part has its own
+    image = False
+
+    @property
+    def n_features(self) -> int:
+        return n_features(self.space)
+
+    @property
+    def n_constants(self) -> int:
+        """Numbers the normalizers bring into a deployed file."""
+        return sum(part.n_constants for part in self.given.values())
+
+    def __call__(self, obs: np.ndarray) -> Tensor:
+        return torch.cat([part(obs[name]) for name, part in self.parts.items()], 1)
+
+    def in_chunks(self, obs: np.ndarray, rows: int = 65536) -> Iterator[Tensor]:
+        """Features of many observations, `rows` at a time, so that memory stays bounded."""
+        yield from _in_chunks(self, obs, rows)
+
+
+Sees = Preprocess | JointPreprocess
+
+
+def _in_chunks(preprocess: Sees, obs: np.ndarray, rows: int) -> Iterator[Tensor]:
+    for start in range(0, len(obs), rows):
+        yield preprocess(obs[start : start + rows])
+
+
+def plain(space: Space) -> Sees:
+    """How observations are read where nothing is known but their space: images divided by 255, else as they are."""
+    if isinstance(space, Dict):
+        return JointPreprocess(
+            space, {name: Preprocess(part, image=is_image(part)) for name, part in space.spaces.items()}
+        )
+    return Preprocess(space, image=is_image(space))
 
 
 def _one_hot(index: np.ndarray, n: int) -> Tensor:

@@ -10,7 +10,9 @@ from torch import Tensor, nn
 from kdcli.agents.action import ActionRule
 from kdcli.agents.heads import Heads
 from kdcli.networks.mlp import MLP
+from kdcli.networks.stack import Stack
 
+Network = MLP | Stack
 Signal = Literal["logits", "q", "mean"]
 
 
@@ -44,38 +46,65 @@ class Policy(nn.Module):
 
     `signal` names what the network's outputs are. `quantiles` > 0: the outputs are (quantiles, A) quantiles of the
     return, averaged to Q-values (Dabney et al. 2018, eq. 2). `value` is a critic of states, a network of its own or one
-    layer on the trunk: a teaching signal, not part of the deployed actor.
+    layer on the trunk: a teaching signal, not part of the deployed actor. Where networks remember, the state (B, S) is
+    the actor's, then the critic's; zeros begin an episode.
     """
 
     def __init__(
         self,
-        network: MLP,
+        network: Network,
         rule: ActionRule,
         signal: Signal,
         spread: Spread | None = None,
-        value: MLP | nn.Linear | None = None,
+        value: Network | nn.Linear | None = None,
         quantiles: int = 0,
     ) -> None:
         super().__init__()
         self.network, self.rule, self.signal = network, rule, signal
         self.spread, self.value, self.quantiles = spread, value, quantiles
+        self.state_size = network.state_size + (value.state_size if isinstance(value, Stack) else 0)
 
     def outputs(self, features: Tensor) -> Tensor:
-        """What the action rule reads, (B, F) -> (B, P): logits, Q-values or the mean."""
-        return self._pooled(self.network.forward(features))
+        """What the action rule reads, (B, F) -> (B, P): logits, Q-values or the mean; at an episode's beginning."""
+        seen, mask = self._unmasked(features)
+        return self._ready(self.network.forward(seen), mask)
 
-    def _pooled(self, out: Tensor) -> Tensor:
-        return out.view(len(out), self.quantiles, -1).mean(1) if self.quantiles else out
-
-    def forward(self, features: Tensor) -> Heads:
-        """Every signal the policy has."""
-        latent = self.network.latent(features)
-        out = self._pooled(self.network.output(latent))
-        value = self._value(features, latent)
+    def forward(self, features: Tensor, state: Tensor | None = None) -> Heads:
+        """Every signal the policy has; `state` (B, S) is that of a recurrent one, at first none."""
+        seen, mask = self._unmasked(features)
+        latent, value, after = self._thoughts(seen, state)
+        out = self._ready(self.network.output(latent), mask)
         if self.signal != "mean":
-            return Heads(**{self.signal: out}, value=value, groups=self.rule.groups, bits=self.rule.bits)
+            scores = {self.signal: out}
+            return Heads(**scores, value=value, state=after, groups=self.rule.groups, bits=self.rule.bits)
         log_std = self.spread(latent, out) if self.spread is not None else None
-        return Heads(mean=out, log_std=log_std, action=self.rule.unit(out), value=value)
+        return Heads(mean=out, log_std=log_std, action=self.rule.unit(out), value=value, state=after)
+
+    def _unmasked(self, features: Tensor) -> tuple[Tensor, Tensor | None]:
+        """What the network reads, and the mask."""
+        n = self.rule.n_mask
+        return (features[:, :-n], features[:, -n:]) if n else (features, None)
+
+    def _ready(self, out: Tensor, mask: Tensor | None) -> Tensor:
+        pooled = out.view(len(out), self.quantiles, -1).mean(1) if self.quantiles else out
+        return pooled if mask is None else self.rule.allow(pooled, mask)
+
+    def _thoughts(self, features: Tensor, state: Tensor | None) -> tuple[Tensor, Tensor | None, Tensor | None]:
+        """The last hidden layer (B, H), the value (B,), and the next state (B, S)."""
+        if not self.state_size:
+            latent = self.network.latent(features)
+            return latent, self._value(features, latent), None
+        state = features.new_zeros((len(features), self.state_size)) if state is None else state
+        actor, critic = state.split([self.network.state_size, self.state_size - self.network.state_size], 1)
+        latent, actor = self._advance(self.network, features, actor)
+        if not isinstance(self.value, Stack) or not self.value.state_size:
+            return latent, self._value(features, latent), actor
+        hidden, critic = self.value.advance(features, critic)
+        return latent, self.value.output(hidden).squeeze(1), torch.cat([actor, critic], 1)
+
+    @staticmethod
+    def _advance(network: Network, features: Tensor, state: Tensor) -> tuple[Tensor, Tensor]:
+        return network.advance(features, state) if isinstance(network, Stack) else (network.latent(features), state)
 
     def _value(self, features: Tensor, latent: Tensor) -> Tensor | None:
         if self.value is None:

@@ -13,14 +13,14 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from kdcli.errors import RefusedError, UsageError
-from kdcli.spec import EnvSpec, Space, space_from_json
+from kdcli.spec import STATE_IN, STATE_OUT, Dict, EnvSpec, Part, Space, feed, input_names, space_from_json
 
 if TYPE_CHECKING:
     import onnx
     import onnxruntime
 
 KEY = "kdcli"
-SCHEMA = 1
+SCHEMA = 2
 _OPEN = '"digest":"'
 _BLANK = "0" * 64
 
@@ -52,7 +52,7 @@ class OnnxAgent:
     name: str
     env: EnvSpec | None
     observation: Space
-    action: Space
+    action: Part
     record: Mapping[str, Any]
     session: onnxruntime.InferenceSession
     size_bytes: int
@@ -65,28 +65,44 @@ class OnnxAgent:
         """Names of what the file puts out."""
         return [output.name for output in self.session.get_outputs()]
 
-    def run(self, obs: np.ndarray) -> dict[str, np.ndarray]:
-        """Raw observations (B, *shape) -> every output of the file, by name."""
-        return dict(zip(self.outputs, self.session.run(None, {"obs": self._cast(obs)}), strict=True))
+    @cached_property
+    def state_size(self) -> int:
+        """Numbers it carries from step to step; 0 without memory."""
+        return 0 if self.record["state"] is None else int(self.record["state"]["size"])
+
+    def run(self, obs: np.ndarray, state: np.ndarray | None = None) -> dict[str, np.ndarray]:
+        """Raw observations (B, *shape), and states (B, S) of a policy with memory -> every output of the file."""
+        return dict(zip(self.outputs, self.session.run(None, self.inputs(obs, state)), strict=True))
+
+    def inputs(self, obs: np.ndarray, state: np.ndarray | None = None) -> dict[str, np.ndarray]:
+        """What the session is given, by name."""
+        given = feed(self.observation, obs)
+        if self.state_size:
+            given[STATE_IN] = np.zeros((len(obs), self.state_size), np.float32) if state is None else state
+        return given
 
     def act(self, obs: np.ndarray, rng: np.random.Generator | None = None) -> np.ndarray:
         """Raw observations (B, *shape) -> env-ready actions (B, *shape); deterministic without `rng`, else sampled.
 
         Raises:
-            UsageError: sampled play of a file that holds no distribution.
+            UsageError: sampled play of a file that holds no distribution, or a policy with memory: use `step`.
         """
+        if self.state_size:
+            raise UsageError(f"{self.name} has memory", "it needs the state of the step before", "use step")
         if rng is None or not self.record["sampled_by"]:
-            return self.session.run(_ACTION, {"obs": self._cast(obs)})[0]
-        return self._sample(obs, rng)
+            return self.session.run(_ACTION, self.inputs(obs))[0]
+        return self._sample(self.run(obs), rng)
 
-    def _cast(self, obs: np.ndarray) -> np.ndarray:
-        return np.asarray(obs, self._dtype)
+    def step(
+        self, obs: np.ndarray, state: np.ndarray, rng: np.random.Generator | None = None
+    ) -> tuple[np.ndarray, np.ndarray]:
+        """As `act`, with the states before (B, S); returns those after, too. Zeros begin an episode."""
+        found = self.run(obs, state)
+        sampled = rng is not None and self.record["sampled_by"]
+        actions = self._sample(found, rng) if sampled and rng is not None else found["action"]
+        return actions, found.get(STATE_OUT, state)
 
-    @cached_property
-    def _dtype(self) -> np.dtype:
-        return np.dtype(self.observation.dtype)
-
-    def _sample(self, obs: np.ndarray, rng: np.random.Generator) -> np.ndarray:
+    def _sample(self, found: Mapping[str, np.ndarray], rng: np.random.Generator) -> np.ndarray:
         """As the agent it was made from draws, with the same generator the same actions."""
         needed = self.record["sampled_by"]
         if not set(needed) <= set(self.outputs):
@@ -95,7 +111,7 @@ class OnnxAgent:
                 f"the file puts out {', '.join(self.outputs)}; sampling needs {', '.join(needed)}",
                 f"export it with --outputs action,{','.join(needed)}",
             )
-        return _draw({name: found for name, found in self.run(obs).items() if name in needed}, self, rng)
+        return _draw({name: array for name, array in found.items() if name in needed}, self, rng)
 
 
 _ACTION = ["action"]
@@ -139,19 +155,25 @@ def from_bytes(data: bytes, source: str) -> OnnxAgent:
         env = None if record["env"] is None else EnvSpec.from_json(record["env"])
         sees, does = (space_from_json(record[key]) for key in ("observation", "action"))
         session = start(data, source)
-        _check_promises(session, record)
+        _check_promises(session, record, sees)
+        if isinstance(does, Dict):
+            raise ValueError("actions of a Dict")
         return OnnxAgent(record["name"], env, sees, does, record, session, len(data), *_count(model))
     except (AttributeError, KeyError, TypeError, ValueError) as error:
         raise RefusedError(f"{source} does not describe a policy", repr(error), "export it again") from None
 
 
-def _check_promises(session: onnxruntime.InferenceSession, record: Mapping[str, Any]) -> None:
+def _check_promises(session: onnxruntime.InferenceSession, record: Mapping[str, Any], sees: Space) -> None:
     """Raise ValueError or KeyError unless the file can be asked what `OnnxAgent` asks."""
-    ends = [[end.name for end in found] for found in (session.get_inputs(), session.get_outputs())]
-    if ends[0] != ["obs"] or "action" not in ends[1]:
-        raise ValueError(f"inputs {ends[0]} and outputs {ends[1]}, not obs and action")
-    if record["rule"].keys() != {"squash", "limit"} or not set(record["sampled_by"]) <= {"logits", "mean", "log_std"}:
+    ins, outs = ([end.name for end in found] for found in (session.get_inputs(), session.get_outputs()))
+    memory = record["state"] is not None and int(record["state"]["size"]) > 0
+    wanted = [*input_names(sees).values(), *([STATE_IN] if memory else [])]
+    if ins != wanted or "action" not in outs or (STATE_OUT in outs) != memory:
+        raise ValueError(f"inputs {ins} and outputs {outs}, not {wanted} and action")
+    if record["rule"].keys() != {"squash", "limit", "masked"}:
         raise ValueError("no rule for actions")
+    if not set(record["sampled_by"]) <= {"logits", "mean", "log_std"}:
+        raise ValueError("no outputs to sample by")
 
 
 def start(data: bytes, source: str) -> onnxruntime.InferenceSession:
@@ -215,9 +237,29 @@ def _record(model: onnx.ModelProto, data: bytes, source: str) -> dict[str, Any]:
 
 
 def _count(model: onnx.ModelProto) -> tuple[int, int, int]:
-    """Parameters, constants and multiply-adds, from the numbers in the file and the products that use them."""
+    """Parameters, constants and multiply-adds, from the numbers in the file and the layers that use them."""
     sizes = {tensor.name: int(np.prod(tensor.dims)) for tensor in model.graph.initializer}
-    products = [node.input for node in model.graph.node if node.op_type == "Gemm"]
-    params = sizes.keys() & {name for inputs in products for name in inputs[1:]}
+    stored = {node.output[0]: node.input[0] for node in model.graph.node if node.op_type == "Cast"}
+    layers = [node for node in model.graph.node if node.op_type in _LEARNED]
+    used = {id(node): [stored.get(name, name) for name in node.input] for node in layers}
+    params = sizes.keys() & {name for node in layers for name in used[id(node)][1:]}
     n_params = sum(sizes[name] for name in params)
-    return n_params, sum(sizes.values()) - n_params, sum(sizes.get(inputs[1], 0) for inputs in products)
+    places = _places(model) if any(node.op_type == "Conv" for node in layers) else {}
+    products = [node for node in layers if node.op_type != "LayerNormalization"]
+    macs = sum(sizes.get(used[id(node)][1], 0) * places.get(node.output[0], 1) for node in products)
+    return n_params, sum(sizes.values()) - n_params, macs
+
+
+_LEARNED = ("Conv", "Gemm", "LayerNormalization")
+
+
+def _places(model: onnx.ModelProto) -> dict[str, int]:
+    """Name of a convolution's output -> places of its image, where each of its products is done once."""
+    import onnx
+
+    shapes = {
+        value.name: value.type.tensor_type.shape.dim
+        for value in onnx.shape_inference.infer_shapes(model).graph.value_info
+    }
+    convolutions = [node.output[0] for node in model.graph.node if node.op_type == "Conv"]
+    return {name: int(np.prod([dim.dim_value for dim in shapes[name][2:]])) for name in convolutions if name in shapes}

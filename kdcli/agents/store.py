@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -14,31 +13,31 @@ from torch import nn
 from kdcli import artifact
 from kdcli.agents.action import ActionRule
 from kdcli.agents.agent import Agent
-from kdcli.agents.observation import Normalizer, Preprocess
-from kdcli.agents.policy import Policy, Spread
+from kdcli.agents.observation import JointPreprocess, Normalizer, Preprocess, Sees
+from kdcli.agents.policy import Network, Policy, Spread
 from kdcli.errors import RefusedError
 from kdcli.networks import from_config
 from kdcli.networks.mlp import MLP
-from kdcli.spec import EnvSpec, n_features, space_from_json, space_to_json
+from kdcli.networks.stack import Stack
+from kdcli.spec import Dict, EnvSpec, space_from_json, space_to_json
+from kdcli.spec import parts as parts_of
 
-SCHEMA = 1
+SCHEMA = 2
 
 
 def describe(agent: Agent) -> dict[str, Any]:
     """The JSON record of an agent: everything but its tensors."""
-    policy, rule, norm = agent.policy, agent.policy.rule, agent.preprocess.normalizer
+    policy, rule = agent.policy, agent.policy.rule
     return {
         "kind": "agent",
         "schema": SCHEMA,
         "name": agent.name,
         "observation": space_to_json(agent.observation),
         "action": space_to_json(agent.action),
-        "image": agent.preprocess.image,
-        "normalizer_clip": None if norm is None else norm.clip if math.isfinite(norm.clip) else "inf",
+        "parts": {name: _part_config(part) for name, part in agent.preprocess.parts.items()},
         "network": policy.network.config(),
         "signal": policy.signal,
-        "squash": rule.squash,
-        "limit": rule.limit,
+        "rule": {"squash": rule.squash, "limit": rule.limit, "masked": rule.masked},
         "quantiles": policy.quantiles,
         "spread": None if policy.spread is None else policy.spread.kind,
         "value": _value_config(policy.value),
@@ -47,11 +46,21 @@ def describe(agent: Agent) -> dict[str, Any]:
     }
 
 
+def _part_config(part: Preprocess) -> dict[str, Any]:
+    """How one part of the observation is read; infinity as text, since JSON has none."""
+    norm = part.normalizer
+    clip = None if norm is None else norm.clip if np.isfinite(norm.clip) else "inf"
+    return {"image": part.image, "channels_last": part.channels_last, "normalizer_clip": clip}
+
+
 def tensors_of(agent: Agent) -> dict[str, np.ndarray]:
-    """Name -> array of the policy and its normalizer."""
+    """Name -> array of the policy and its normalizers."""
     arrays = {f"policy.{k}": v.detach().numpy() for k, v in agent.policy.state_dict().items()}
-    norm = agent.preprocess.normalizer
-    return arrays if norm is None else {**arrays, "normalizer.mean": norm.mean, "normalizer.scale": norm.scale}
+    for name, part in agent.preprocess.parts.items():
+        if part.normalizer is not None:
+            arrays[f"normalizer.{name}.mean"] = part.normalizer.mean
+            arrays[f"normalizer.{name}.scale"] = part.normalizer.scale
+    return arrays
 
 
 def save(path: Path, agent: Agent, record: Mapping[str, Any], force: bool = False) -> Path:
@@ -80,8 +89,7 @@ def load(path: Path) -> Agent:
 def rebuild(record: Mapping[str, Any], tensors: artifact.Tensors) -> Agent:
     """The agent that `describe` and `tensors_of` took apart."""
     weights = {k.removeprefix("policy."): torch.from_numpy(v) for k, v in tensors.items() if k.startswith("policy.")}
-    space = space_from_json(record["observation"])
-    rule = ActionRule(space_from_json(record["action"]), record["squash"], float(record["limit"]))
+    rule = ActionRule(_action(record), **record["rule"])
     network = from_config(record["network"])
     policy = Policy(
         network,
@@ -92,28 +100,48 @@ def rebuild(record: Mapping[str, Any], tensors: artifact.Tensors) -> Agent:
         int(record["quantiles"]),
     )
     policy.load_state_dict(weights)
-    check_sizes(policy, n_features(space))
+    preprocess = _preprocess(record, tensors)
+    check_sizes(policy, preprocess.n_features)
     env = None if record["env"] is None else EnvSpec.from_json(record["env"])
-    preprocess = Preprocess(space, _normalizer(record, tensors), bool(record["image"]))
     return Agent(preprocess, policy.eval(), record["name"], env, record["facts"])
 
 
+def _action(record: Mapping[str, Any]) -> Any:
+    space = space_from_json(record["action"])
+    if isinstance(space, Dict):
+        raise ValueError("actions of a Dict")
+    return space
+
+
+def _preprocess(record: Mapping[str, Any], tensors: artifact.Tensors) -> Sees:
+    space, configs = space_from_json(record["observation"]), record["parts"]
+    read = {name: _part(name, part, configs[name], tensors) for name, part in parts_of(space).items()}
+    return JointPreprocess(space, read) if isinstance(space, Dict) else read.popitem()[1]
+
+
+def _part(name: str, space: Any, config: Mapping[str, Any], tensors: artifact.Tensors) -> Preprocess:
+    clip, normalizer = config["normalizer_clip"], None
+    if clip is not None:
+        mean, scale = (tensors[f"normalizer.{name}.{key}"] for key in ("mean", "scale"))
+        normalizer = Normalizer(mean, scale, float(clip))
+    return Preprocess(space, normalizer, bool(config["image"]), bool(config["channels_last"]))
+
+
 def check_sizes(policy: Policy, features: int) -> None:
-    """Raise ValueError unless the network fits the observation and action spaces."""
-    network, wanted = policy.network, policy.rule.n_outputs * max(1, policy.quantiles)
-    if (network.inputs, network.outputs) != (features, wanted):
-        raise ValueError(
-            f"the network maps {network.inputs} to {network.outputs}, the spaces need {features} to {wanted}"
-        )
+    """Raise ValueError unless the network fits the observation (`features` wide, mask included) and action spaces."""
+    network, rule = policy.network, policy.rule
+    seen, wanted = features - rule.n_mask, rule.n_outputs * max(1, policy.quantiles)
+    if (network.inputs, network.outputs) != (seen, wanted):
+        raise ValueError(f"the network maps {network.inputs} to {network.outputs}, the spaces need {seen} to {wanted}")
 
 
 def _value_config(value: nn.Module | None) -> dict[str, Any] | None:
-    if isinstance(value, MLP):
+    if isinstance(value, MLP | Stack):
         return value.config()
     return None if value is None else {"kind": "head"}
 
 
-def _value(config: Mapping[str, Any] | None, network: MLP) -> MLP | nn.Linear | None:
+def _value(config: Mapping[str, Any] | None, network: Network) -> Network | nn.Linear | None:
     if config is None:
         return None
     return nn.Linear(network.head.in_features, 1) if config["kind"] == "head" else from_config(dict(config))
@@ -125,8 +153,3 @@ def _spread(kind: str | None, weights: Mapping[str, torch.Tensor]) -> Spread | N
     if kind not in ("constant", "linear", "gsde"):
         raise ValueError(f"unknown spread {kind!r}")
     return Spread(kind, weights["spread.weight"], weights.get("spread.bias"))  # type: ignore[arg-type]
-
-
-def _normalizer(record: Mapping[str, Any], tensors: artifact.Tensors) -> Normalizer | None:
-    clip = record["normalizer_clip"]
-    return None if clip is None else Normalizer(tensors["normalizer.mean"], tensors["normalizer.scale"], float(clip))

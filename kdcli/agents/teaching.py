@@ -5,26 +5,53 @@ from __future__ import annotations
 from collections.abc import Mapping
 
 import numpy as np
-import torch
 from torch import Tensor
 
 from kdcli.agents.action import ActionRule
 from kdcli.agents.agent import Acts, Agent
 from kdcli.agents.heads import Heads
+from kdcli.agents.memory import Memory, Turn
 
 # `greedy` is the env-ready deterministic action; `Heads.action` and `Heads.choice` follow from it.
 COLUMNS = ("logits", "q", "mean", "log_std", "value", "greedy")
 
+Labels = dict[str, np.ndarray]
 
-@torch.inference_mode()
-def label(teacher: Acts, obs: np.ndarray) -> dict[str, np.ndarray]:
-    """The teacher's signals on raw observations (B, *shape): column -> (B, ...). A black box gives `greedy` alone."""
+
+def label(teacher: Acts, obs: np.ndarray) -> Labels:
+    """The signals of a teacher without memory on raw observations (B, *shape): column -> (B, ...).
+
+    A black box gives `greedy` alone.
+    """
     if not isinstance(teacher, Agent):
         return {"greedy": teacher.act(obs)}
-    heads, rule = teacher.heads(obs), teacher.policy.rule
-    outputs = next(t for t in (heads.logits, heads.q, heads.mean) if t is not None)
+    return _labels(teacher, teacher.heads(obs))
+
+
+def label_step(teacher: Acts, obs: np.ndarray, state: np.ndarray) -> tuple[Labels, np.ndarray]:
+    """As `label`, for any teacher: with the states before (B, S); returns those after, too."""
+    if not isinstance(teacher, Agent):
+        greedy, after = teacher.step(obs, state)
+        return {"greedy": greedy}, after
+    heads = teacher.heads(obs, state)
+    return _labels(teacher, heads), state if heads.state is None else heads.state.numpy()
+
+
+def label_turn(memory: Memory, turn: Turn) -> Labels:
+    """The signals of a teacher that watches episodes side by side, and remembers them where it has memory."""
+    if not memory.agent.state_size:
+        return label(memory.agent, turn.obs)
+    labels, after = label_step(memory.agent, turn.obs, memory.recall(turn))
+    memory.keep(turn, after)
+    return labels
+
+
+def _labels(teacher: Agent, heads: Heads) -> Labels:
     found = {name: t.numpy() for name, t in heads.present().items() if name in COLUMNS}
-    return {**found, "greedy": rule.decode(outputs).numpy().astype(teacher.action.dtype, copy=False)}
+    return {
+        **found,
+        "greedy": teacher.policy.rule.decode(heads.scores()).numpy().astype(teacher.action.dtype, copy=False),
+    }
 
 
 def teaching_heads(columns: Mapping[str, Tensor], rule: ActionRule) -> Heads:

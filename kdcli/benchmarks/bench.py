@@ -7,6 +7,7 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
+from kdcli.agents.states import States
 from kdcli.benchmarks.config import BenchConfig
 from kdcli.benchmarks.contender import Contender
 from kdcli.benchmarks.latency import Latencies, time_all
@@ -17,7 +18,7 @@ from kdcli.benchmarks.size import Size, measure
 from kdcli.benchmarks.statistics import Summary, summary
 from kdcli.benchmarks.verdict import Comparison, compare
 from kdcli.envs.make import check_fits, make
-from kdcli.envs.play import open_vector, seeds_from
+from kdcli.envs.play import collect_turns, open_vector, seeds_from
 from kdcli.envs.seeds import first_seed
 from kdcli.envs.vector import Vector
 from kdcli.errors import UsageError
@@ -45,7 +46,7 @@ class Bench:
         cap: no episode is longer than this many steps.
         random, random_returns: the uniformly random policy on the same initial states, where a score is 0.
         latencies: None where no time was given to timing.
-        states: raw observations (N, *shape) of the reference's play, on which actions were compared and calls timed.
+        states: what the reference observed in its play, on which actions were compared and calls timed.
         repeated: whether `latencies` are a second measurement.
     """
 
@@ -57,7 +58,7 @@ class Bench:
     random: Played
     random_returns: Summary
     latencies: Latencies | None
-    states: np.ndarray
+    states: States
     repeated: bool = False
 
     @property
@@ -113,7 +114,8 @@ def _check_alike(contender: Contender, reference: Contender) -> None:
 def _check_sampled(contender: Contender, vector: Vector) -> None:
     vector.reset(0, 0)
     try:
-        contender.player.act(vector.obs[:1], np.random.default_rng(0))
+        player = contender.player
+        player.step(vector.obs[:1], np.zeros((1, player.state_size), np.float32), np.random.default_rng(0))
     except UsageError as error:
         raise UsageError(f"{contender.name}: {error.what}", error.why, error.fix) from None
 
@@ -142,7 +144,9 @@ def bench(
         results=tuple(_results(contenders, played, random, states, config)),
         random=random,
         random_returns=summary(random.episodes.returns, config.confidence),
-        latencies=time_all(contenders, states, config.latency_budget, listener) if config.latency_budget else None,
+        latencies=time_all(contenders, states.observations, config.latency_budget, listener)
+        if config.latency_budget
+        else None,
         states=states,
     )
 
@@ -150,7 +154,7 @@ def bench(
 def time_again(done: Bench, listener: Listener = silent) -> Bench:
     """The same benchmark with every latency measured anew: what a gate asks for before it fails on a noisy machine."""
     contenders = [result.contender for result in done.results]
-    latencies = time_all(contenders, done.states, done.config.latency_budget, listener)
+    latencies = time_all(contenders, done.states.observations, done.config.latency_budget, listener)
     return replace(done, latencies=latencies, repeated=True)
 
 
@@ -172,7 +176,7 @@ def _say_who_is_not_sampled(contenders: Sequence[Contender], config: BenchConfig
 
 def _play_all(
     contenders: Sequence[Contender], vector: Vector, seeds: Seeds, n_states: int, listener: Listener
-) -> tuple[list[Played], Played, np.ndarray]:
+) -> tuple[list[Played], Played, States]:
     """Every contender's episodes, the random policy's, and states of the first one's play."""
     recorder = Recorder(contenders[0].player, n_states, seeds.noise)
     players = [recorder, *(contender.player for contender in contenders[1:]), None]
@@ -181,11 +185,15 @@ def _play_all(
         play_one(player, vector, seeds, counted(listener, i * n, len(players) * n, name))
         for i, (player, name) in enumerate(zip(players, names, strict=True))
     ]
-    return played[:-1], played[-1], recorder.states()
+    if not any(contender.player.state_size for contender in contenders):
+        return played[:-1], played[-1], States(recorder.states(), "rollout")
+    # With memory, what an agent does in a state depends on those before it.
+    turns = collect_turns(contenders[0].player, vector, n_states, seeds.episodes[0])
+    return played[:-1], played[-1], States(turns[0], "rollout", len(vector), turns[1])
 
 
 def _results(
-    contenders: Sequence[Contender], played: Sequence[Played], random: Played, states: np.ndarray, config: BenchConfig
+    contenders: Sequence[Contender], played: Sequence[Played], random: Played, states: States, config: BenchConfig
 ) -> list[Result]:
     teacher, chance = played[0].episodes.returns, random.episodes.returns
     found = []

@@ -13,7 +13,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from time import perf_counter, perf_counter_ns
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -21,9 +21,10 @@ from kdcli.agents.agent import Acts
 from kdcli.agents.runtime import OnnxAgent, start
 from kdcli.benchmarks.contender import Contender, Runtime
 from kdcli.progress import Event, Listener, silent
+from kdcli.spec import OBS, STATE_OUT
 
 if TYPE_CHECKING:
-    from onnxruntime import InferenceSession
+    from onnx import ValueInfoProto
 
 BATCH = 256
 CALLS = 100
@@ -107,9 +108,9 @@ def time_all(
 class _Subject:
     """A call, the single observations (1, *shape) it is given in turn, and a batch (256, *shape)."""
 
-    call: Callable[[np.ndarray], object]
-    singles: Sequence[np.ndarray]
-    batch: np.ndarray
+    call: Callable[[Any], object]
+    singles: Sequence[Any]
+    batch: Any
 
     def time(self, n: int, first: int) -> np.ndarray:
         """Nanoseconds of `n` calls (n,), after some that pay for the caches another subject left behind."""
@@ -131,30 +132,45 @@ class _Subject:
 
 def _subject(agent: Acts, obs: np.ndarray) -> _Subject:
     """What a user calls: `agent.act`, or the session that a deployment holds."""
-    call = _session_call(agent.session) if isinstance(agent, OnnxAgent) else agent.act
     cast = obs.astype(agent.observation.dtype, copy=False)
-    return _Subject(call, *_inputs(cast))
+    if isinstance(agent, OnnxAgent):
+        run, names = agent.session.run, ["action", *([STATE_OUT] if agent.state_size else [])]
+        return _Subject(lambda inputs: run(names, inputs), *_inputs(cast, agent.inputs))
+    if not agent.state_size:
+        return _Subject(agent.act, *_inputs(cast, lambda rows: rows))
+    size = agent.state_size
+    return _Subject(
+        lambda given: agent.step(*given), *_inputs(cast, lambda rows: (rows, np.zeros((len(rows), size), np.float32)))
+    )
 
 
-def _session_call(session: InferenceSession) -> Callable[[np.ndarray], object]:
-    run, names = session.run, ["action"]
-    return lambda obs: run(names, {"obs": obs})
-
-
-def _inputs(obs: np.ndarray) -> tuple[list[np.ndarray], np.ndarray]:
+def _inputs(obs: np.ndarray, given: Callable[[np.ndarray], Any]) -> tuple[list[Any], Any]:
+    """Single observations and a batch, as the subject is `given` them."""
     rows = np.resize(np.arange(len(obs)), BATCH)
-    return [np.ascontiguousarray(obs[i : i + 1]) for i in rows[:_SINGLES]], np.ascontiguousarray(obs[rows])
+    alone = [given(np.ascontiguousarray(obs[i : i + 1])) for i in rows[:_SINGLES]]
+    return alone, given(np.ascontiguousarray(obs[rows]))
 
 
 def _empty(obs: np.ndarray) -> _Subject:
     """A graph that gives back its input: what a call of onnxruntime costs before any policy."""
     from onnx import helper
 
-    kind, shape = helper.np_dtype_to_tensor_dtype(obs.dtype), ["batch", *obs.shape[1:]]
-    ports = [helper.make_tensor_value_info(name, kind, shape) for name in ("obs", "action")]
-    graph = helper.make_graph([helper.make_node("Identity", ["obs"], ["action"])], "empty", ports[:1], ports[1:])
+    def port(name: str, part: np.ndarray) -> ValueInfoProto:
+        kind = helper.np_dtype_to_tensor_dtype(part.dtype)
+        return helper.make_tensor_value_info(name, kind, ["batch", *part.shape[1:]])
+
+    parts = {name: obs[name] for name in obs.dtype.names} if obs.dtype.names else {OBS: obs}
+    first = next(iter(parts))
+    identity = helper.make_node("Identity", [first], ["nothing"])
+    ports = [port(name, part) for name, part in parts.items()]
+    graph = helper.make_graph([identity], "empty", ports, [port("nothing", parts[first])])
     model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=8)
-    return _Subject(_session_call(start(model.SerializeToString(), FLOOR)), *_inputs(obs))
+    session, names = start(model.SerializeToString(), FLOOR), ["nothing"]
+    rows = {name: np.ascontiguousarray(part) for name, part in parts.items()}
+    return _Subject(
+        lambda inputs: session.run(names, inputs),
+        *_inputs(np.arange(len(obs)), lambda at: {name: part[at] for name, part in rows.items()}),
+    )
 
 
 def _take_turns(subjects: Mapping[Key, _Subject], seconds: float, listener: Listener) -> dict[Key, Timing]:

@@ -69,6 +69,7 @@ def choose_env(contenders: Sequence[Contender], listener: Listener = silent) -> 
 def is_linear(contender: Contender) -> bool:
     """Whether its network has no hidden layer."""
     if contender.agent is not None:
-        return not contender.agent.policy.network.hidden
+        return contender.agent.policy.network.is_linear
     assert contender.exported is not None
-    return not contender.exported.record["network"]["hidden"]
+    network = contender.exported.record["network"]
+    return network["kind"] == "mlp" and not network["hidden"]

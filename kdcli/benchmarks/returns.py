@@ -12,7 +12,7 @@ from kdcli.agents.agent import Acts
 from kdcli.envs.play import Episodes, play
 from kdcli.envs.vector import Vector
 from kdcli.progress import Event, Listener, Note, silent
-from kdcli.spec import EnvSpec, Space
+from kdcli.spec import EnvSpec, Part, Space
 
 
 @dataclass(frozen=True)
@@ -74,16 +74,30 @@ class Recorder:
         return self._agent.observation
 
     @property
-    def action(self) -> Space:
+    def action(self) -> Part:
         return self._agent.action
+
+    @property
+    def state_size(self) -> int:
+        return self._agent.state_size
 
     def act(self, obs: np.ndarray, rng: np.random.Generator | None = None) -> np.ndarray:
         """As the agent acts."""
+        self._keep(obs)
+        return self._agent.act(obs, rng)
+
+    def step(
+        self, obs: np.ndarray, state: np.ndarray, rng: np.random.Generator | None = None
+    ) -> tuple[np.ndarray, np.ndarray]:
+        """As the agent steps."""
+        self._keep(obs)
+        return self._agent.step(obs, state, rng)
+
+    def _keep(self, obs: np.ndarray) -> None:
         self._obs.append(obs)
         self._keys.append(self._rng.random(len(obs)))
         if sum(map(len, self._keys)) > 4 * self._n:
             self._thin()
-        return self._agent.act(obs, rng)
 
     def states(self) -> np.ndarray:
         """At most `n` of the raw observations so far (n, *shape), every one as likely, in the order they were seen."""

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from kdcli.agents.agreement import agreement
+from kdcli.agents.states import States, actions
 from kdcli.benchmarks.contender import Contender
 from kdcli.spec import Discrete, MultiBinary, MultiDiscrete, Space
 
@@ -27,11 +28,12 @@ class Similarity:
     kl: float | None
 
 
-def compare_actions(reference: Contender, other: Contender, obs: np.ndarray) -> Similarity:
-    """Compare greedy actions and distributions on raw observations (N, *shape)."""
-    space = reference.player.action
-    near = agreement(other.player.act(obs), reference.player.act(obs), space)
-    return Similarity(len(obs), near, _kl(reference, other, obs))
+def compare_actions(reference: Contender, other: Contender, states: States) -> Similarity:
+    """Compare greedy actions and, where none has memory, distributions on the same states."""
+    ours, theirs = (actions(contender.player, states) for contender in (other, reference))
+    near = agreement(ours, theirs, reference.player.action)
+    memory = reference.player.state_size or other.player.state_size
+    return Similarity(len(states), near, None if memory else _kl(reference, other, states.observations))
 
 
 def _kl(reference: Contender, other: Contender, obs: np.ndarray) -> float | None:

@@ -130,7 +130,7 @@ def _exported(contender: Contender, vector: Vector, seed: int, listener: Listene
     from kdcli.envs.play import collect_observations
     from kdcli.envs.seeds import first_seed
     from kdcli.exporters.config import ExportConfig
-    from kdcli.exporters.parity import States
+    from kdcli.agents.states import States
     from kdcli.exporters.step import convert
 
     if contender.agent is None or contender.exported is not None:

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 
 from kdcli.datasets import manifest as manifests
-from kdcli.datasets import shards
+from kdcli.datasets import observations, shards
 from kdcli.datasets.manifest import Manifest
 from kdcli.datasets.shards import Columns, Layout
 from kdcli.errors import RefusedError, UsageError
@@ -92,8 +92,10 @@ class Dataset:
         """Observations (N, *shape) and the teacher's columns (N, ...): all rows, or `limit` spread evenly over them."""
         n = min(limit or len(self), len(self))
         names = [name for name in self.columns if name.startswith(TEACHER)]
-        found = self.gather(np.arange(n) * len(self) // n, ["obs", *names])
-        return found["obs"], {name.removeprefix(TEACHER): found[name] for name in names}
+        found = self.gather(np.arange(n) * len(self) // n, [*observations.names(self.columns), *names])
+        return observations.gathered(self.observation, found), {
+            name.removeprefix(TEACHER): found[name] for name in names
+        }
 
     def returns(self) -> np.ndarray:
         """Undiscounted returns (n,) of the episodes that ended, in order."""

@@ -12,14 +12,14 @@ from torch import Tensor
 
 from kdcli.agents.action import ActionRule
 from kdcli.agents.heads import Heads
-from kdcli.agents.observation import Preprocess
+from kdcli.agents.observation import Sees
 from kdcli.agents.teaching import teaching_heads
 
 
 class Buffer:
     """Up to `capacity` states; grows as needed, then overwrites the oldest."""
 
-    def __init__(self, preprocess: Preprocess, rule: ActionRule, capacity: int) -> None:
+    def __init__(self, preprocess: Sees, rule: ActionRule, capacity: int) -> None:
         self._preprocess, self._rule, self.capacity = preprocess, rule, capacity
         self._columns: dict[str, Tensor] = {}
         self._next = 0

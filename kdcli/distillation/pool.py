@@ -8,6 +8,7 @@ from itertools import count
 import numpy as np
 
 from kdcli.agents.agent import Acts
+from kdcli.agents.memory import Turn
 from kdcli.distillation.buffer import Buffer
 from kdcli.distillation.student import preprocess_for, rule_of
 from kdcli.envs.mixture import Mixture
@@ -26,14 +27,15 @@ class Collector:
         self._labels: dict[str, np.ndarray] = {}
         self._steps: Iterator[Steps] = stream(vector, count(first_seed("train", seed)), self._act)
 
-    def _act(self, obs: np.ndarray) -> np.ndarray:
-        decision = self._mixture.decide(obs)
+    def _act(self, turn: Turn) -> np.ndarray:
+        decision = self._mixture.decide(turn)
         self._labels = dict(decision.labels)
         return decision.action
 
     def collect(self, student: Acts | None, beta: float, n: int) -> Labelled:
         """At least `n` states, raw (N, *shape), with the teacher's columns; the teacher acts in a share `beta`."""
-        self._mixture.student, self._mixture.beta = student, beta
+        self._mixture.follow(student)
+        self._mixture.beta = beta
         rows: list[np.ndarray] = []
         labels: list[dict[str, np.ndarray]] = []
         got = 0

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 import numpy as np
 import torch
@@ -10,12 +10,12 @@ from torch import nn
 
 from kdcli.agents.action import ActionRule
 from kdcli.agents.agent import Acts, Agent
-from kdcli.agents.observation import Normalizer, Preprocess, is_image
+from kdcli.agents.observation import JointPreprocess, Normalizer, Preprocess, Sees, is_image
 from kdcli.agents.policy import Policy, Signal
 from kdcli.choice import Choice
 from kdcli.distillation.losses import ON_Q
 from kdcli.networks import build
-from kdcli.spec import Box
+from kdcli.spec import OBS, Box, Dict, Part, parts, split_rows
 
 
 def default_losses(teacher: Acts) -> tuple[str, ...]:
@@ -31,7 +31,7 @@ def rule_of(teacher: Acts) -> ActionRule:
     return teacher.policy.rule if isinstance(teacher, Agent) else ActionRule(teacher.action)
 
 
-def new_student(teacher: Acts, choice: Choice, losses: Sequence[str], preprocess: Preprocess, seed: int) -> Agent:
+def new_student(teacher: Acts, choice: Choice, losses: Sequence[str], preprocess: Sees, seed: int) -> Agent:
     """An untrained student of the architecture `choice` that sees the world through `preprocess`.
 
     Raises:
@@ -39,7 +39,7 @@ def new_student(teacher: Acts, choice: Choice, losses: Sequence[str], preprocess
     """
     names = [text.partition("@")[0] for text in losses]
     rule = rule_of(teacher)
-    network = build(choice, preprocess.n_features, rule.n_outputs, seed)
+    network = build(choice, preprocess.n_features - rule.n_mask, rule.n_outputs, seed)
     value = None
     if "value" in names:
         with torch.random.fork_rng(devices=[]):
@@ -56,11 +56,19 @@ def _signal(rule: ActionRule, losses: Sequence[str]) -> Signal:
     return "q" if ON_Q.intersection(losses) else "logits"
 
 
-def preprocess_for(teacher: Acts, observations: np.ndarray) -> Preprocess:
+def preprocess_for(teacher: Acts, observations: np.ndarray) -> Sees:
     """The teacher's preprocessing, or normalization by `observations` (N, *shape) where the teacher has none."""
     space = teacher.observation
-    if isinstance(teacher, Agent) and (teacher.preprocess.normalizer is not None or teacher.preprocess.image):
-        return teacher.preprocess
+    given: Mapping[str, Preprocess] = teacher.preprocess.parts if isinstance(teacher, Agent) else {}
+    columns = split_rows(space, observations)
+    read = {name: _part_for(part, given.get(name), columns[name]) for name, part in parts(space).items()}
+    return JointPreprocess(space, read) if isinstance(space, Dict) else read[OBS]
+
+
+def _part_for(space: Part, given: Preprocess | None, observations: np.ndarray) -> Preprocess:
+    """One part: as the teacher reads it where that is more than taking it as it is, else normalized by its moments."""
+    if given is not None and (given.normalizer is not None or given.image or given.channels_last):
+        return given
     if not isinstance(space, Box) or is_image(space):
         return Preprocess(space, image=is_image(space))
     return Preprocess(space, Normalizer.from_data(observations))

@@ -8,19 +8,24 @@ from typing import NamedTuple
 import numpy as np
 
 from kdcli.agents.agent import Acts
-from kdcli.agents.teaching import label
-from kdcli.envs.vector import random_actions
-from kdcli.spec import Box, Space
+from kdcli.agents.memory import Memory, Turn
+from kdcli.agents.teaching import label_turn
+from kdcli.envs.chance import random_actions
+from kdcli.spec import Box, Part
 
 TEACHER, STUDENT, RANDOM = 0, 1, 2
 
 
 class Decision(NamedTuple):
-    """For b states: the `action` taken, who chose it (`behaviour`, int8), and the teacher's `labels`."""
+    """For b states: the `action` taken, who chose it (`behaviour`, int8), and the teacher's `labels`.
+
+    `state` (b, S) is what a teacher with memory remembered before; it watches whoever acts.
+    """
 
     action: np.ndarray
     behaviour: np.ndarray
     labels: Mapping[str, np.ndarray]
+    state: np.ndarray
 
 
 class Mixture:
@@ -33,34 +38,41 @@ class Mixture:
     def __init__(
         self, teacher: Acts, student: Acts | None, beta: float, noise: float = 0.0, seed: int = 0, sampled: bool = False
     ) -> None:
-        self._teacher, self.student, self.beta = teacher, student, beta
+        self._teacher, self.beta = teacher, beta
+        self._watching = Memory(teacher)
+        self.follow(student)
         self._noise, self._rng, self._sampled = noise, np.random.default_rng(seed), sampled
 
-    def decide(self, obs: np.ndarray) -> Decision:
-        """Raw observations (b, *shape) -> what to do and what the teacher says."""
-        labels = label(self._teacher, obs)
-        action = self._teacher.act(obs, self._rng) if self._sampled else labels["greedy"]
-        behaviour = np.full(len(obs), TEACHER, np.int8)
-        others = self._rng.random(len(obs)) >= self.beta
+    def follow(self, student: Acts | None) -> None:
+        """Let this student be the other one who acts; it remembers nothing of episodes that are under way."""
+        self._other = None if student is None else Memory(student)
+
+    def decide(self, turn: Turn) -> Decision:
+        """What to do in b states and what the teacher says."""
+        before = self._watching.recall(turn)
+        labels = label_turn(self._watching, turn)
+        action = self._teacher.step(turn.obs, before, self._rng)[0] if self._sampled else labels["greedy"]
+        behaviour = np.full(len(turn.obs), TEACHER, np.int8)
+        others = self._rng.random(len(turn.obs)) >= self.beta
         if others.any():
-            action = np.where(others.reshape(-1, *[1] * (action.ndim - 1)), self._other(obs), action)
-            behaviour[others] = RANDOM if self.student is None else STUDENT
-        return Decision(self._perturbed(action), behaviour, labels)
+            action = np.where(others.reshape(-1, *[1] * (action.ndim - 1)), self._chosen(turn), action)
+            behaviour[others] = RANDOM if self._other is None else STUDENT
+        return Decision(self._perturbed(action, turn.obs), behaviour, labels, before)
 
-    def _other(self, obs: np.ndarray) -> np.ndarray:
-        if self.student is None:
-            return random_actions(self._teacher.action, len(obs), self._rng)
-        return self.student.act(obs)
+    def _chosen(self, turn: Turn) -> np.ndarray:
+        if self._other is None:
+            return random_actions(self._teacher.action, turn.obs, self._rng)
+        return self._other.act(turn)
 
-    def _perturbed(self, action: np.ndarray) -> np.ndarray:
-        return perturb(action, self._teacher.action, self._noise, self._rng) if self._noise else action
+    def _perturbed(self, action: np.ndarray, obs: np.ndarray) -> np.ndarray:
+        return perturb(action, self._teacher.action, obs, self._noise, self._rng) if self._noise else action
 
 
-def perturb(action: np.ndarray, space: Space, noise: float, rng: np.random.Generator) -> np.ndarray:
-    """Actions (b, *shape) with noise added, inside the space."""
+def perturb(action: np.ndarray, space: Part, obs: np.ndarray, noise: float, rng: np.random.Generator) -> np.ndarray:
+    """Actions (b, *shape) in states (b, *shape) with noise added, inside the space."""
     if isinstance(space, Box):
         half = np.where(np.isfinite(space.high - space.low), (space.high - space.low) / 2, 1.0)
         moved = action + noise * half * rng.standard_normal(action.shape)
         return np.clip(moved, space.low, space.high).astype(space.dtype)
     swap = rng.random(len(action)) < noise
-    return np.where(swap.reshape(-1, *[1] * (action.ndim - 1)), random_actions(space, len(action), rng), action)
+    return np.where(swap.reshape(-1, *[1] * (action.ndim - 1)), random_actions(space, obs, rng), action)

@@ -9,13 +9,16 @@ from itertools import count
 import numpy as np
 
 from kdcli.agents.agent import Acts
+from kdcli.agents.memory import Memory, Turn
+from kdcli.envs.chance import random_actions
 from kdcli.envs.make import check_fits
 from kdcli.envs.stream import stream
-from kdcli.envs.vector import Vector, random_actions
+from kdcli.envs.vector import Vector
 from kdcli.progress import Event, Listener, silent
 from kdcli.spec import EnvSpec
 
 N_SLOTS = 16
+MOST_TURNS = 5000
 
 
 @dataclass(frozen=True)
@@ -56,9 +59,10 @@ def play(
     `agent` None is the uniformly random policy. Play is deterministic without `rng`, else sampled from it.
     """
     noise = rng or np.random.default_rng(seeds[0] if seeds else 0)
+    memory = None if agent is None else Memory(agent)
 
-    def act(obs: np.ndarray) -> np.ndarray:
-        return random_actions(vector.action, len(obs), noise) if agent is None else agent.act(obs, rng)
+    def act(turn: Turn) -> np.ndarray:
+        return random_actions(vector.action, turn.obs, noise) if memory is None else memory.act(turn, rng)
 
     returns, lengths, over = np.zeros(len(seeds)), np.zeros(len(seeds), np.int64), 0
     for steps in stream(vector, seeds, act):
@@ -72,9 +76,20 @@ def play(
 
 def collect_observations(agent: Acts, vector: Vector, n: int, seed: int) -> np.ndarray:
     """`n` raw observations (n, *shape) from the agent's own deterministic play."""
-    rows: list[np.ndarray] = []
-    for steps in stream(vector, count(seed), agent.act):
+    return collect_turns(agent, vector, n, seed)[0][:n]
+
+
+def collect_turns(agent: Acts, vector: Vector, n: int, seed: int, whole: bool = False) -> tuple[np.ndarray, np.ndarray]:
+    """Raw observations (N, *shape) of the agent's own deterministic play, and where episodes begin (N,).
+
+    They are turns of all slots, one after the other, at least `n` observations; with `whole`, until an episode is over,
+    too, or MOST_TURNS have passed.
+    """
+    memory, rows, begins, over = Memory(agent), [], [], False
+    for steps in stream(vector, count(seed), memory.act):
         rows.append(steps.obs)
-        if sum(map(len, rows)) >= n:
+        begins.append(steps.t == 0)
+        over = over or not whole or bool(steps.done.any())
+        if len(rows) * len(vector) >= n and (over or len(rows) >= MOST_TURNS):
             break
-    return np.concatenate(rows)[:n]
+    return np.concatenate(rows), np.concatenate(begins)

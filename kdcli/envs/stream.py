@@ -7,9 +7,10 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from kdcli.agents.memory import Turn
 from kdcli.envs.vector import Vector
 
-Act = Callable[[np.ndarray], np.ndarray]
+Act = Callable[[Turn], np.ndarray]
 
 
 @dataclass(frozen=True)
@@ -55,7 +56,7 @@ def stream(vector: Vector, seeds: Iterable[int], act: Act) -> Iterator[Steps]:
     while live.any():
         slots = np.flatnonzero(live)
         obs = vector.obs[slots]
-        action = act(obs)
+        action = act(Turn(obs, slots, t[slots] == 0))
         outcome = vector.step(slots.tolist(), action)
         steps = Steps(episode[slots], t[slots], obs, action, *outcome)
         t[slots] += 1

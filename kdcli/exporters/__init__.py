@@ -6,5 +6,7 @@ from kdcli.registry import Registry
 
 EXPORTERS = Registry(
     "export format",
-    {"onnx": ("kdcli.exporters.onnx:write", "one .onnx file, raw observation in, action for env.step out")},
+    {
+        "onnx": ("kdcli.exporters.onnx:FORMAT", "one .onnx file, raw observation in, action for env.step out"),
+    },
 )

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
 from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field
 
@@ -35,6 +35,7 @@ class ExportConfig(BaseModel):
     outputs: Annotated[tuple[str, ...], BeforeValidator(_split), AfterValidator(_with_action)] = Field(
         ("action",), description="outputs, joined by commas; besides action: logits, q, mean, log_std, value"
     )
+    precision: Literal["fp32", "fp16"] = Field("fp32", description="of the weights in the file; arithmetic is fp32")
     opset: int = Field(17, ge=13, description="ONNX operator set, 13 or newer")
     states: int = Field(1000, ge=1, description="observations on which file and agent must act alike")
     seed: int = Field(0, ge=0, description="where these observations start")

@@ -7,27 +7,31 @@ sizes) is a Constant node, so that parameters can be counted in the file.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping
 from typing import Any
 
-import numpy as np
 import onnx
-from onnx import helper, numpy_helper
+from onnx import helper
 
-from kdcli.agents.runtime import KEY, blank_record, seal
+from kdcli.agents.runtime import KEY, blank_record, seal, start
 from kdcli.artifact import versions
 from kdcli.errors import UsageError
 from kdcli.exporters.config import ExportConfig
+from kdcli.exporters.formats import Files, Format, Run
+from kdcli.exporters.onnx_layers import LAYERS
+from kdcli.exporters.onnx_sheet import Sheet, Writer, code, ends
 from kdcli.graph.operations import Graph, Op, Port
 
+SUFFIX = ".onnx"
 
-def write(graph: Graph, config: ExportConfig) -> bytes:
+
+def write(graph: Graph, config: ExportConfig, _: str) -> Files:
     """The graph as ONNX, without a record.
 
     Raises:
         UsageError: the installed onnx does not know the opset.
     """
-    sheet = Sheet(config.opset)
+    sheet = Sheet(config.opset, config.precision == "fp16")
     for op in graph.ops:
         WRITERS[op.kind](sheet, op)
     inputs, outputs = ([_value_info(port) for port in ports] for ports in (graph.inputs, graph.outputs))
@@ -35,14 +39,25 @@ def write(graph: Graph, config: ExportConfig) -> bytes:
     producer = {"producer_name": "kdcli", "producer_version": versions().get("kdcli", "")}
     model = helper.make_model(body, **producer, **_editions(config.opset))
     onnx.checker.check_model(model, full_check=True)
-    return model.SerializeToString(deterministic=True)
+    return {SUFFIX: model.SerializeToString(deterministic=True)}
 
 
-def stamp(data: bytes, record: Mapping[str, Any]) -> bytes:
-    """The file in `data` with the record and a digest at its end; not one of its own bytes changes."""
+def stamp(files: Files, record: Mapping[str, Any]) -> Files:
+    """The file with the record and a digest at its end; not one of its own bytes changes."""
     entry = onnx.StringStringEntryProto(key=KEY, value=blank_record(record))
     # Bytes of two protobuf messages, one after the other, are the bytes of the two merged.
-    return seal(data + onnx.ModelProto(metadata_props=[entry]).SerializeToString(deterministic=True))
+    return {SUFFIX: seal(files[SUFFIX] + onnx.ModelProto(metadata_props=[entry]).SerializeToString(deterministic=True))}
+
+
+def runner(files: Files) -> Run:
+    """The file run by onnxruntime.
+
+    Raises:
+        RefusedError: onnxruntime does not take it.
+    """
+    session = start(files[SUFFIX], "the exported file")
+    names = [output.name for output in session.get_outputs()]
+    return lambda inputs: dict(zip(names, session.run(None, dict(inputs)), strict=True))
 
 
 def _editions(opset: int) -> dict[str, Any]:
@@ -56,63 +71,27 @@ def _editions(opset: int) -> dict[str, Any]:
 
 
 def _value_info(port: Port) -> onnx.ValueInfoProto:
-    return helper.make_tensor_value_info(port.name, _code(port.dtype), ["batch", *port.shape])
-
-
-def _code(dtype: str) -> int:
-    return helper.np_dtype_to_tensor_dtype(np.dtype(dtype))
-
-
-class Sheet:
-    """The nodes and initializers of one ONNX graph, in order. Names follow from the graph's, so they never change."""
-
-    def __init__(self, opset: int) -> None:
-        self.opset = opset
-        self.nodes: list[onnx.NodeProto] = []
-        self.initializers: list[onnx.TensorProto] = []
-
-    def node(self, kind: str, inputs: Sequence[str], output: str, **attributes: Any) -> str:
-        """Add a node with one output; returns the output's name."""
-        self.nodes.append(helper.make_node(kind, inputs, [output], name=output, **attributes))
-        return output
-
-    def constant(self, name: str, value: Any, dtype: str = "int64") -> str:
-        """Add a number or a list that ONNX needs to be told; returns its name."""
-        return self.node("Constant", [], name, value=numpy_helper.from_array(np.array(value, dtype), name))
-
-    def weight(self, op: Op, key: str) -> str:
-        """Add one of the operation's weights; returns its name."""
-        name = f"{op.out.name}.{key}"
-        self.initializers.append(numpy_helper.from_array(np.ascontiguousarray(op.weights[key]), name))
-        return name
-
-
-Writer = Callable[[Sheet, Op], Any]
-
-
-def _ends(op: Op) -> tuple[str, str]:
-    """Names of the first input and the only output."""
-    return op.inputs[0].name, op.out.name
+    return helper.make_tensor_value_info(port.name, code(port.dtype), ["batch", *port.shape])
 
 
 def _same(kind: str) -> Writer:
     """The writer of an operation that ONNX has, with these defaults."""
 
     def write_same(sheet: Sheet, op: Op) -> None:
-        x, out = _ends(op)
+        x, out = ends(op)
         sheet.node(kind, [x], out)
 
     return write_same
 
 
 def _cast(sheet: Sheet, op: Op) -> None:
-    x, out = _ends(op)
-    sheet.node("Cast", [x], out, to=_code(op.out.dtype))
+    x, out = ends(op)
+    sheet.node("Cast", [x], out, to=code(op.out.dtype))
 
 
 def _clip(sheet: Sheet, op: Op) -> None:
     """Clip takes single bounds only."""
-    x, out = _ends(op)
+    x, out = ends(op)
     low, high = sheet.weight(op, "low"), sheet.weight(op, "high")
     if op.weights["low"].ndim == 0:
         sheet.node("Clip", [x, low, high], out)
@@ -120,24 +99,14 @@ def _clip(sheet: Sheet, op: Op) -> None:
         sheet.node("Min", [sheet.node("Max", [x, low], f"{out}.max"), high], out)
 
 
-def _flatten(sheet: Sheet, op: Op) -> None:
-    x, out = _ends(op)
-    sheet.node("Flatten", [x], out, axis=1)
-
-
 def _reshape(sheet: Sheet, op: Op) -> None:
-    x, out = _ends(op)
+    x, out = ends(op)
     sheet.node("Reshape", [x, sheet.constant(f"{out}.shape", [-1, *op.out.shape])], out)
-
-
-def _gemm(sheet: Sheet, op: Op) -> None:
-    x, out = _ends(op)
-    sheet.node("Gemm", [x, *(sheet.weight(op, key) for key in sorted(op.weights, reverse=True))], out, transB=1)
 
 
 def _gelu(sheet: Sheet, op: Op) -> None:
     """One node since opset 20; before, the five that onnxruntime knows as one."""
-    x, out = _ends(op)
+    x, out = ends(op)
     if sheet.opset >= 20:
         sheet.node("Gelu", [x], out)
         return
@@ -149,12 +118,12 @@ def _gelu(sheet: Sheet, op: Op) -> None:
 
 
 def _silu(sheet: Sheet, op: Op) -> None:
-    x, out = _ends(op)
+    x, out = ends(op)
     sheet.node("Mul", [x, sheet.node("Sigmoid", [x], f"{out}.sigmoid")], out)
 
 
 def _normalize(sheet: Sheet, op: Op) -> None:
-    x, out = _ends(op)
+    x, out = ends(op)
     centred = sheet.node("Sub", [x, sheet.weight(op, "mean")], f"{out}.sub")
     if math.isinf(op.attrs["clip"]):
         sheet.node("Div", [centred, sheet.weight(op, "scale")], out)
@@ -168,12 +137,12 @@ _SIDES = (("low", -1.0), ("high", 1.0))
 
 
 def _scale(sheet: Sheet, op: Op) -> None:
-    x, out = _ends(op)
+    x, out = ends(op)
     sheet.node("Div", [x, sheet.constant(f"{out}.divisor", op.attrs["divisor"], op.out.dtype)], out)
 
 
 def _unscale(sheet: Sheet, op: Op) -> None:
-    x, out = _ends(op)
+    x, out = ends(op)
     if "middle" not in op.weights:
         sheet.node("Mul", [x, sheet.weight(op, "half")], out)
         return
@@ -183,7 +152,7 @@ def _unscale(sheet: Sheet, op: Op) -> None:
 
 def _one_hot(sheet: Sheet, op: Op) -> None:
     """Each integer beside every place it may have, and where the two are equal: no index can go out of range."""
-    x, out = _ends(op)
+    x, out = ends(op)
     sizes, start = op.attrs["sizes"], op.attrs["start"]
     places = sheet.constant(f"{out}.places", [start + place for size in sizes for place in range(size)])
     if op.inputs[0].shape:
@@ -191,11 +160,11 @@ def _one_hot(sheet: Sheet, op: Op) -> None:
         beside = sheet.node("Gather", [x, owners], f"{out}.gather", axis=1)
     else:
         beside = sheet.node("Unsqueeze", [x, sheet.constant(f"{out}.axis", [1])], f"{out}.unsqueeze")
-    sheet.node("Cast", [sheet.node("Equal", [beside, places], f"{out}.equal")], out, to=_code(op.out.dtype))
+    sheet.node("Cast", [sheet.node("Equal", [beside, places], f"{out}.equal")], out, to=code(op.out.dtype))
 
 
 def _quantile_mean(sheet: Sheet, op: Op) -> None:
-    x, out = _ends(op)
+    x, out = ends(op)
     shape = sheet.constant(f"{out}.shape", [-1, op.attrs["quantiles"], op.out.size])
     apart = sheet.node("Reshape", [x, shape], f"{out}.reshape")
     if sheet.opset >= 18:
@@ -205,7 +174,7 @@ def _quantile_mean(sheet: Sheet, op: Op) -> None:
 
 
 def _argmax(sheet: Sheet, op: Op) -> None:
-    x, out = _ends(op)
+    x, out = ends(op)
     if not op.attrs["start"]:
         sheet.node("ArgMax", [x], out, axis=1, keepdims=0)
         return
@@ -214,28 +183,27 @@ def _argmax(sheet: Sheet, op: Op) -> None:
 
 
 def _group_argmax(sheet: Sheet, op: Op) -> None:
-    x, out = _ends(op)
+    x, out = ends(op)
     sizes = op.attrs["sizes"]
     groups = [f"{out}.group_{i}" for i in range(len(sizes))]
-    inputs = [x, sheet.constant(f"{out}.sizes", sizes)]
-    sheet.nodes.append(helper.make_node("Split", inputs, groups, name=f"{out}.split", axis=1))
+    sheet.split(x, groups, sizes)
     places = [sheet.node("ArgMax", [group], f"{group}.place", axis=1, keepdims=1) for group in groups]
     sheet.node("Concat", places, out, axis=1)
 
 
 def _threshold(sheet: Sheet, op: Op) -> None:
     """As torch does it: sigmoid, then the nearest integer, halves to even."""
-    x, out = _ends(op)
+    x, out = ends(op)
     sheet.node("Round", [sheet.node("Sigmoid", [x], f"{out}.sigmoid")], out)
 
 
 def _repeat(sheet: Sheet, op: Op) -> None:
-    x, out = _ends(op)
+    x, out = ends(op)
     sheet.node("Expand", [sheet.weight(op, "value"), sheet.node("Shape", [x], f"{out}.shape")], out)
 
 
 def _gsde(sheet: Sheet, op: Op) -> None:
-    x, out = _ends(op)
+    x, out = ends(op)
     square = sheet.node("Mul", [x, x], f"{out}.square")
     variance = sheet.node("MatMul", [square, sheet.weight(op, "variance")], f"{out}.variance_of_mean")
     floor, half = sheet.constant(f"{out}.floor", 1e-6, "float32"), sheet.constant(f"{out}.half", 0.5, "float32")
@@ -248,9 +216,7 @@ WRITERS: Mapping[str, Writer] = {
     "cast": _cast,
     "clip": _clip,
     "elu": _same("Elu"),
-    "flatten": _flatten,
     "gelu": _gelu,
-    "gemm": _gemm,
     "group_argmax": _group_argmax,
     "gsde": _gsde,
     "identity": _same("Identity"),
@@ -270,4 +236,7 @@ WRITERS: Mapping[str, Writer] = {
     "tanh": _same("Tanh"),
     "threshold": _threshold,
     "unscale": _unscale,
+    **LAYERS,
 }
+
+FORMAT = Format(write, stamp, runner)

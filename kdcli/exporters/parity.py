@@ -9,8 +9,8 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
 from copy import deepcopy
-from dataclasses import asdict, dataclass
-from typing import Any, Literal
+from dataclasses import asdict, dataclass, replace
+from typing import Any
 
 import numpy as np
 import torch
@@ -18,9 +18,10 @@ import torch
 from kdcli.agents.agent import Agent
 from kdcli.agents.heads import Heads
 from kdcli.agents.policy import Policy
-from kdcli.agents.runtime import start
+from kdcli.agents.states import States
 from kdcli.errors import RefusedError, UsageError
-from kdcli.spec import Box, MultiBinary, MultiDiscrete, Space
+from kdcli.exporters.formats import Run
+from kdcli.spec import STATE_IN, STATE_OUT, Box, MultiBinary, MultiDiscrete, Space, feed
 
 TOLERANCE = 1e-5
 TIE = 1e-6
@@ -28,19 +29,6 @@ ROUNDINGS = 4
 MOST = 1e-2
 BATCH = 256
 SINGLES = 32
-
-Source = Literal["given", "rollout", "sampled"]
-
-
-@dataclass(frozen=True, eq=False)
-class States:
-    """Raw observations (N, *shape): from the agent's own play (`rollout`), drawn (`sampled`), or the caller's."""
-
-    observations: np.ndarray
-    source: Source = "given"
-
-    def __len__(self) -> int:
-        return len(self.observations)
 
 
 @dataclass(frozen=True)
@@ -66,25 +54,29 @@ class Parity:
         return asdict(self)
 
 
-def check(data: bytes, agent: Agent, states: States) -> Parity:
-    """Run the file in `data` and the agent on the same states, some alone and the others in batches.
+def check(run: Run, agent: Agent, states: States, state_size: int = 0) -> Parity:
+    """Run the file and the agent on the same states, some alone and the others in batches.
+
+    With memory, both go through the episodes with states of their own, side by side, and the first episode alone; the
+    file's has `state_size` numbers.
 
     Raises:
         UsageError: there are no states, or not such as the agent observes.
         RefusedError: the file acts otherwise.
     """
     _check_states(states.observations, agent.observation)
-    obs, tolerance = states.observations.astype(agent.observation.dtype, copy=False), TOLERANCE
-    gap = _total(_gaps(data, agent, obs, tolerance))
+    states = replace(states, observations=states.observations.astype(agent.observation.dtype, copy=False))
+    tolerance = TOLERANCE
+    gap = _total(_gaps(run, agent, states, tolerance, state_size))
     if gap.wrong:
-        tolerance = _tolerance(agent, obs)
-        gap = _total(_gaps(data, agent, obs, tolerance))
+        tolerance = _tolerance(agent, states)
+        gap = _total(_gaps(run, agent, states, tolerance, state_size))
     if gap.wrong:
         most = f"the largest difference is {gap.worst:.3g}, allowed is {tolerance:.3g}"
-        why = f"in {gap.wrong} of {len(obs)} states; {most}"
+        why = f"in {gap.wrong} of {len(states)} states; {most}"
         fix = "nothing was written; try another --opset, and report it"
         raise RefusedError("the exported file does not act like the agent", why, fix)
-    return Parity(len(obs), states.source, gap.worst, tolerance, gap.ties)
+    return Parity(len(states), states.source, gap.worst, tolerance, gap.ties)
 
 
 def _check_states(obs: np.ndarray, space: Space) -> None:
@@ -108,11 +100,19 @@ def _total(gaps: Iterable[_Gap]) -> _Gap:
     return _Gap(worst, sum(gap.wrong for gap in found), sum(gap.ties for gap in found))
 
 
-def _gaps(data: bytes, agent: Agent, observations: np.ndarray, tolerance: float) -> Iterator[_Gap]:
-    session = start(data, "the exported file")
-    names = [output.name for output in session.get_outputs()]
+def _gaps(run: Run, agent: Agent, states: States, tolerance: float, state_size: int) -> Iterator[_Gap]:
+    pairs = _unrolled(run, agent, states, state_size) if agent.state_size else _each(run, agent, states.observations)
+    for found, heads in pairs:
+        yield _gap(found, heads, agent, tolerance)
+
+
+Pair = tuple[dict[str, np.ndarray], Heads]
+
+
+def _each(run: Run, agent: Agent, observations: np.ndarray) -> Iterator[Pair]:
+    """What file and agent say of each batch."""
     for obs in _batches(observations):
-        yield _gap(dict(zip(names, session.run(None, {"obs": obs}), strict=True)), agent, obs, tolerance)
+        yield dict(run(feed(agent.observation, obs))), agent.heads(obs)
 
 
 def _batches(obs: np.ndarray) -> Iterable[np.ndarray]:
@@ -122,17 +122,40 @@ def _batches(obs: np.ndarray) -> Iterable[np.ndarray]:
     return (obs[a:b] for a, b in zip(starts, [*starts[1:], len(obs)], strict=True))
 
 
-def _gap(found: dict[str, np.ndarray], agent: Agent, obs: np.ndarray, tolerance: float) -> _Gap:
+def _unrolled(run: Run, agent: Agent, states: States, state_size: int) -> Iterator[Pair]:
+    """What file and agent say of each turn, each remembering what it said itself."""
+    obs, begins = states.turns()
+    yield from _unroll(run, agent, obs, begins, state_size)
+    if states.slots > 1:
+        yield from _unroll(run, agent, obs[:, :1], begins[:, :1], state_size)
+
+
+def _unroll(run: Run, agent: Agent, obs: np.ndarray, begins: np.ndarray, state_size: int) -> Iterator[Pair]:
+    ours = np.zeros((obs.shape[1], agent.state_size), np.float32)
+    theirs = np.zeros((obs.shape[1], state_size), np.float32)
+    for now, fresh in zip(obs, begins, strict=True):
+        ours[fresh], theirs[fresh] = 0.0, 0.0
+        found, heads = dict(run({**feed(agent.observation, now), STATE_IN: theirs})), agent.heads(now, ours)
+        assert heads.state is not None
+        ours, theirs = heads.state.numpy().copy(), np.array(found[STATE_OUT])
+        yield found, heads
+
+
+def _gap(found: dict[str, np.ndarray], heads: Heads, agent: Agent, tolerance: float) -> _Gap:
     """Compare the file's outputs with the agent's on one batch (B, *shape)."""
-    heads = {name: tensor.numpy() for name, tensor in agent.heads(obs).present().items()}
-    action, wanted = found.pop("action"), agent.act(obs)
-    differences = [np.zeros(len(obs)), *(_difference(array, heads[name]) for name, array in found.items())]
-    wrong = tied = np.zeros(len(obs), bool)
+    ours = {name: tensor.numpy() for name, tensor in heads.present().items()}
+    action, wanted = found.pop("action"), agent.decode(heads)
+    if STATE_OUT in found:
+        found["state"] = found.pop(STATE_OUT)
+        ours["state"] = ours["state"][:, : found["state"].shape[1]]
+    n = len(action)
+    differences = [np.zeros(n), *(_difference(array, ours[name]) for name, array in found.items())]
+    wrong = tied = np.zeros(n, bool)
     if isinstance(agent.action, Box):
         differences.append(_difference(action, wanted, _half_range(agent.action)))
     else:
-        other = (action != wanted).reshape(len(obs), -1)
-        close = _is_close(heads[agent.policy.signal], agent.action, TIE if tolerance == TOLERANCE else tolerance)
+        other = (action != wanted).reshape(n, -1)
+        close = _is_close(ours[agent.policy.signal], agent.action, TIE if tolerance == TOLERANCE else tolerance)
         wrong, tied = (other & ~close).any(1), (other & close).any(1)
     worst = np.max(differences, axis=0)
     # Not "above": a nan is not within the tolerance either.
@@ -141,14 +164,30 @@ def _gap(found: dict[str, np.ndarray], agent: Agent, obs: np.ndarray, tolerance:
 
 
 @torch.inference_mode()
-def _tolerance(agent: Agent, observations: np.ndarray) -> float:
+def _tolerance(agent: Agent, states: States) -> float:
     """Four times the agent's own largest rounding error, at least 1e-5 and at most 1e-2."""
     exact = deepcopy(agent.policy).double()
     errors = [0.0]
-    for obs in _batches(observations):
-        features = agent.preprocess(obs)
-        errors += _errors(agent.policy(features), exact(features.double()), agent.policy)
+    for rounded, wanted in _both(agent, exact, states):
+        errors += _errors(rounded, wanted, agent.policy)
     return min(max(TOLERANCE, ROUNDINGS * float(np.fmax.reduce(errors))), MOST)
+
+
+def _both(agent: Agent, exact: Policy, states: States) -> Iterator[tuple[Heads, Heads]]:
+    """What the agent says, and what it would say without rounding."""
+    if not agent.state_size:
+        for obs in _batches(states.observations):
+            features = agent.preprocess(obs)
+            yield agent.policy(features), exact(features.double())
+        return
+    single = torch.zeros(states.slots, agent.state_size)
+    double = single.double()
+    for now, fresh in zip(*states.turns(), strict=True):
+        keep = torch.from_numpy(~fresh)[:, None]
+        features = agent.preprocess(now)
+        rounded, wanted = agent.policy(features, single * keep), exact(features.double(), double * keep)
+        single, double = rounded.state, wanted.state
+        yield rounded, wanted
 
 
 def _errors(rounded: Heads, exact: Heads, policy: Policy) -> list[float]:
@@ -157,7 +196,7 @@ def _errors(rounded: Heads, exact: Heads, policy: Policy) -> list[float]:
     errors = [_difference(a.numpy(), b.numpy()) for a, b in pairs]
     box = policy.rule.space
     if isinstance(box, Box):
-        found, wanted = (policy.rule.decode(getattr(heads, policy.signal)).numpy() for heads in (rounded, exact))
+        found, wanted = (policy.rule.decode(heads.scores()).numpy() for heads in (rounded, exact))
         errors.append(_difference(found, wanted, _half_range(box)))
     return [float(error.max()) for error in errors]
 

@@ -6,12 +6,12 @@ import numpy as np
 
 from kdcli.agents.agent import Agent
 from kdcli.agents.observation import Normalizer
-from kdcli.envs.play import collect_observations, open_vector
+from kdcli.agents.states import States
+from kdcli.envs.play import collect_turns, open_vector
 from kdcli.envs.seeds import first_seed
 from kdcli.errors import UsageError
-from kdcli.exporters.parity import States
 from kdcli.progress import Listener, Note, silent
-from kdcli.spec import Box, Discrete, MultiDiscrete, Space
+from kdcli.spec import MASK, Box, Discrete, MultiDiscrete, Part, join_rows
 
 N_SLOTS = 4
 
@@ -27,27 +27,42 @@ def gather(agent: Agent, n: int, seed: int, listener: Listener = silent) -> Stat
 
 
 def played(agent: Agent, n: int, seed: int) -> States:
-    """`n` observations of the agent's deterministic play in its env.
+    """`n` observations of the agent's deterministic play in its env; with memory, of whole episodes side by side.
 
     Raises:
         UsageError: the env is not known, cannot be made, or is not the agent's.
     """
     if agent.env is None:
         raise UsageError("the agent's env is not known", "", "name it with --env")
-    vector = open_vector(agent.env, agent, min(n, N_SLOTS))
+    slots = min(n, N_SLOTS)
+    vector = open_vector(agent.env, agent, slots)
     try:
-        return States(collect_observations(agent, vector, n, first_seed("screen", seed)), "rollout")
+        obs, begins = collect_turns(agent, vector, n, first_seed("screen", seed), whole=bool(agent.state_size))
     finally:
         vector.close()
+    return States(obs, "rollout", slots, begins) if agent.state_size else States(obs[:n], "rollout")
 
 
 def sampled(agent: Agent, n: int, seed: int) -> States:
-    """`n` observations from the normalizer's mean and scale where there is one, else from the space."""
+    """`n` observations from the normalizers' means and scales where there are some, else from the space."""
     rng = np.random.default_rng(seed)
-    return States(_draw(agent.observation, agent.preprocess.normalizer, n, rng), "sampled")
+    columns = {name: _draw(part.space, part.normalizer, n, rng) for name, part in agent.preprocess.parts.items()}
+    if MASK in columns:
+        columns[MASK] = _some_allowed(columns[MASK], agent)
+    obs = join_rows(agent.observation, columns)
+    # One episode for an agent with memory.
+    return States(obs, "sampled")
 
 
-def _draw(space: Space, normalizer: Normalizer | None, n: int, rng: np.random.Generator) -> np.ndarray:
+def _some_allowed(masks: np.ndarray, agent: Agent) -> np.ndarray:
+    """Drawn masks (N, M) with at least one choice of each allowed, as an env's have: the first."""
+    rule = agent.policy.rule
+    sizes = (2,) * rule.n_outputs if rule.bits else rule.groups
+    masks[:, np.cumsum((0, *sizes[:-1]))] = 1
+    return masks
+
+
+def _draw(space: Part, normalizer: Normalizer | None, n: int, rng: np.random.Generator) -> np.ndarray:
     match space:
         case Discrete():
             return rng.integers(space.start, space.start + space.n, n).astype(space.dtype)

@@ -5,7 +5,8 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -13,75 +14,135 @@ from kdcli import artifact
 from kdcli.agents.agent import Agent
 from kdcli.agents.folding import can_fold, fold
 from kdcli.agents.runtime import OnnxAgent, from_bytes
+from kdcli.agents.states import States
 from kdcli.agents.store import describe
 from kdcli.errors import RefusedError
 from kdcli.exporters import EXPORTERS
 from kdcli.exporters.config import ExportConfig
-from kdcli.exporters.onnx import stamp
-from kdcli.exporters.parity import Parity, States, check
+from kdcli.exporters.formats import Files, Format
+from kdcli.exporters.onnx import SUFFIX
+from kdcli.exporters.parity import Parity, check
+from kdcli.exporters.rounding import compared, rounded
 from kdcli.exporters.states import gather
+from kdcli.graph.count import Count, count
+from kdcli.graph.operations import Graph, Port
 from kdcli.graph.trace import trace
+from kdcli.spec import STATE_IN
 
 Parents = Sequence[Mapping[str, str]]
 
-_DESCRIBED = ("name", "observation", "action", "env", "facts", "image", "network", "signal")
+_DESCRIBED = ("name", "observation", "action", "env", "facts", "parts", "network", "signal", "rule")
 
 
 @dataclass(frozen=True, eq=False)
 class Exported:
-    """A checked file that is not yet written: its bytes, how alike it acts, and the agent that it is."""
+    """Checked files that are not yet written, by suffix: how alike they act, and what is in them."""
 
-    data: bytes
+    files: Files
     parity: Parity
-    agent: OnnxAgent
+    record: Mapping[str, Any]
+    size: Count
+
+    @property
+    def data(self) -> bytes:
+        """The file that the others go with, or the only one."""
+        return next(iter(self.files.values()))
+
+    @cached_property
+    def agent(self) -> OnnxAgent:
+        """The ONNX file as an agent.
+
+        Raises:
+            KeyError: another format.
+        """
+        return from_bytes(self.files[SUFFIX], self.record["name"])
 
     def save(self, path: Path, force: bool = False) -> Path:
-        """Write the file atomically."""
-        return artifact.write_bytes(path, self.data, force)
+        """Write every file, each whole or not at all, the one at `path` last.
+
+        Raises:
+            UsageError: one exists (without `force`) or cannot be written.
+        """
+        named = {path.with_name(stem_of(path) + suffix): data for suffix, data in self.files.items()}
+        named = {path if i == 0 else file: data for i, (file, data) in enumerate(named.items())}
+        for file in named:
+            artifact.refuse_existing(file, force)
+        for file, data in reversed(named.items()):
+            artifact.write_bytes(file, data, force)
+        return path
 
     def summary(self) -> dict[str, Any]:
         """What there is to say of it, as JSON values."""
-        made = self.agent
         return {
-            "outputs": made.outputs,
-            "size_bytes": made.size_bytes,
+            "format": self.record["config"]["format"],
+            "inputs": self.record["inputs"],
+            "outputs": self.record["outputs"],
+            "files": {suffix: len(data) for suffix, data in self.files.items()},
+            "size_bytes": len(self.data),
             "sha256": hashlib.sha256(self.data).hexdigest(),
-            "n_params": made.n_params,
-            "n_constants": made.n_constants,
-            "multiply_adds": made.multiply_adds,
+            **asdict(self.size),
             "parity": self.parity.to_json(),
         }
 
 
-def convert(agent: Agent, states: States | None, config: ExportConfig, parents: Parents = ()) -> Exported:
-    """The agent as the bytes of a file that acts as it does on `states`; without states, on those it plays into.
+def stem_of(path: Path) -> str:
+    """What the names of files that belong together begin with."""
+    return path.name.partition(".")[0] or path.name
 
-    `parents` are the files it was made from (`artifact.parent`).
+
+def convert(
+    agent: Agent, states: States | None, config: ExportConfig, parents: Parents = (), stem: str = "policy"
+) -> Exported:
+    """The agent as files that act as it does on `states`; without states, on those it plays into.
+
+    `parents` are the files it was made from (`artifact.parent`), `stem` is what the files will be called.
 
     Raises:
         UsageError: an output the agent does not have, an opset that is not known, states of the wrong shape.
-        RefusedError: the file would not act like the agent.
+        RefusedError: the files would not act like the agent.
     """
     states = gather(agent, config.states, config.seed) if states is None else states
-    plain, parity, folded = _written(agent, states, config)
-    record = {**_record(agent, config, parity, parents), "normalizer": _normalizer(agent, folded)}
-    data = stamp(plain, record)
-    return Exported(data, parity, from_bytes(data, agent.name))
+    shipped = rounded(agent) if config.precision == "fp16" else agent
+    made = _written(shipped, states, config, stem)
+    record = {**_record(agent, made, config, parents), "precision": _precision(agent, shipped, states)}
+    files = EXPORTERS.load(config.format).stamp(made.files, record)
+    return Exported(files, made.parity, record, count(made.graph))
 
 
-def _written(agent: Agent, states: States, config: ExportConfig) -> tuple[bytes, Parity, bool]:
-    """The bytes, checked, and whether the normalizer is folded: it is where that changes no action."""
-    write = EXPORTERS.load(config.format)
-    if can_fold(agent):
-        plain = write(trace(fold(agent), config.outputs), config)
+@dataclass(frozen=True)
+class _Written:
+    """Files that were compared with the agent, the graph they come from, and whether a normalizer is folded in."""
+
+    files: Files
+    graph: Graph
+    parity: Parity
+    folded: bool
+
+
+def _written(agent: Agent, states: States, config: ExportConfig, stem: str) -> _Written:
+    """The normalizer is folded where that changes no action."""
+    form: Format = EXPORTERS.load(config.format)
+
+    def attempt(shipped: Agent, folded: bool) -> _Written:
+        graph = trace(shipped, config.outputs)
+        files = form.write(graph, config, stem)
+        return _Written(files, graph, check(form.runner(files), agent, states, _state_size(graph)), folded)
+
+    if can_fold(agent) and config.precision == "fp32":
         with suppress(RefusedError):
-            return plain, check(plain, agent, states), True
-    plain = write(trace(agent, config.outputs), config)
-    return plain, check(plain, agent, states), False
+            return attempt(fold(agent), True)
+    return attempt(agent, False)
+
+
+def _precision(agent: Agent, shipped: Agent, states: States) -> dict[str, Any] | None:
+    """What rounding the weights changes on the same states: None where they are as they were."""
+    if shipped is agent:
+        return None
+    return {"weights": "fp16", **compared(agent, shipped, states)}
 
 
 def _normalizer(agent: Agent, folded: bool) -> str | None:
-    if agent.preprocess.normalizer is None:
+    if all(part.normalizer is None for part in agent.preprocess.parts.values()):
         return None
     return "folded" if folded else "inside"
 
@@ -90,27 +151,39 @@ def export(agent: Agent, path: Path, states: States | None, config: ExportConfig
     """`convert`, and the file at `path`.
 
     Raises:
-        UsageError: as `convert`; the file exists (without `force`) or cannot be written.
+        UsageError: as `convert`; a file exists (without `force`) or cannot be written.
         RefusedError: as `convert`; nothing is written.
     """
     artifact.refuse_existing(path, force)
-    exported = convert(agent, states, config)
+    exported = convert(agent, states, config, stem=stem_of(path))
     exported.save(path, force)
     return exported
 
 
-def _record(agent: Agent, config: ExportConfig, parity: Parity, parents: Parents) -> dict[str, Any]:
+def _record(agent: Agent, made: _Written, config: ExportConfig, parents: Parents) -> dict[str, Any]:
     """What the file says of itself: all that is needed to use it, and where it came from; no path, no time."""
-    described, policy = describe(agent), agent.policy
+    described, graph = describe(agent), made.graph
+    state = _state_size(graph)
     return {
         **{key: described[key] for key in _DESCRIBED},
-        "rule": {"squash": policy.rule.squash, "limit": policy.rule.limit},
+        "inputs": [_port(port) for port in graph.inputs],
+        "outputs": [_port(port) for port in graph.outputs],
+        "state": {"size": state, "reset": "zeros where an episode begins"} if state else None,
+        "normalizer": _normalizer(agent, made.folded),
         "sampled_by": _sampled_by(agent),
         "config": config.model_dump(mode="json"),
-        "parity": parity.to_json(),
+        "parity": made.parity.to_json(),
         "parents": [dict(parent) for parent in parents],
         "versions": artifact.versions("torch", "onnx", "onnxruntime"),
     }
+
+
+def _state_size(graph: Graph) -> int:
+    return next((port.size for port in graph.inputs if port.name == STATE_IN), 0)
+
+
+def _port(port: Port) -> dict[str, Any]:
+    return {"name": port.name, "shape": ["batch", *port.shape], "dtype": port.dtype}
 
 
 def _sampled_by(agent: Agent) -> list[str]:

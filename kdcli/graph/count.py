@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from math import prod
 
-from kdcli.graph.operations import Graph
+from kdcli.graph.operations import Graph, Op
 
 
 @dataclass(frozen=True)
@@ -12,7 +13,7 @@ class Count:
     """Numbers in a graph.
 
     Attributes:
-        n_params: weights and biases of the matrix products, what training chose.
+        n_params: weights and biases of the layers, what training chose.
         n_constants: every other number the file carries: normalizer, action bounds, a constant log standard deviation.
         multiply_adds: of the matrix products, for one observation.
     """
@@ -22,12 +23,22 @@ class Count:
     multiply_adds: int
 
 
+# What training chose stands in these; how often each of their products is done is the place count of the output.
+LEARNED = frozenset({"conv2d", "gemm", "gru_cell", "layer_norm", "lstm_cell"})
+
+
 def count(graph: Graph) -> Count:
     """Count the operations of a graph."""
-    gemms = [op for op in graph.ops if op.kind == "gemm"]
-    others = [op for op in graph.ops if op.kind != "gemm"]
+    learned = [op for op in graph.ops if op.kind in LEARNED]
+    others = [op for op in graph.ops if op.kind not in LEARNED]
     return Count(
-        n_params=sum(array.size for op in gemms for array in op.weights.values()),
+        n_params=sum(array.size for op in learned for array in op.weights.values()),
         n_constants=sum(array.size for op in others for array in op.weights.values()),
-        multiply_adds=sum(op.weights["weight"].size for op in gemms),
+        multiply_adds=sum(map(_multiply_adds, learned)),
     )
+
+
+def _multiply_adds(op: Op) -> int:
+    """Of the matrix products alone: a convolution's are done at every place of its output."""
+    products = sum(array.size for array in op.weights.values() if array.ndim > 1)
+    return products * (prod(op.out.shape[1:]) if op.kind == "conv2d" else 1)

@@ -9,14 +9,14 @@ from typing import Any
 
 import numpy as np
 
-# x, y, z are the inputs in order; every shape is without the batch. Small letters in brackets are attributes or weights.
+# x, y, z are the inputs in order; shapes are without the batch. Small letters in brackets are attributes or weights.
 KINDS: Mapping[str, str] = {
     "argmax": "x (A,) -> (): place of the first largest, counted from [start]; int64",
     "cast": "x in the output's dtype; a fraction is cut off on the way to an integer",
     "channels_first": "x (H, W, C) -> (C, H, W)",
     "concat": "every input flat (F,), one after the other -> (sum of F,)",
-    "conv2d": "x (C, H, W) -> (O, H', W'): cross-correlation with [weight] (O, C, h, w), plus [bias] (O,) where there is"
-    " one; [stride] (rows, columns), zeros of [padding] (rows, columns) on each side",
+    "conv2d": "x (C, H, W) -> (O, H', W'): cross-correlation with [weight] (O, C, h, w), plus [bias] (O,) where there"
+    " is one; [stride] (rows, columns), zeros of [padding] (rows, columns) on each side",
     "clip": "min(max(x, [low]), [high]); the bounds are one number or one for each element",
     "elu": "x where x > 0, else exp(x) - 1",
     "flatten": "x (...) -> (F,)",

@@ -10,6 +10,7 @@ from kdcli.registry import Registry
 
 if TYPE_CHECKING:
     from kdcli.networks.mlp import MLP
+    from kdcli.networks.stack import Stack
 
 NETWORKS = Registry(
     "network",
@@ -34,14 +35,16 @@ def build(choice: Choice, inputs: int, outputs: int, seed: int) -> MLP:
         return make(choice, inputs, outputs)
 
 
-def from_config(config: dict[str, Any]) -> MLP:
+def from_config(config: dict[str, Any]) -> MLP | Stack:
     """An uninitialised network from the configuration an artifact records (`network.config()`).
 
     Raises:
         RefusedError: not a configuration this version knows.
     """
     from kdcli.networks.mlp import MLP
+    from kdcli.networks.stack import Stack
 
-    if config.get("kind") != "mlp":
-        raise RefusedError(f"unknown network kind {config.get('kind')!r}", "known: mlp", "update kdcli")
-    return MLP.from_config(config)
+    kinds: dict[Any, type[MLP] | type[Stack]] = {"mlp": MLP, "stack": Stack}
+    if config.get("kind") not in kinds:
+        raise RefusedError(f"unknown network kind {config.get('kind')!r}", f"known: {', '.join(kinds)}", "update kdcli")
+    return kinds[config["kind"]].from_config(config)

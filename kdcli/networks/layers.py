@@ -101,7 +101,9 @@ def build_layer(shape: Shape, spec: LayerSpec) -> tuple[nn.Module, Shape]:
     try:
         module, after = LAYERS[name](shape, options)
     except (KeyError, TypeError, ValueError, RuntimeError) as error:
-        raise RefusedError(f"the layer {name} {dict(options)} does not fit {shape}", str(error) or repr(error)) from None
+        raise RefusedError(
+            f"the layer {name} {dict(options)} does not fit {shape}", str(error) or repr(error)
+        ) from None
     if not all(0 < n <= MAX_SIZE for n in after) or prod(after) > MAX_SIZE:
         raise RefusedError(f"the layer {name} {dict(options)} makes no sense", f"from {shape} to {after}")
     return module, after

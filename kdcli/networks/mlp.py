@@ -18,6 +18,8 @@ MAX_WIDTH = 1 << 20
 class MLP(nn.Module):
     """Linear layers of `hidden` widths, each followed by `activation`, then a linear head; float32."""
 
+    state_size = 0  # it has no memory
+
     def __init__(
         self, inputs: int, hidden: tuple[int, ...], outputs: int, activation_name: str = "tanh", bias: bool = True
     ) -> None:
@@ -27,6 +29,11 @@ class MLP(nn.Module):
         self._activation = activation(activation_name)
         self.trunk = nn.ModuleList(nn.Linear(a, b, bias=bias) for a, b in pairwise((inputs, *hidden)))
         self.head = nn.Linear(hidden[-1] if hidden else inputs, outputs, bias=bias)
+
+    @property
+    def is_linear(self) -> bool:
+        """Whether nothing is hidden."""
+        return not self.hidden
 
     def latent(self, features: Tensor) -> Tensor:
         """(B, inputs) -> (B, last hidden width), or the features where nothing is hidden."""

@@ -54,6 +54,8 @@ class Stack(nn.Module):
         self.head = nn.Linear(width, outputs, bias)
         self.state_size = sum(map(state_size, self.trunk))
 
+    is_linear = False  # it has layers that an MLP has not
+
     def joined(self, features: Tensor) -> Tensor:
         """(B, F) -> what the branches give, flat and side by side."""
         found = []
@@ -119,8 +121,10 @@ class Stack(nn.Module):
             raise RefusedError("the network's description cannot be read", repr(error)) from None
 
     def __str__(self) -> str:
-        return " + ".join(map(_words, self.parts)) + "".join(f"-{_word(layer)}" for layer in self.trunk_specs) + (
-            f"-{self.outputs}"
+        return (
+            " + ".join(map(_words, self.parts))
+            + "".join(f"-{_word(layer)}" for layer in self.trunk_specs)
+            + (f"-{self.outputs}")
         )
 
 

@@ -14,7 +14,7 @@ from kdcli.benchmarks.verdict import Verdict
 from kdcli.envs.play import collect_observations
 from kdcli.envs.seeds import first_seed
 from kdcli.exporters.config import ExportConfig
-from kdcli.exporters.parity import States
+from kdcli.agents.states import States
 from kdcli.exporters.step import Exported, Parents, convert
 from kdcli.progress import Listener, Note, silent
 from kdcli.recipes.clock import Clock
@@ -63,7 +63,7 @@ def compress(
         UsageError: the env is not known, does not fit, or the teacher is no better than random play there.
     """
     shop = Workshop(teacher, config, clock, parents, listener)
-    if isinstance(teacher, Agent) and not teacher.policy.network.hidden:
+    if isinstance(teacher, Agent) and teacher.policy.network.is_linear:
         listener(
             Note(f"{teacher.name} is linear: {teacher.n_params} parameters, already minimal; it is exported as it is")
         )

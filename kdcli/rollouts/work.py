@@ -9,8 +9,10 @@ from itertools import count
 import numpy as np
 
 from kdcli.agents.agent import Acts, Agent
-from kdcli.agents.teaching import label
-from kdcli.datasets.shards import Column, Columns, Layout, by_episode, empty
+from kdcli.agents.memory import Memory, Turn
+from kdcli.agents.teaching import label_step
+from kdcli.datasets.observations import spread
+from kdcli.datasets.shards import Column, Columns, Layout, by_episode, empty, layout_of
 from kdcli.envs.make import check_fits
 from kdcli.envs.mixture import Decision, Mixture
 from kdcli.envs.play import open_vector
@@ -55,16 +57,23 @@ class _Actor:
     def __init__(self, agent: Acts) -> None:
         self.name, self.env = agent.name, agent.env
         self.observation, self.action = agent.observation, agent.action
-        self._agent = agent
+        self.state_size, self._agent, self._memory = agent.state_size, agent, Memory(agent)
 
     def act(self, obs: np.ndarray, rng: np.random.Generator | None = None) -> np.ndarray:
         """As the agent acts."""
         return self._agent.act(obs, rng)
 
-    def decide(self, obs: np.ndarray) -> Decision:
+    def step(
+        self, obs: np.ndarray, state: np.ndarray, rng: np.random.Generator | None = None
+    ) -> tuple[np.ndarray, np.ndarray]:
+        """As the agent steps."""
+        return self._agent.step(obs, state, rng)
+
+    def decide(self, turn: Turn) -> Decision:
         """As a mixture without others and without noise decides, in less time."""
-        action = self._agent.act(obs)
-        return Decision(action, np.zeros(len(obs), np.int8), {"greedy": action})
+        before = self._memory.recall(turn)
+        action = self._memory.act(turn)
+        return Decision(action, np.zeros(len(turn.obs), np.int8), {"greedy": action}, before)
 
 
 def open_envs(cast: Cast, n: int) -> Vector:
@@ -80,7 +89,7 @@ def open_envs(cast: Cast, n: int) -> Vector:
     return vector
 
 
-def decider(cast: Cast, config: RolloutConfig, seed: int) -> Callable[[np.ndarray], Decision]:
+def decider(cast: Cast, config: RolloutConfig, seed: int) -> Callable[[Turn], Decision]:
     """Who decides: raw observations (B, *shape) -> what is done, who chose it, and the teacher's greedy action.
 
     Raises:
@@ -109,12 +118,12 @@ def layout(cast: Cast, config: RolloutConfig, vector: Vector) -> dict[str, Colum
         UsageError: as `decider`, or someone cannot act as asked.
     """
     vector.reset(0, _first_seed(config))
-    obs = vector.obs[:1]
-    decider(cast, config, 0)(obs)
-    signals = {name: Column(array.dtype.name, array.shape[1:]) for name, array in _signals(cast.teacher, obs).items()}
+    first = Turn(vector.obs[:1], np.zeros(1, np.int64), np.ones(1, bool))
+    state = decider(cast, config, 0)(first).state
+    signals = layout_of({**_remembered(state), **_signals(cast.teacher, first.obs, state)})
     return {
-        "obs": Column(vector.observation.dtype, vector.observation.shape),
-        "action": Column(vector.action.dtype, vector.action.shape),
+        **layout_of(spread(vector.observation, first.obs)),
+        "action": Column(str(vector.action.dtype), vector.action.shape),
         "behaviour": Column("int8"),
         "reward": Column("float64"),
         "terminated": Column("bool"),
@@ -138,7 +147,9 @@ def record(cast: Cast, config: RolloutConfig, share: Share, columns: Layout, hea
     try:
         for block in _blocks(_played(cast, config, vector, share.start), min(_BATCH, share.rows)):
             n = min(len(block["t"]), share.rows - done)
-            for name, array in {**block, **_signals(cast.teacher, block["obs"])}.items():
+            obs, state = block.pop("obs"), block.pop("state")
+            said = {**_remembered(state), **_signals(cast.teacher, obs, state)}
+            for name, array in {**block, **spread(vector.observation, obs), **said}.items():
                 rows[name][done : done + n] = array[:n]
             done += n
             heard(rows, done)
@@ -166,13 +177,14 @@ def _played(cast: Cast, config: RolloutConfig, vector: Vector, start: int) -> It
     decide = decider(cast, config, int(np.random.SeedSequence((config.seed, start)).generate_state(1, np.uint64)[0]))
     said: list[Decision] = []
 
-    def act(obs: np.ndarray) -> np.ndarray:
-        said[:] = [decide(obs)]
+    def act(turn: Turn) -> np.ndarray:
+        said[:] = [decide(turn)]
         return said[0].action
 
     for steps in stream(vector, count(_first_seed(config) + start), act):
         yield {
             "obs": steps.obs,
+            "state": said[0].state,
             "action": steps.action,
             "behaviour": said[0].behaviour,
             "reward": steps.reward,
@@ -189,8 +201,14 @@ def _first_seed(config: RolloutConfig) -> int:
     return first_seed("train", config.seed)
 
 
-def _signals(teacher: Acts, obs: np.ndarray) -> Columns:
+def _remembered(state: np.ndarray) -> Columns:
+    """What the teacher carried from the step before; nothing without memory."""
+    return {"teacher.state": state} if state.shape[1] else {}
+
+
+def _signals(teacher: Acts, obs: np.ndarray, state: np.ndarray) -> Columns:
     """What the teacher says beside its action; nothing for a black box."""
     if not isinstance(teacher, Agent):
         return {}
-    return {f"teacher.{name}": array for name, array in label(teacher, obs).items() if name != "greedy"}
+    labels, _ = label_step(teacher, obs, state)
+    return {f"teacher.{name}": array for name, array in labels.items() if name != "greedy"}

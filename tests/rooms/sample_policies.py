@@ -16,7 +16,7 @@ from kdcli.agents.agent import Agent
 from kdcli.agents.observation import Normalizer, Preprocess
 from kdcli.agents.policy import Policy, Signal, Spread
 from kdcli.exporters.config import ExportConfig
-from kdcli.exporters.parity import States
+from kdcli.agents.states import States
 from kdcli.exporters.step import Exported, convert
 from kdcli.networks.activations import ACTIVATIONS
 from kdcli.networks.mlp import MLP

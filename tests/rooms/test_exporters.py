@@ -30,7 +30,7 @@ from kdcli.errors import Exit, KdcliError, RefusedError, UsageError
 from kdcli.exporters import EXPORTERS
 from kdcli.exporters.config import OUTPUTS, ExportConfig
 from kdcli.exporters.onnx import WRITERS
-from kdcli.exporters.parity import States
+from kdcli.agents.states import States
 from kdcli.exporters.states import gather, played
 from kdcli.exporters.step import convert, export
 from kdcli.graph.count import count

@@ -1,0 +1,33 @@
+"""What a format of export promises: to be written, to say what it is, and to be run for comparison."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from kdcli.exporters.config import ExportConfig
+from kdcli.graph.operations import Graph
+
+# Suffix -> content; the first is the one a user names.
+Files = Mapping[str, bytes]
+# Inputs by name, each (B, ...) -> outputs by name.
+Run = Callable[[Mapping[str, np.ndarray]], Mapping[str, np.ndarray]]
+
+
+@dataclass(frozen=True)
+class Format:
+    """One format.
+
+    Attributes:
+        write: graph, options and the stem of the files' names -> the files. Raises UsageError for an option it cannot
+            follow. Equal graphs give equal bytes.
+        stamp: the files with the record of what they are; nothing that acts changes.
+        runner: the files as a function. Raises UsageError where what is needed to run them is not installed.
+    """
+
+    write: Callable[[Graph, ExportConfig, str], Files]
+    stamp: Callable[[Files, Mapping[str, Any]], Files]
+    runner: Callable[[Files], Run]

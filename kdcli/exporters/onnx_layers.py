@@ -1,0 +1,146 @@
+"""The layers of networks in ONNX: products, convolutions, and recurrent cells as one step of plain operations.
+
+ONNX has operations for whole sequences, GRU and LSTM; onnxruntime's quantizer and pruners leave those alone, and a step
+of plain operations is as fast.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+from kdcli.exporters.onnx_sheet import Sheet, Writer, code, ends
+from kdcli.graph.operations import Op
+
+
+def _affine(sheet: Sheet, op: Op, kind: str, **attributes: object) -> None:
+    """A product with the operation's weight and, where there is one, its bias."""
+    x, out = ends(op)
+    names = [key for key in ("weight", "bias") if key in op.weights]
+    sheet.node(kind, [x, *(sheet.weight(op, key) for key in names)], out, **attributes)
+
+
+def _gemm(sheet: Sheet, op: Op) -> None:
+    _affine(sheet, op, "Gemm", transB=1)
+
+
+def _conv2d(sheet: Sheet, op: Op) -> None:
+    stride, padding = op.attrs["stride"], op.attrs["padding"]
+    kernel = op.weights["weight"].shape[2:]
+    _affine(sheet, op, "Conv", kernel_shape=list(kernel), strides=list(stride), pads=[*padding, *padding])
+
+
+def _max_pool2d(sheet: Sheet, op: Op) -> None:
+    x, out = ends(op)
+    kernel, stride, padding = (list(op.attrs[key]) for key in ("kernel", "stride", "padding"))
+    sheet.node("MaxPool", [x], out, kernel_shape=kernel, strides=stride, pads=[*padding, *padding])
+
+
+def _flatten(sheet: Sheet, op: Op) -> None:
+    x, out = ends(op)
+    sheet.node("Flatten", [x], out, axis=1)
+
+
+def _channels_first(sheet: Sheet, op: Op) -> None:
+    x, out = ends(op)
+    sheet.node("Transpose", [x], out, perm=[0, 3, 1, 2])
+
+
+def _concat(sheet: Sheet, op: Op) -> None:
+    sheet.node("Concat", [port.name for port in op.inputs], op.out.name, axis=1)
+
+
+def _slice(sheet: Sheet, op: Op) -> None:
+    x, out = ends(op)
+    bounds = [
+        sheet.constant(f"{out}.{key}", [value])
+        for key, value in (("from", op.attrs["start"]), ("to", op.attrs["stop"]))
+    ]
+    sheet.node("Slice", [x, *bounds, sheet.constant(f"{out}.axis", [1])], out)
+
+
+def _layer_norm(sheet: Sheet, op: Op) -> None:
+    """One node since opset 17; before, what it stands for."""
+    x, out = ends(op)
+    weight, bias = sheet.weight(op, "weight"), sheet.weight(op, "bias")
+    if sheet.opset >= 17:
+        sheet.node("LayerNormalization", [x, weight, bias], out, axis=1, epsilon=op.attrs["eps"])
+        return
+    centred = sheet.node("Sub", [x, sheet.node("ReduceMean", [x], f"{out}.mean", axes=[1])], f"{out}.centred")
+    square = sheet.node("Mul", [centred, centred], f"{out}.square")
+    variance = sheet.node("ReduceMean", [square], f"{out}.variance", axes=[1])
+    floor = sheet.constant(f"{out}.eps", op.attrs["eps"], "float32")
+    scale = sheet.node("Sqrt", [sheet.node("Add", [variance, floor], f"{out}.add")], f"{out}.scale")
+    unit = sheet.node("Div", [centred, scale], f"{out}.unit")
+    sheet.node("Add", [sheet.node("Mul", [unit, weight], f"{out}.mul"), bias], out)
+
+
+def _products(sheet: Sheet, op: Op, out: str) -> tuple[str, str]:
+    """What the input and the hidden state give, each with its bias: two names."""
+    x, h = op.inputs[0].name, op.inputs[1].name
+    found = []
+    for source, end in ((x, "ih"), (h, "hh")):
+        keys = [key for key in (f"weight_{end}", f"bias_{end}") if key in op.weights]
+        found.append(sheet.node("Gemm", [source, *(sheet.weight(op, key) for key in keys)], f"{out}.{end}", transB=1))
+    return found[0], found[1]
+
+
+def _gru_cell(sheet: Sheet, op: Op) -> None:
+    """h' = n + z (h - n), which is (1 - z) n + z h with one product less."""
+    out, h, size = op.out.name, op.inputs[1].name, op.out.size
+    a, b = _products(sheet, op, out)
+    for source in (a, b):
+        sheet.split(source, [f"{source}.rz", f"{source}.n"], [2 * size, size])
+    gates = sheet.node("Sigmoid", [sheet.node("Add", [f"{a}.rz", f"{b}.rz"], f"{out}.add")], f"{out}.gates")
+    sheet.split(gates, [f"{out}.r", f"{out}.z"], [size, size])
+    reset = sheet.node("Mul", [f"{out}.r", f"{b}.n"], f"{out}.reset")
+    new = sheet.node("Tanh", [sheet.node("Add", [f"{a}.n", reset], f"{out}.add_n")], f"{out}.new")
+    gap = sheet.node("Sub", [h, new], f"{out}.gap")
+    sheet.node("Add", [new, sheet.node("Mul", [f"{out}.z", gap], f"{out}.kept")], out)
+
+
+def _lstm_cell(sheet: Sheet, op: Op) -> None:
+    h_out, c_out = (port.name for port in op.outputs)
+    c, size = op.inputs[2].name, op.outputs[0].size
+    both = sheet.node("Add", list(_products(sheet, op, h_out)), f"{h_out}.add")
+    parts = [f"{h_out}.{gate}" for gate in "ifgo"]
+    sheet.split(both, parts, [size] * 4)
+    i, f, o = (sheet.node("Sigmoid", [f"{h_out}.{gate}"], f"{h_out}.{gate}_gate") for gate in "ifo")
+    new = sheet.node("Mul", [i, sheet.node("Tanh", [f"{h_out}.g"], f"{h_out}.g_tanh")], f"{h_out}.new")
+    sheet.node("Add", [sheet.node("Mul", [f, c], f"{h_out}.kept"), new], c_out)
+    sheet.node("Mul", [o, sheet.node("Tanh", [c_out], f"{h_out}.c_tanh")], h_out)
+
+
+def _mask(sheet: Sheet, op: Op) -> None:
+    x, mask, out = op.inputs[0].name, op.inputs[1].name, op.out.name
+    forbidden = sheet.constant(f"{out}.forbidden", -1e8, "float32")
+    if not op.attrs["bits"]:
+        allowed = sheet.node("Cast", [mask], f"{out}.allowed", to=code("bool"))
+        sheet.node("Where", [allowed, x, forbidden], out)
+        return
+    real = sheet.node("Cast", [mask], f"{out}.real", to=code("float32"))
+    sides = [
+        sheet.node(
+            "Gather",
+            [real, sheet.constant(f"{out}.at_{bit}", list(range(bit, 2 * op.out.size, 2)))],
+            f"{out}.may_{bit}",
+            axis=1,
+        )
+        for bit in (0, 1)
+    ]
+    gap = sheet.node("Mul", [sheet.node("Sub", sides, f"{out}.sub"), forbidden], f"{out}.push")
+    sheet.node("Add", [x, gap], out)
+
+
+LAYERS: Mapping[str, Writer] = {
+    "channels_first": _channels_first,
+    "concat": _concat,
+    "conv2d": _conv2d,
+    "flatten": _flatten,
+    "gemm": _gemm,
+    "gru_cell": _gru_cell,
+    "layer_norm": _layer_norm,
+    "lstm_cell": _lstm_cell,
+    "mask": _mask,
+    "max_pool2d": _max_pool2d,
+    "slice": _slice,
+}

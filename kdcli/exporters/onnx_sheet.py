@@ -1,0 +1,59 @@
+"""The nodes of an ONNX graph as they are written."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import numpy as np
+import onnx
+from onnx import helper, numpy_helper
+
+from kdcli.graph.count import LEARNED
+from kdcli.graph.operations import Op
+
+
+def code(dtype: str) -> int:
+    """ONNX's number of a dtype."""
+    return helper.np_dtype_to_tensor_dtype(np.dtype(dtype))
+
+
+def ends(op: Op) -> tuple[str, str]:
+    """Names of the first input and the only output."""
+    return op.inputs[0].name, op.out.name
+
+
+class Sheet:
+    """The nodes and initializers of one ONNX graph, in order. Names follow from the graph's, so they never change."""
+
+    def __init__(self, opset: int, half: bool = False) -> None:
+        self.opset, self.half = opset, half
+        self.nodes: list[onnx.NodeProto] = []
+        self.initializers: list[onnx.TensorProto] = []
+
+    def node(self, kind: str, inputs: Sequence[str], output: str, **attributes: Any) -> str:
+        """Add a node with one output; returns the output's name."""
+        self.nodes.append(helper.make_node(kind, inputs, [output], name=output, **attributes))
+        return output
+
+    def constant(self, name: str, value: Any, dtype: str = "int64") -> str:
+        """Add a number or a list that ONNX needs to be told; returns its name."""
+        return self.node("Constant", [], name, value=numpy_helper.from_array(np.array(value, dtype), name))
+
+    def weight(self, op: Op, key: str) -> str:
+        """Add one of the operation's weights; returns its name."""
+        name, array = f"{op.outputs[0].name}.{key}", np.ascontiguousarray(op.weights[key])
+        if self.half and op.kind in LEARNED:
+            stored = f"{name}.half"
+            self.initializers.append(numpy_helper.from_array(array.astype(np.float16), stored))
+            return self.node("Cast", [stored], name, to=code(array.dtype.name))  # onnxruntime does it once, at load
+        self.initializers.append(numpy_helper.from_array(array, name))
+        return name
+
+    def split(self, x: str, outputs: Sequence[str], sizes: Sequence[int]) -> None:
+        """Cut `x` (B, F) into neighbours of `sizes`."""
+        inputs = [x, self.constant(f"{outputs[0]}.sizes", list(sizes))]
+        self.nodes.append(helper.make_node("Split", inputs, list(outputs), name=f"{outputs[0]}.split", axis=1))
+
+
+Writer = Callable[[Sheet, Op], Any]

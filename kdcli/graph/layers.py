@@ -1,0 +1,115 @@
+"""Networks as operations: from features to the last hidden layer, with what they remember."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Mapping
+from typing import Any
+
+from torch import Tensor, nn
+
+from kdcli.agents.policy import Network
+from kdcli.graph.operations import Port
+from kdcli.graph.sight import Sight
+from kdcli.graph.tape import Tape, array
+from kdcli.networks.layers import Activation
+from kdcli.networks.mlp import MLP
+from kdcli.networks.stack import state_size
+
+
+def gemm(tape: Tape, x: Port, weight: Tensor, bias: Tensor | None) -> Port:
+    """x (I,), weight (O, I), bias (O,) -> (O,)."""
+    return tape.add("gemm", x, (len(weight),), weight=array(weight), bias=None if bias is None else array(bias))
+
+
+def linear(tape: Tape, layer: nn.Linear, x: Port) -> Port:
+    """The layer's gemm."""
+    return gemm(tape, x, layer.weight, layer.bias)
+
+
+def hidden(tape: Tape, network: Network, sight: Sight, state: Port | None, start: int) -> tuple[Port, list[Port]]:
+    """The last hidden layer (H,), and the next state in parts; the network's state is in `state` from `start` on."""
+    if isinstance(network, MLP):
+        x = sight.flat
+        for layer in network.linears()[:-1]:
+            x = tape.add(network.activation_name, linear(tape, layer, x))
+        return x, []
+    found = []
+    for branch, modules in zip(network.parts, network.branches, strict=True):
+        x = sight.part(branch.start, branch.shape)
+        for module in modules:  # type: ignore[attr-defined]
+            x = _layer(tape, module, x)
+        found.append(x)
+    return _trunk(tape, network.trunk, tape.concat(found), state, start)
+
+
+def _trunk(
+    tape: Tape, modules: Iterable[nn.Module], x: Port, state: Port | None, start: int
+) -> tuple[Port, list[Port]]:
+    after: list[Port] = []
+    for module in modules:
+        size = state_size(module)
+        if size:
+            assert state is not None
+            x, kept = _cell(tape, module, x, tape.slice(state, start, start + size))
+            after += kept
+            start += size
+        else:
+            x = _layer(tape, module, x)
+    return x, after
+
+
+def _cell(tape: Tape, cell: nn.Module, x: Port, state: Port) -> tuple[Port, list[Port]]:
+    """One step of a GRU or LSTM cell: h (H,), and the parts of its next state."""
+    weights: dict[str, Any] = {name: array(tensor) for name, tensor in cell.named_parameters()}
+    if isinstance(cell, nn.GRUCell):
+        h = tape.add("gru_cell", (x, state), state.shape, **weights)
+        return h, [h]
+    half = state.size // 2
+    before = tape.slice(state, 0, half), tape.slice(state, half, state.size)
+    h, c = tape.add_pair("lstm_cell", (x, *before), (half,), **weights)
+    return h, [h, c]
+
+
+def _conv2d(tape: Tape, layer: Any, x: Port) -> Port:
+    sides: dict[str, Any] = {"stride": tuple(layer.stride), "padding": tuple(layer.padding)}
+    weights: dict[str, Any] = {name: array(tensor) for name, tensor in layer.named_parameters()}
+    shape = _moved(x.shape, len(layer.weight), tuple(layer.kernel_size), **sides)
+    return tape.add("conv2d", x, shape, **sides, **weights)
+
+
+def _max_pool2d(tape: Tape, layer: Any, x: Port) -> Port:
+    sides: dict[str, Any] = {name: _pair(getattr(layer, f"{name}_size" if name == "kernel" else name)) for name in _SIDES}
+    return tape.add("max_pool2d", x, _moved(x.shape, x.shape[0], **sides), **sides)
+
+
+_SIDES = ("kernel", "stride", "padding")
+
+
+def _pair(value: Any) -> tuple[int, int]:
+    return (value, value) if isinstance(value, int) else tuple(value)
+
+
+def _moved(
+    shape: tuple[int, ...], channels: int, kernel: tuple[int, int], stride: tuple[int, int], padding: tuple[int, int]
+) -> tuple[int, ...]:
+    """The shape (C, H, W) that a window moved over `shape` gives."""
+    sizes = zip(shape[1:], kernel, stride, padding, strict=True)
+    return channels, *((n + 2 * p - k) // s + 1 for n, k, s, p in sizes)
+
+
+def _layer_norm(tape: Tape, layer: Any, x: Port) -> Port:
+    return tape.add("layer_norm", x, eps=layer.eps, weight=array(layer.weight), bias=array(layer.bias))
+
+
+_LAYERS: Mapping[type[nn.Module], Callable[[Tape, Any, Port], Port]] = {
+    Activation: lambda tape, layer, x: tape.add(layer.name, x),
+    nn.Conv2d: _conv2d,
+    nn.Flatten: lambda tape, _, x: tape.flat(x),
+    nn.LayerNorm: _layer_norm,
+    nn.Linear: linear,
+    nn.MaxPool2d: _max_pool2d,
+}
+
+
+def _layer(tape: Tape, module: nn.Module, x: Port) -> Port:
+    return _LAYERS[type(module)](tape, module, x)
