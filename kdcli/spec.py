@@ -93,7 +93,7 @@ class Dict:
     @property
     def dtype(self) -> np.dtype:
         """The dtype of a structured array of such observations."""
-        return np.dtype([(name, part.dtype, part.shape) for name, part in self.spaces.items()])
+        return np.dtype([(name, part.dtype, part.shape) for name, part in self.spaces.items()], align=True)
 
     def __str__(self) -> str:
         return f"Dict({', '.join(f'{name}: {part}' for name, part in self.spaces.items())})"

@@ -7,6 +7,7 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
+from kdcli.agents.memory import Memory, Turn
 from kdcli.agents.states import States
 from kdcli.benchmarks.config import BenchConfig
 from kdcli.benchmarks.contender import Contender
@@ -114,8 +115,8 @@ def _check_alike(contender: Contender, reference: Contender) -> None:
 def _check_sampled(contender: Contender, vector: Vector) -> None:
     vector.reset(0, 0)
     try:
-        player = contender.player
-        player.step(vector.obs[:1], np.zeros((1, player.state_size), np.float32), np.random.default_rng(0))
+        first = Turn(vector.obs[:1], np.zeros(1, np.int64), np.ones(1, bool))
+        Memory(contender.player).act(first, np.random.default_rng(0))
     except UsageError as error:
         raise UsageError(f"{contender.name}: {error.what}", error.why, error.fix) from None
 

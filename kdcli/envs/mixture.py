@@ -51,13 +51,19 @@ class Mixture:
         """What to do in b states and what the teacher says."""
         before = self._watching.recall(turn)
         labels = label_turn(self._watching, turn)
-        action = self._teacher.step(turn.obs, before, self._rng)[0] if self._sampled else labels["greedy"]
+        action = self._drawn(turn.obs, before) if self._sampled else labels["greedy"]
         behaviour = np.full(len(turn.obs), TEACHER, np.int8)
         others = self._rng.random(len(turn.obs)) >= self.beta
         if others.any():
             action = np.where(others.reshape(-1, *[1] * (action.ndim - 1)), self._chosen(turn), action)
             behaviour[others] = RANDOM if self._other is None else STUDENT
         return Decision(self._perturbed(action, turn.obs), behaviour, labels, before)
+
+    def _drawn(self, obs: np.ndarray, before: np.ndarray) -> np.ndarray:
+        """The teacher's action as it samples it."""
+        if not self._teacher.state_size:
+            return self._teacher.act(obs, self._rng)
+        return self._teacher.step(obs, before, self._rng)[0]
 
     def _chosen(self, turn: Turn) -> np.ndarray:
         if self._other is None:

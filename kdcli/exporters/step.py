@@ -75,8 +75,8 @@ class Exported:
         """What there is to say of it, as JSON values."""
         return {
             "format": self.record["config"]["format"],
-            "inputs": self.record["inputs"],
-            "outputs": self.record["outputs"],
+            "inputs": [port["name"] for port in self.record["inputs"]],
+            "outputs": [port["name"] for port in self.record["outputs"]],
             "files": {suffix: len(data) for suffix, data in self.files.items()},
             "size_bytes": len(self.data),
             "sha256": hashlib.sha256(self.data).hexdigest(),

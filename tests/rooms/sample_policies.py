@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from functools import cache
 from typing import Any, Literal
@@ -13,25 +13,41 @@ from torch import nn
 
 from kdcli.agents.action import ActionRule
 from kdcli.agents.agent import Agent
-from kdcli.agents.observation import Normalizer, Preprocess
+from kdcli.agents.observation import JointPreprocess, Normalizer, Preprocess, Sees
 from kdcli.agents.policy import Policy, Signal, Spread
-from kdcli.exporters.config import ExportConfig
 from kdcli.agents.states import States
+from kdcli.exporters.config import ExportConfig
 from kdcli.exporters.step import Exported, convert
 from kdcli.networks.activations import ACTIVATIONS
+from kdcli.networks.layers import LayerSpec
 from kdcli.networks.mlp import MLP
-from kdcli.spec import Box, Discrete, EnvSpec, MultiBinary, MultiDiscrete, Space, box
+from kdcli.networks.stack import Branch, Stack
+from kdcli.spec import (
+    MASK,
+    Box,
+    Dict,
+    Discrete,
+    EnvSpec,
+    MultiBinary,
+    MultiDiscrete,
+    Part,
+    Space,
+    box,
+    join_rows,
+    parts,
+)
 
 VECTOR = Preprocess(box((5,)))
 BOUNDS = np.array([-1.0, -3.0, 0.25]), np.array([2.0, -1.0, 0.5])
 
 
-def agent(rule: ActionRule, preprocess: Preprocess = VECTOR, net: dict[str, Any] | None = None, **policy: Any) -> Agent:
+def agent(rule: ActionRule, preprocess: Sees = VECTOR, net: dict[str, Any] | None = None, **policy: Any) -> Agent:
     """An agent with random weights, far enough from zero that bounds and limits are reached."""
     with torch.random.fork_rng():
         torch.manual_seed(0)
         outputs = rule.n_outputs * max(1, policy.get("quantiles", 0))
-        network = MLP(preprocess.n_features, **{"hidden": (16, 12), "outputs": outputs, **(net or {})})
+        inputs = preprocess.n_features - rule.n_mask
+        network = MLP(**{"inputs": inputs, "hidden": (16, 12), "outputs": outputs, **(net or {})})
         for parameter in network.parameters():
             parameter.data *= 2.0
     signal: Signal = "mean" if rule.continuous else "logits"
@@ -124,12 +140,89 @@ def _heads() -> dict[str, Callable[[], Agent]]:
     }
 
 
-POLICIES: dict[str, Callable[[], Agent]] = {**_actions(), **_observations(), **_networks(), **_heads()}
+BOTH = Dict({"image": box((9, 8, 2), 0, 255, "uint8"), "place": Discrete(3, start=1), "vector": box((4,))})
+CONVOLUTIONS = (
+    ("conv2d", {"out": 5, "kernel": [3, 2], "stride": [2, 1], "padding": [1, 0]}),
+    ("relu", {}),
+    ("max_pool2d", {"kernel": 2, "padding": 1}),
+    ("conv2d", {"out": 4, "kernel": 2, "bias": False}),
+    ("elu", {}),
+    ("flatten", {}),
+)
+DEEP = (("linear", {"out": 7}), ("layer_norm", {"eps": 1e-5}), ("tanh", {}), ("linear", {"out": 6, "bias": False}))
+
+
+def _stacked(
+    rule: ActionRule, sees: Sees, branches: list[Branch], trunk: Sequence[LayerSpec], value: Any = None, **policy: Any
+) -> Agent:
+    with torch.random.fork_rng():
+        torch.manual_seed(0)
+        network = Stack(branches, trunk, rule.n_outputs)
+        for parameter in network.parameters():
+            parameter.data *= 1.5
+        signal: Signal = "mean" if rule.continuous else "logits"
+        made = Policy(network, rule, signal, value=value() if value else None, **policy)
+    return Agent(sees, made.eval(), "sample", EnvSpec("Sample-v0"), {"algorithm": "none"})
+
+
+def _both(normalized: bool) -> JointPreprocess:
+    """An image channels last, a place and a vector."""
+    image, place, vector = BOTH.spaces.values()
+    norm = normalizer((4,)) if normalized else None
+    sees = {"image": Preprocess(image, image=True, channels_last=True), "place": Preprocess(place)}
+    return JointPreprocess(BOTH, {**sees, "vector": Preprocess(vector, norm)})
+
+
+def _masked(space: Part) -> JointPreprocess:
+    rule = ActionRule(space, masked=True)
+    sight = Dict({"obs": box((5,)), MASK: MultiBinary(rule.n_mask)})
+    return JointPreprocess(sight, {name: Preprocess(part) for name, part in sight.spaces.items()})
+
+
+def _stacks() -> dict[str, Callable[[], Agent]]:
+    tanh, choose = ActionRule(box((3,), -1.0, 1.0), "tanh"), ActionRule(Discrete(4))
+    flat, image = [Branch(0, (5,))], Preprocess(box((2, 9, 8), 0, 255, "uint8"), image=True)
+    picture, whole = Branch(0, (2, 9, 8), CONVOLUTIONS), Branch(144, (7,))
+    gru, lstm = ("gru_cell", {"out": 6}), ("lstm_cell", {"out": 5})
+    plain_lstm = ("lstm_cell", {"out": 4, "bias": False})
+    return {
+        "stack_layers": lambda: _stacked(tanh, VECTOR, flat, DEEP),
+        "stack_image": lambda: _stacked(choose, image, [picture], (("linear", {"out": 6}), ("relu", {}))),
+        "stack_pieces": lambda: _stacked(choose, VECTOR, [Branch(1, (3,)), Branch(0, (5,))], DEEP[:1]),
+        "dict": lambda: _stacked(choose, _both(False), [picture, whole], DEEP[:3]),
+        "dict_normalized": lambda: _stacked(tanh, _both(True), [picture, whole], ()),
+        "dict_mlp": lambda: agent(choose, _both(True)),
+        "gru": lambda: _stacked(choose, VECTOR, flat, (*DEEP[:1], gru)),
+        "lstm": lambda: _stacked(tanh, VECTOR, flat, (lstm, ("linear", {"out": 4}))),
+        "lstm_value": lambda: _stacked(choose, VECTOR, flat, (lstm, plain_lstm), lambda: Stack(flat, (gru,), 1)),
+        "gru_value_head": lambda: _stacked(choose, VECTOR, flat, (gru,), lambda: nn.Linear(6, 1)),
+        "gru_dict": lambda: _stacked(choose, _both(True), [picture, whole], (gru, lstm)),
+        **{
+            f"masked_{name}": lambda s=space: agent(ActionRule(s, masked=True), _masked(s))  # type: ignore[misc]
+            for name, space in (
+                ("discrete", Discrete(4)),
+                ("multi_discrete", MultiDiscrete((3, 2))),
+                ("multi_binary", MultiBinary(3)),
+            )
+        },
+    }
+
+
+POLICIES: dict[str, Callable[[], Agent]] = {**_actions(), **_observations(), **_networks(), **_heads(), **_stacks()}
 
 
 def observations(made: Agent, n: int, seed: int = 0) -> np.ndarray:
     """`n` raw observations (n, *shape), the dtype of the space."""
     rng, space = np.random.default_rng(seed), made.observation
+    columns = {name: _draw(rng, part, n) for name, part in parts(space).items()}
+    if MASK in columns:
+        rule = made.policy.rule
+        sizes = (2,) * rule.n_outputs if rule.bits else rule.groups
+        columns[MASK][:, np.cumsum((0, *sizes[:-1]))] = 1
+    return join_rows(space, columns)
+
+
+def _draw(rng: np.random.Generator, space: Part, n: int) -> np.ndarray:
     match space:
         case Box() if np.dtype(space.dtype).kind in "ui":
             return rng.integers(0, 256, (n, *space.shape)).astype(space.dtype)

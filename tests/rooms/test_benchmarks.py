@@ -98,7 +98,7 @@ def test_everyone_plays_the_same_initial_states() -> None:
 def test_states_are_those_of_the_reference() -> None:
     """Law: similarity is measured where the reference goes, on as many states as asked for."""
     found = of_three()
-    assert found.states.shape == (200, 2)
+    assert found.states.observations.shape == (200, 2)
     near, far = found["small"].similarity, found["idle"].similarity
     assert near is not None
     assert far is not None
@@ -113,7 +113,7 @@ def test_the_same_again() -> None:
     first, again = (measured(Contender("a", reach_teacher()), config=config) for _ in range(2))
     assert (first.reference.played.episodes.returns == again.reference.played.episodes.returns).all()
     assert (first.random.episodes.returns == again.random.episodes.returns).all()
-    assert (first.states == again.states).all()
+    assert (first.states.observations == again.states.observations).all()
     greedy = measured(Contender("a", reach_teacher()))
     assert greedy.reference.returns.mean != first.reference.returns.mean
 

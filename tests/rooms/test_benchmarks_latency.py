@@ -32,6 +32,7 @@ class Sleeper:
     env: None = None
     observation: Space = box((2,), dtype="float64")  # noqa: RUF009
     action: Space = box((1,))  # noqa: RUF009
+    state_size: int = 0
 
     def act(self, obs: np.ndarray, rng: np.random.Generator | None = None) -> np.ndarray:
         self.log.append((self.name, len(obs)))
@@ -129,7 +130,7 @@ def test_timing_says_how_far_it_is() -> None:
 def test_few_states_are_enough(n: int) -> None:
     """Law: singles are one observation, a batch is 256, whatever the number of states; values are those given."""
     obs = np.random.default_rng(0).normal(size=(n, 2))
-    singles, batch = latency._inputs(obs)
+    singles, batch = latency._inputs(obs, lambda rows: rows)
     assert {single.shape for single in singles} == {(1, 2)}
     assert batch.shape == (BATCH, 2)
     assert {*batch.ravel()} <= {*obs.ravel()}

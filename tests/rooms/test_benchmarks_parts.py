@@ -14,6 +14,8 @@ from toy_teachers import CHOOSE, REACH, reach_teacher
 
 from kdcli.agents import store
 from kdcli.agents.agreement import agreement
+from kdcli.agents.states import States
+from kdcli.agents.states import actions as actions_in
 from kdcli.artifact import sha256
 from kdcli.benchmarks.baseline import ROUNDS, Pace, affordable
 from kdcli.benchmarks.contender import Contender
@@ -43,8 +45,7 @@ def exported(agent, *outputs):
 def test_agreement_of_an_agent_with_itself_is_one(name: str) -> None:
     """Law: an agent agrees with itself wholly, whatever its action space; with another less, and never more."""
     made = POLICIES[name]()
-    actions = made.act(observations(made, 200))
-    others = made.act(observations(made, 200, seed=9))
+    actions, others = (actions_in(made, States(observations(made, 200, seed))) for seed in (0, 9))
     assert agreement(actions, actions, made.action) == 1.0
     assert agreement(actions, others, made.action) <= 1.0
     assert agreement(actions, others, made.action) < 1.0 or (actions == others).all()
@@ -103,7 +104,7 @@ def test_an_agent_and_its_file_are_alike(name: str) -> None:
     made = POLICIES[name]()
     outputs = ("logits",) if made.policy.signal == "logits" else ("mean", "log_std")
     torch_one, file = Contender("a", made), Contender("b", None, exported(made, *outputs), plays="onnxruntime")
-    found = compare_actions(torch_one, file, observations(made, 100))
+    found = compare_actions(torch_one, file, States(observations(made, 100)))
     assert (found.n_states, found.agreement) == (100, pytest.approx(1.0, abs=1e-5))
     assert found.kl == pytest.approx(0.0, abs=1e-5)
 
@@ -113,9 +114,21 @@ def test_kl_is_absent_where_a_distribution_is() -> None:
     clip, tanh = POLICIES["constant_spread"](), POLICIES["linear_spread"]()
     greedy = Contender("file", None, exported(clip), plays="onnxruntime")
     q = Contender("q", POLICIES["q"]())
-    assert compare_actions(Contender("a", clip), greedy, observations(clip, 9)).kl is None
-    assert compare_actions(q, q, observations(POLICIES["q"](), 9)).kl is None
-    assert compare_actions(Contender("a", clip), Contender("b", tanh), observations(clip, 9)).kl is None
+    states = States(observations(clip, 9))
+    assert compare_actions(Contender("a", clip), greedy, states).kl is None
+    assert compare_actions(q, q, states).kl is None
+    assert compare_actions(Contender("a", clip), Contender("b", tanh), states).kl is None
+
+
+def test_similarity_of_agents_with_memory() -> None:
+    """Law: who remembers is compared along episodes, each with its own memory; beside itself agreement is 1."""
+    made = POLICIES["lstm"]()
+    one, file = Contender("a", made), Contender("b", None, exported(made), plays="onnxruntime")
+    states = States(observations(made, 100), "given", 4)
+    found = compare_actions(one, file, states)
+    assert (found.agreement, found.kl) == (pytest.approx(1.0, abs=1e-5), None)
+    other = Contender("c", POLICIES["stack_layers"]())
+    assert compare_actions(one, other, states).agreement < 0.99
 
 
 # --- size
@@ -229,12 +242,12 @@ def test_the_recorder_samples_all_of_the_play() -> None:
     """Law: the states kept are rows that were seen, in order, each once, from all of the play alike."""
 
     class Silent:
-        name, env, observation, action = "a", None, box((1,)), Discrete(2)
+        name, env, observation, action, state_size = "a", None, box((1,)), Discrete(2), 0
 
         def act(self, obs: np.ndarray, rng: np.random.Generator | None = None) -> np.ndarray:
             return np.zeros(len(obs), np.int64)
 
-    recorder = Recorder(Silent(), 500)
+    recorder = Recorder(Silent(), 500)  # type: ignore[arg-type]
     for step in range(1250):
         recorder.act(np.arange(16 * step, 16 * step + 16, dtype=np.float32)[:, None])
     kept = recorder.states()[:, 0]

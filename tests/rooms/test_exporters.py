@@ -24,13 +24,14 @@ from kdcli.agents.action import ActionRule
 from kdcli.agents.agent import Agent
 from kdcli.agents.folding import deployed
 from kdcli.agents.observation import Preprocess
+from kdcli.agents.states import States
 from kdcli.cli.console import Console
 from kdcli.cli.main import main
 from kdcli.errors import Exit, KdcliError, RefusedError, UsageError
 from kdcli.exporters import EXPORTERS
 from kdcli.exporters.config import OUTPUTS, ExportConfig
+from kdcli.exporters.formats import Format
 from kdcli.exporters.onnx import WRITERS
-from kdcli.agents.states import States
 from kdcli.exporters.states import gather, played
 from kdcli.exporters.step import convert, export
 from kdcli.graph.count import count
@@ -71,14 +72,18 @@ def assert_acts_alike(agent: Agent, opset: int) -> None:
     ours = exported(agent, *output_names(agent), opset=opset).agent
     for n in (1, 7, 256):
         obs = observations(agent, n, seed=n)
-        found, heads = ours.run(obs), agent.heads(obs).present()
-        wanted = {"action": agent.act(obs)} | {key: heads[key].numpy() for key in output_names(agent)[1:]}
+        state = np.random.default_rng(n).normal(size=(n, agent.state_size)).astype(np.float32)
+        found, heads = ours.run(obs, state), agent.heads(obs, state)
+        said = heads.present()
+        wanted = {"action": agent.decode(heads)} | {key: said[key].numpy() for key in output_names(agent)[1:]}
+        if agent.state_size:
+            wanted["state_out"] = said["state"].numpy()
         assert found.keys() == wanted.keys()
         for key, array in wanted.items():
             assert (found[key].shape, found[key].dtype) == (array.shape, array.dtype)
             exact = key == "action" and not isinstance(agent.action, Box)
             np.testing.assert_allclose(found[key], array, **({"rtol": 0} if exact else {"rtol": 1e-5, "atol": 1e-5}))
-        assert np.array_equal(ours.act(obs), found["action"])
+        assert np.array_equal(ours.step(obs, state)[0], found["action"])
 
 
 @every_policy
@@ -177,7 +182,7 @@ def test_record_says_all_there_is_to_know() -> None:
     assert json.dumps(record, sort_keys=True, separators=(",", ":")) == entry.value
     assert (record["observation"], record["action"]) == (space_to_json(agent.observation), space_to_json(agent.action))
     assert (record["env"]["id"], record["facts"]) == ("Sample-v0", {"algorithm": "none"})
-    assert (record["normalizer"], record["rule"]) == (None, {"squash": "tanh", "limit": 0.3})
+    assert (record["normalizer"], record["rule"]) == (None, {"squash": "tanh", "limit": 0.3, "masked": False})
     assert record["parents"] == parents
     assert record["config"]["outputs"] == ["action", "mean"]
     assert record["parity"] == made.parity.to_json()
@@ -215,7 +220,7 @@ def test_an_output_is_not_overwritten(tmp_path: Path) -> None:
 
 def test_exporters_are_there() -> None:
     """Every row of the table can be loaded."""
-    assert all(callable(EXPORTERS.load(name)) for name in EXPORTERS.names())
+    assert all(isinstance(EXPORTERS.load(name), Format) for name in EXPORTERS.names())
 
 
 def test_config_reads_names_joined_by_commas() -> None:

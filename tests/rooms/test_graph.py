@@ -15,6 +15,8 @@ from kdcli.graph.count import count
 from kdcli.graph.operations import KINDS, Graph, Op, Port
 from kdcli.graph.trace import output_names, trace
 from kdcli.networks.activations import ACTIVATIONS
+from kdcli.networks.mlp import MLP
+from kdcli.spec import parts
 
 every_policy = pytest.mark.parametrize("name", POLICIES)
 
@@ -38,7 +40,15 @@ def test_count_is_the_actors(name: str) -> None:
     assert counted.n_params == agent.n_params
     bounds = sum(w.size for op in trace(agent).ops if op.kind in ("clip", "unscale") for w in op.weights.values())
     assert counted.n_constants == agent.preprocess.n_constants + bounds
-    assert counted.multiply_adds == sum(linear.weight.numel() for linear in agent.policy.network.linears())
+    if isinstance(agent.policy.network, MLP):
+        assert counted.multiply_adds == sum(linear.weight.numel() for linear in agent.policy.network.linears())
+
+
+def test_multiply_adds_of_convolutions() -> None:
+    """The products of a convolution are done at every place of its output, those of a cell once."""
+    image = sum([(2 * 3 * 2) * 5 * (5 * 7), 5 * 2 * 2 * 4 * (2 * 3), 24 * 6, 6 * 4])
+    assert count(trace(POLICIES["stack_image"]())).multiply_adds == image
+    assert count(trace(POLICIES["lstm"]())).multiply_adds == 4 * 5 * (5 + 5) + 5 * 4 + 4 * 3
 
 
 @every_policy
@@ -46,9 +56,13 @@ def test_ends_are_the_envs(name: str) -> None:
     """A graph takes what the env gives and puts out what the env takes, under the names it was asked by."""
     agent = POLICIES[name]()
     graph = trace(agent, output_names(agent))
-    assert graph.inputs == (Port("obs", agent.observation.shape, agent.observation.dtype),)
+    seen = tuple(Port(name, part.shape, part.dtype) for name, part in parts(agent.observation).items())
+    state = (Port("state_in", (agent.state_size,)),) if agent.state_size else ()
+    assert graph.inputs == (*seen, *state)
     assert graph.outputs[0] == Port("action", agent.action.shape, agent.action.dtype)
-    assert [port.name for port in graph.outputs] == output_names(agent)
+    names = [port.name for port in graph.outputs if port.name != "state_out"]
+    assert names == output_names(agent)
+    assert len(graph.outputs) - len(names) == len(state)
 
 
 @every_policy

@@ -77,7 +77,7 @@ class BlackBox:
 
     def __init__(self, agent: Agent) -> None:
         self.name, self.env, self.observation, self.action = "box", agent.env, agent.observation, agent.action
-        self.act = agent.act
+        self.act, self.state_size = agent.act, 0
 
 
 TEACHERS = {"reach": (reaching, REACH), "choose": (choosing, CHOOSE)}

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import subprocess
 import sys
+from collections.abc import Mapping
 from pathlib import Path
 
 import numpy as np
@@ -17,7 +18,7 @@ from sample_policies import POLICIES, exported, observations, plain
 from kdcli.agents import runtime
 from kdcli.errors import RefusedError, UsageError
 from kdcli.exporters.config import ExportConfig
-from kdcli.exporters.onnx import stamp
+from kdcli.exporters.onnx import SUFFIX, stamp
 from kdcli.exporters.step import export
 from kdcli.spec import Discrete, space_to_json
 
@@ -155,9 +156,14 @@ def test_weights_elsewhere_are_refused() -> None:
 
 def test_record_of_a_newer_kdcli(sample: bytes) -> None:
     """A schema this version does not know is refused by name."""
-    newer = sample.replace(b'"schema":1', b'"schema":2')
-    with pytest.raises(RefusedError, match="schema 2"):
+    newer = sample.replace(b'"schema":2', b'"schema":3')
+    with pytest.raises(RefusedError, match="schema 3"):
         runtime.from_bytes(newer, "policy.onnx")
+
+
+def stamped(model: onnx.ModelProto, record: Mapping[str, object]) -> bytes:
+    """The file with this record."""
+    return stamp({SUFFIX: model.SerializeToString()}, record)[SUFFIX]
 
 
 @pytest.mark.parametrize("lie", [{"rule": {"squash": "tanh"}}, {"observation": {}}, {"sampled_by": 3}, {"env": {}}])
@@ -167,12 +173,12 @@ def test_a_record_that_is_none(lie: dict[str, object], sample: bytes) -> None:
     record = runtime.from_bytes(sample, "policy.onnx").record
     del model.metadata_props[:]
     with pytest.raises(RefusedError, match="describe"):
-        runtime.from_bytes(stamp(model.SerializeToString(), {**record, **lie}), "policy.onnx")
-    runtime.from_bytes(stamp(model.SerializeToString(), record), "policy.onnx")
+        runtime.from_bytes(stamped(model, {**record, **lie}), "policy.onnx")
+    runtime.from_bytes(stamped(model, record), "policy.onnx")
     model.graph.input[0].name = "observation"
     model.graph.node[0].input[0] = "observation"
     with pytest.raises(RefusedError, match="does not describe a policy"):
-        runtime.from_bytes(stamp(model.SerializeToString(), record), "policy.onnx")
+        runtime.from_bytes(stamped(model, record), "policy.onnx")
 
 
 def test_a_path_that_is_none(tmp_path: Path) -> None:
