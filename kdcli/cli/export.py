@@ -33,7 +33,7 @@ def export(
     from kdcli.artifact import parent, refuse_existing
     from kdcli.checkpoints.read import find_file, read
     from kdcli.exporters.states import gather, played
-    from kdcli.exporters.step import convert
+    from kdcli.exporters.step import convert, resolved, stem_of
 
     refuse_existing(output, force)
     file = find_file(agent)
@@ -41,7 +41,7 @@ def export(
     # An env that was named must be the right one; one that the files name may be gone or not installed.
     n, seed = config.states, config.seed
     states = played(loaded, n, seed) if source.env else gather(loaded, n, seed, console.listener)
-    made = convert(loaded, states, config, [parent(file)])
+    made = convert(loaded, states, resolved(config, output.suffix), [parent(file)], stem_of(output))
     made.save(output, force)
     said = made.summary()
     console.listener(Note(_sentence(said)))
@@ -54,4 +54,6 @@ def export(
 def _sentence(said: dict[str, Any]) -> str:
     size, alike = f"{said['n_params']:,} parameters in {said['size_bytes']:,} bytes", said["parity"]
     ties = f", {alike['ties']} ties" if alike["ties"] else ""
-    return f"{size}; acts as the agent does in {alike['n_states']:,} states ({alike['source']}{ties})"
+    others = [suffix for suffix in said["files"]][1:]
+    beside = f", with {' and '.join(others)} beside it" if others else ""
+    return f"{size}{beside}; acts as the agent does in {alike['n_states']:,} states ({alike['source']}{ties})"

@@ -31,7 +31,7 @@ class ExportConfig(BaseModel):
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
-    format: str = Field("onnx", description="one of: kdcli list exporters")
+    format: str = Field("auto", description="one of: kdcli list exporters; auto: by the output's suffix, else onnx")
     outputs: Annotated[tuple[str, ...], BeforeValidator(_split), AfterValidator(_with_action)] = Field(
         ("action",), description="outputs, joined by commas; besides action: logits, q, mean, log_std, value"
     )

@@ -25,9 +25,9 @@ class Format:
         write: graph, options and the stem of the files' names -> the files. Raises UsageError for an option it cannot
             follow. Equal graphs give equal bytes.
         stamp: the files with the record of what they are; nothing that acts changes.
-        runner: the files as a function. Raises UsageError where what is needed to run them is not installed.
+        runner: the files of a graph as a function. Raises UsageError where what is needed to run them is not installed.
     """
 
     write: Callable[[Graph, ExportConfig, str], Files]
     stamp: Callable[[Files, Mapping[str, Any]], Files]
-    runner: Callable[[Files], Run]
+    runner: Callable[[Files, Graph], Run]

@@ -49,7 +49,7 @@ def stamp(files: Files, record: Mapping[str, Any]) -> Files:
     return {SUFFIX: seal(files[SUFFIX] + onnx.ModelProto(metadata_props=[entry]).SerializeToString(deterministic=True))}
 
 
-def runner(files: Files) -> Run:
+def runner(files: Files, _: Graph) -> Run:
     """The file run by onnxruntime.
 
     Raises:

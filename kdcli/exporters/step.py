@@ -17,7 +17,7 @@ from kdcli.agents.runtime import OnnxAgent, from_bytes
 from kdcli.agents.states import States
 from kdcli.agents.store import describe
 from kdcli.errors import RefusedError
-from kdcli.exporters import EXPORTERS
+from kdcli.exporters import EXPORTERS, SUFFIXES
 from kdcli.exporters.config import ExportConfig
 from kdcli.exporters.formats import Files, Format
 from kdcli.exporters.onnx import SUFFIX
@@ -85,6 +85,13 @@ class Exported:
         }
 
 
+def resolved(config: ExportConfig, suffix: str) -> ExportConfig:
+    """The options with the format settled: as they say, or as the output's suffix does, or ONNX."""
+    if config.format != "auto":
+        return config
+    return config.model_copy(update={"format": SUFFIXES.get(suffix, "onnx")})
+
+
 def stem_of(path: Path) -> str:
     """What the names of files that belong together begin with."""
     return path.name.partition(".")[0] or path.name
@@ -101,6 +108,7 @@ def convert(
         UsageError: an output the agent does not have, an opset that is not known, states of the wrong shape.
         RefusedError: the files would not act like the agent.
     """
+    config = resolved(config, SUFFIX)
     states = gather(agent, config.states, config.seed) if states is None else states
     shipped = rounded(agent) if config.precision == "fp16" else agent
     made = _written(shipped, states, config, stem)
@@ -126,7 +134,7 @@ def _written(agent: Agent, states: States, config: ExportConfig, stem: str) -> _
     def attempt(shipped: Agent, folded: bool) -> _Written:
         graph = trace(shipped, config.outputs)
         files = form.write(graph, config, stem)
-        return _Written(files, graph, check(form.runner(files), agent, states, _state_size(graph)), folded)
+        return _Written(files, graph, check(form.runner(files, graph), agent, states, _state_size(graph)), folded)
 
     if can_fold(agent) and config.precision == "fp32":
         with suppress(RefusedError):
@@ -155,7 +163,7 @@ def export(agent: Agent, path: Path, states: States | None, config: ExportConfig
         RefusedError: as `convert`; nothing is written.
     """
     artifact.refuse_existing(path, force)
-    exported = convert(agent, states, config, stem=stem_of(path))
+    exported = convert(agent, states, resolved(config, path.suffix), stem=stem_of(path))
     exported.save(path, force)
     return exported
 

@@ -27,7 +27,8 @@ from kdcli.spec import Box, Discrete, box
 
 def file_of(agent: Agent, outputs: tuple[str, ...] = ("action",)) -> Run:
     """The agent's file as a function."""
-    return runner(write(trace(agent, outputs), ExportConfig(), "policy"))
+    graph = trace(agent, outputs)
+    return runner(write(graph, ExportConfig(), "policy"), graph)
 
 
 @pytest.mark.parametrize("name", ["clip", "tanh", "discrete", "multi_discrete", "multi_binary", "quantiles", "value"])
