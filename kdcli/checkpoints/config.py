@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
@@ -23,6 +23,14 @@ class LoadConfig(BaseModel):
     env_kwargs: tuple[str, ...] = Field(default=(), description="argument of the env, name=value; repeatable")
     wrapper: tuple[str, ...] = Field(default=(), description="env wrapper, inner first: pad:84, time-feature")
     vecnormalize: str = Field(default="auto", description="VecNormalize's file; auto: the one beside it; none")
+    obs_stats: str | None = Field(default=None, description="its observation statistics, x.npz: mean, var; or none")
+    activation: str | None = Field(default=None, description="activation, where the file does not say: elu, tanh, ...")
+    squash: Literal["clip", "tanh"] | None = Field(default=None, description="how its mean becomes an action")
+    signal: Literal["action", "logits", "q", "mean"] | None = Field(
+        default=None, description="what a foreign program puts out"
+    )
+    output_name: str | None = Field(default=None, description="the output of a foreign ONNX file that is meant")
+    trust: bool = Field(default=False, description="run the code in a TorchScript or torch.export program")
     channels_last: bool | None = Field(
         default=None, description="images arrive as (height, width, channels); default: as the env gives them"
     )
@@ -52,8 +60,10 @@ class LoadConfig(BaseModel):
         return self.model_copy(update={"vecnormalize": "none"})
 
     def recorded(self) -> dict[str, Any]:
-        """JSON values for the record of how a file was made; of a path only the file's name."""
-        return {**self.model_dump(mode="json"), "vecnormalize": Path(self.vecnormalize).name}
+        """JSON values for the record of how a file was made: what was said; of a path only the file's name."""
+        said = self.model_dump(mode="json", exclude_none=True, exclude={"trust"})
+        paths: dict[str, Any] = {name: Path(said[name]).name for name in ("vecnormalize", "obs_stats") if name in said}
+        return {**said, **paths}
 
 
 def _parse(text: str) -> tuple[str, Any]:

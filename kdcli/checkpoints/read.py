@@ -2,26 +2,31 @@
 
 from __future__ import annotations
 
-import zipfile
+from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from kdcli import artifact
 from kdcli.checkpoints import FORMATS
 from kdcli.checkpoints.config import LoadConfig
+from kdcli.checkpoints.sniff import sniff
 from kdcli.errors import RefusedError, UsageError
 from kdcli.progress import Listener, silent
 
 if TYPE_CHECKING:
     from kdcli.agents.agent import Agent
     from kdcli.agents.runtime import OnnxAgent
+    from kdcli.checkpoints.torch_program import ProgramAgent
 
-_KNOWN = "known: a Stable-Baselines3 zip, an agent file and an ONNX file of kdcli"
+__all__ = ["find_file", "native", "onnx", "read", "read_any", "sniff"]
+
+# What a folder may hold beside its checkpoint: RL Zoo's evaluations on the Hub, and a run's records.
+_NO_CHECKPOINTS = ("train_eval_metrics.zip", "_last_sys_info.zip")
+_SUFFIXES = (".zip", ".cleanrl_model", ".d3", ".pt", ".pth", ".safetensors", ".onnx", ".pt2")
 
 
 def read(path: Path | str, config: LoadConfig | None = None, listen: Listener = silent) -> Agent:
-    """The agent in the file, or the RL Zoo folder, at `path`.
+    """The agent in the file, or the folder, at `path`.
 
     Raises:
         UsageError: the file cannot be opened, or an option does not fit it.
@@ -36,11 +41,13 @@ def read(path: Path | str, config: LoadConfig | None = None, listen: Listener = 
     return agent
 
 
-def read_any(path: Path | str, config: LoadConfig | None = None, listen: Listener = silent) -> Agent | OnnxAgent:
-    """Whatever acts in the file, or the RL Zoo folder, at `path`: an agent, or an exported policy.
+def read_any(
+    path: Path | str, config: LoadConfig | None = None, listen: Listener = silent
+) -> Agent | OnnxAgent | ProgramAgent:
+    """Whatever acts in the file, or the folder, at `path`: an agent, an exported policy, or a black box.
 
     Raises:
-        UsageError: the file cannot be opened, or an option does not fit it.
+        UsageError: the file cannot be opened, or an option does not fit it or is missing.
         RefusedError: it is damaged, unsafe, or of a kind not read yet.
     """
     file = find_file(Path(path))
@@ -59,55 +66,19 @@ def find_file(path: Path) -> Path:
         return path
     if not path.is_dir():
         raise UsageError(f"{str(path).removesuffix('.zip')} is not a file", "it does not exist", "check the path")
-    found = sorted(path.glob("*.zip"))
-    named = [file for file in found if file.with_suffix("").is_dir()] or found
+    found = sorted(_checkpoints(path))
+    named = [file for file in found if file.with_suffix("").is_dir() or file.stem == path.resolve().name] or found
     if len(named) != 1:
-        names = ", ".join(file.name for file in found) or "no zip"
-        raise UsageError(f"{path} is a folder", f"it holds {names}", "name the file to read")
+        names = ", ".join(file.name for file in found[:6]) + (", ..." if len(found) > 6 else "")
+        raise UsageError(f"{path} is a folder", f"it holds {names or 'no checkpoint'}", "name the file to read")
     return named[0]
 
 
-def sniff(path: Path) -> str:
-    """The name of the file's format.
-
-    Raises:
-        UsageError: the file cannot be opened.
-        RefusedError: none kdcli reads.
-    """
-    try:
-        with path.open("rb") as handle:
-            head = handle.read(16)
-    except OSError as error:
-        raise UsageError(f"cannot read {path}", error.strerror or str(error), "check the path") from None
-    if head[:2] == b"PK":
-        return _sniff_zip(path)
-    if artifact.is_ours(path):
-        return "native"
-    if head[:1] == b"\x08":  # an ONNX file begins with its version
-        return "onnx"
-    raise _refusal(path, head)
-
-
-def _sniff_zip(path: Path) -> str:
-    try:
-        with zipfile.ZipFile(path) as archive:
-            names = set(archive.namelist())
-    except Exception:
-        return "sb3"  # its reader says what is wrong with it
-    if any(name.endswith("data.pkl") for name in names):
-        raise RefusedError(f"{path.name} is a PyTorch file", "it does not say what its weights mean", _KNOWN)
-    if "data" not in names:
-        raise RefusedError(f"{path.name} is a zip without Stable-Baselines3's members", _KNOWN, "give the saved model")
-    return "sb3"
-
-
-def _refusal(path: Path, head: bytes) -> RefusedError:
-    if not head:
-        return RefusedError(f"{path.name} is empty", "", "copy it again")
-    if head[:1] == b"\x80":
-        fix = "give the zip, and this file with --vecnormalize"
-        return RefusedError(f"{path.name} is a bare pickle", "statistics alone are not an agent", fix)
-    return RefusedError(f"{path.name} is of no kind kdcli reads", _KNOWN, "")
+def _checkpoints(folder: Path) -> Iterator[Path]:
+    """Files that may be checkpoints: zips first, and other kinds where there is none."""
+    files = [file for file in folder.iterdir() if file.is_file() and file.name not in _NO_CHECKPOINTS]
+    zips = [file for file in files if file.suffix == ".zip"]
+    yield from zips or (file for file in files if file.suffix in _SUFFIXES)
 
 
 def native(path: Path, config: LoadConfig, _: Listener) -> Agent:
@@ -129,7 +100,7 @@ def onnx(path: Path, config: LoadConfig, _: Listener) -> OnnxAgent:
     """A policy exported by kdcli, run by onnxruntime.
 
     Raises:
-        RefusedError: it is damaged, or not exported by kdcli.
+        RefusedError: it is damaged.
     """
     from kdcli.agents.runtime import load
 

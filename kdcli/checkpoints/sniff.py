@@ -1,0 +1,159 @@
+"""What kind of file it is, told by its content and never by its name."""
+
+from __future__ import annotations
+
+import zipfile
+from pathlib import Path
+from typing import Any
+
+from kdcli import artifact
+from kdcli.checkpoints import FORMATS
+from kdcli.errors import RefusedError, UsageError
+
+MAX_FILE = 2**30
+_ONNX, _PICKLE, _ZIP = b"\x08", b"\x80", b"PK"
+_CARD = 'describe it in a card beside it, {"trunk": [...], "heads": {...}}: see the README'
+
+
+def read_bytes(path: Path) -> bytes:
+    """The content of a file.
+
+    Raises:
+        UsageError: it cannot be opened.
+        RefusedError: it is larger than a gigabyte.
+    """
+    try:
+        with path.open("rb") as handle:
+            content = handle.read(MAX_FILE + 1)
+    except OSError as error:
+        raise UsageError(f"cannot read {path}", error.strerror or str(error), "check the path") from None
+    if len(content) > MAX_FILE:
+        raise RefusedError(f"{path.name} is too large", f"more than {MAX_FILE} bytes")
+    return content
+
+
+def container(path: Path) -> Any:
+    """What a file of torch.save holds: plain containers, numbers and tensors.
+
+    Raises:
+        UsageError: it cannot be opened.
+        RefusedError: it is damaged, or holds other things.
+    """
+    from kdcli.checkpoints.torch_files import read_torch
+
+    return read_torch(read_bytes(path), path.name)
+
+
+def is_state(value: Any) -> bool:
+    """Whether a value is a state dict: tensors by name."""
+    from torch import Tensor
+
+    named = isinstance(value, dict) and bool(value)
+    return named and all(isinstance(name, str) and isinstance(item, Tensor) for name, item in value.items())
+
+
+def sniff(path: Path) -> str:
+    """The name of the file's format, one of `FORMATS`.
+
+    Raises:
+        UsageError: the file cannot be opened.
+        RefusedError: none kdcli reads.
+    """
+    try:
+        with path.open("rb") as handle:
+            head = handle.read(16)
+    except OSError as error:
+        raise UsageError(f"cannot read {path}", error.strerror or str(error), "check the path") from None
+    if head[:2] == _ZIP:
+        return _sniff_zip(path)
+    if artifact.is_ours(path):
+        return "native"
+    if head[:1] == _ONNX:  # an ONNX file begins with its version
+        return _sniff_onnx(path)
+    if head[:1] == _PICKLE:
+        return _sniff_pickle(path)
+    if _is_safetensors(path):
+        return _with_card(path)
+    raise _refusal(path, head)
+
+
+def _sniff_zip(path: Path) -> str:
+    try:
+        with zipfile.ZipFile(path) as archive:
+            names = {name.partition("/")[2] for name in archive.namelist()} | set(archive.namelist())
+    except Exception:
+        return "sb3"  # its reader says what is wrong with it
+    if "data" in names:
+        return "sb3"
+    if "constants.pkl" in names and any(name.startswith("code/") for name in names):
+        return "torchscript"
+    if "archive_format" in names or "serialized_exported_program.json" in names:
+        return "torch_export"
+    if "data.pkl" in names:
+        return _sniff_container(path)
+    raise RefusedError(f"{path.name} is a zip without Stable-Baselines3's members", _known(), "give the saved model")
+
+
+def _sniff_container(path: Path) -> str:
+    """Which library's containers it is; the card of a file that has one comes first."""
+    from kdcli.checkpoints import card, cleanrl, rsl_rl, skrl
+
+    if card.beside(path):
+        return "card"
+    saved = container(path)
+    kinds = {"rsl_rl": rsl_rl.is_rsl_rl, "skrl": skrl.is_skrl, "cleanrl": cleanrl.is_cleanrl}
+    found = next((name for name, matches in kinds.items() if matches(saved)), None)
+    if found is None:
+        raise RefusedError(f"{path.name} is a PyTorch file of a layout kdcli does not know", _shown(saved), _CARD)
+    return found
+
+
+def _shown(saved: Any) -> str:
+    inside = [str(name)[:40] for name in saved] if isinstance(saved, dict) else []
+    return f"it holds {', '.join(inside[:6])}{', ...' if len(inside) > 6 else ''}" if inside else _known()
+
+
+def _sniff_pickle(path: Path) -> str:
+    """A d3rlpy file is one dictionary; an old torch file is several pickles; anything else is no checkpoint."""
+    from kdcli.checkpoints import d3rlpy
+
+    content = read_bytes(path)
+    if d3rlpy.is_d3rlpy(content, path.name):
+        return "d3rlpy"
+    if b"\x8a\nl\xfc\x9cF\xf9 j\xa8P\x19" in content[:32]:  # torch's magic number
+        return _sniff_container(path)
+    fix = "give the zip, and this file with --vecnormalize"
+    raise RefusedError(f"{path.name} is a bare pickle", "statistics alone are not an agent", fix)
+
+
+def _sniff_onnx(path: Path) -> str:
+    """Whether it was exported by kdcli: such a file carries a record."""
+    from kdcli.agents.runtime import KEY
+
+    return "onnx" if b'"kind":"policy"' in read_bytes(path) and KEY.encode() in read_bytes(path) else "onnx_policy"
+
+
+def _is_safetensors(path: Path) -> bool:
+    try:
+        header = artifact.read_header(path)
+    except RefusedError:
+        return False
+    return isinstance(header, dict) and any(isinstance(v, dict) and "data_offsets" in v for v in header.values())
+
+
+def _with_card(path: Path) -> str:
+    from kdcli.checkpoints import card
+
+    if not card.beside(path):
+        raise RefusedError(f"{path.name} holds tensors alone", "it does not say what its weights mean", _CARD)
+    return "card"
+
+
+def _refusal(path: Path, head: bytes) -> RefusedError:
+    if not head:
+        return RefusedError(f"{path.name} is empty", "", "copy it again")
+    return RefusedError(f"{path.name} is of no kind kdcli reads", _known(), "")
+
+
+def _known() -> str:
+    return f"known: {', '.join(FORMATS.names())}"
