@@ -3,59 +3,97 @@
 from __future__ import annotations
 
 import difflib
-import importlib
 import warnings
+from collections.abc import Mapping
+from typing import Any
 
 import gymnasium
 import numpy as np
 from gymnasium import spaces
+from gymnasium.envs.registration import EnvSpec as Registration
 
+from kdcli.envs.advice import advise
+from kdcli.envs.ids import registration
 from kdcli.envs.wrappers import wrap
 from kdcli.errors import UsageError
-from kdcli.spec import Box, Discrete, EnvSpec, MultiBinary, MultiDiscrete, Space, n_features, same_space
+from kdcli.spec import MASK, Box, Dict, Discrete, EnvSpec, MultiBinary, MultiDiscrete, Part, Space, same_space
 
 DEFAULT_LIMIT = 10_000
-_PACKAGES = {"Box2D": "gymnasium[box2d]", "mujoco": "gymnasium[mujoco]", "ale_py": "ale-py", "pygame": "pygame"}
+_NO_LIMIT = -1
+_PACKAGES = {
+    "Box2D": "gymnasium[box2d]",
+    "mujoco": "gymnasium[mujoco]",
+    "ale_py": "kdcli[atari]",
+    "pettingzoo": "kdcli[pettingzoo]",
+    "pygame": "pygame",
+}
 
 
 def make(spec: EnvSpec) -> gymnasium.Env:
     """The environment, its episodes capped at `spec.max_steps` or its own limit or 10,000 steps.
 
-    Raises:
-        UsageError: unknown id, missing package, or bad keyword arguments.
-    """
-    import kdcli.envs.toys  # noqa: F401  (registers the toy envs)
+    With wrappers, `spec.max_steps` counts the agent's steps, and the env's own limit the env's.
 
+    Raises:
+        UsageError: unknown id, missing package, bad keyword arguments, or a wrapper that does not fit.
+    """
     try:
-        known = _registered(spec.id)
-        limit = spec.max_steps or known.max_episode_steps or DEFAULT_LIMIT
+        known = registration(spec.id)
+        within, around = _limits(spec, known)
         _quiet_mujoco(known)
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
-            env = gymnasium.make(spec.id, max_episode_steps=limit, disable_env_checker=True, **spec.kwargs)
+            given = _arguments(spec.kwargs)
+            env = gymnasium.make(known, max_episode_steps=within, disable_env_checker=True, **given)
     except (gymnasium.error.Error, ImportError) as error:
         raise _explain(spec.id, error) from None
-    except TypeError as error:
-        raise UsageError(f"{spec.id} does not take these arguments", str(error), "check --env-kwargs") from None
+    except (TypeError, ValueError, AssertionError) as error:
+        raise UsageError(f"{spec.id} does not take these arguments", _line(error), "check --env-kwargs") from None
     for name in spec.wrappers:
         env = wrap(env, name)
-    return env
+    return env if around is None else gymnasium.wrappers.TimeLimit(env, around)
 
 
-def _registered(env_id: str) -> gymnasium.envs.registration.EnvSpec:
-    """The registration of `env_id`; `module:Name-v0` imports the module first."""
-    module, _, name = env_id.rpartition(":")
-    if module:
-        importlib.import_module(module)
-    return gymnasium.spec(name)
+def _limits(spec: EnvSpec, known: Registration) -> tuple[int, int | None]:
+    """The cap of the env itself and, where wrappers may change what a step is, the one around them."""
+    own, asked = known.max_episode_steps, spec.max_steps
+    if not spec.wrappers:
+        return asked or own or DEFAULT_LIMIT, None
+    if own is None:
+        return _NO_LIMIT, asked or DEFAULT_LIMIT
+    return max(own, asked or 0), asked
 
 
-def _quiet_mujoco(known: gymnasium.envs.registration.EnvSpec) -> None:
+def _arguments(kwargs: Mapping[str, Any]) -> dict[str, Any]:
+    """Arguments as Python has them: ALE wants its range of frames to skip as a tuple, which JSON does not know."""
+    return {
+        key: tuple(value) if key == "frameskip" and isinstance(value, list) else value for key, value in kwargs.items()
+    }
+
+
+def spaces_of(spec: EnvSpec) -> tuple[Space, Part]:
+    """The (observation, action) spaces of an env, which is made once and closed.
+
+    Raises:
+        UsageError: it cannot be made, or its spaces are of a kind kdcli does not handle.
+    """
+    env = make(spec)
+    try:
+        return to_space(env.observation_space), to_action(env.action_space)
+    finally:
+        env.close()
+
+
+def _quiet_mujoco(known: Registration) -> None:
     """MuJoCo prints deprecation notes of its own models and leaves a MUJOCO_LOG.TXT in the working folder."""
     if "mujoco" in str(known.entry_point):
         import mujoco
 
         mujoco.set_mju_user_warning(lambda _: None)
+
+
+def _line(error: Exception) -> str:
+    return " ".join(str(error).split()) or type(error).__name__
 
 
 def _explain(env_id: str, error: Exception) -> UsageError:
@@ -68,22 +106,43 @@ def _explain(env_id: str, error: Exception) -> UsageError:
 
 
 def to_space(space: spaces.Space) -> Space:
-    """A gymnasium space as data.
+    """A gymnasium space of observations as data; the parts of a Dict in its order, an action mask last.
 
     Raises:
         UsageError: a kind kdcli does not handle.
     """
+    if not isinstance(space, spaces.Dict):
+        return _part(space)
+    names = sorted(space.spaces, key=lambda name: name == MASK)  # the sort is stable
+    nested = [name for name in names if isinstance(space[name], spaces.Dict | spaces.Tuple)]
+    if nested:
+        why = f"its part {nested[0]!r} is {space[nested[0]]}"
+        raise UsageError("the observation is nested", why, "--wrapper flatten gives it as one vector")
+    return Dict({str(name): _part(space[name]) for name in names})
+
+
+def to_action(space: spaces.Space) -> Part:
+    """A gymnasium space of actions as data.
+
+    Raises:
+        UsageError: a kind kdcli does not handle.
+    """
+    return _part(space, "write a wrapper that takes one of these")
+
+
+def _part(space: spaces.Space, fix: str = "--wrapper flatten gives it as one vector") -> Part:
     dtype = np.dtype(space.dtype).name if space.dtype is not None else "float32"
     match space:
         case spaces.Box():
             return Box(tuple(space.shape), dtype, space.low, space.high)
         case spaces.Discrete():
             return Discrete(int(space.n), int(space.start), dtype)
-        case spaces.MultiDiscrete() if space.nvec.ndim == 1:
+        case spaces.MultiDiscrete() if space.nvec.ndim == 1 and not space.start.any():
             return MultiDiscrete(tuple(int(n) for n in space.nvec), dtype)
         case spaces.MultiBinary() if len(space.shape) == 1:
             return MultiBinary(int(space.shape[0]), dtype)
-    raise UsageError(f"the space {space} is not handled yet", "kdcli knows Box, Discrete, MultiDiscrete, MultiBinary")
+    known = "kdcli knows Box, Discrete, MultiDiscrete from 0, MultiBinary, and one Dict of these to observe"
+    raise UsageError(f"the space {space} is not handled", known, fix)
 
 
 def check_fits(spec: EnvSpec, env: tuple[Space, Space], agent: tuple[Space, Space]) -> None:
@@ -93,22 +152,7 @@ def check_fits(spec: EnvSpec, env: tuple[Space, Space], agent: tuple[Space, Spac
         UsageError: they differ; says what is known about such a difference and how to go on.
     """
     if not same_space(env[0], agent[0]):
-        why, fix = _advise(spec, env[0], agent[0])
+        why, fix = advise(spec, env[0], agent[0])
         raise UsageError(f"{spec} observes {env[0]}, the agent was trained on {agent[0]}", why, fix)
     if not same_space(env[1], agent[1]):
         raise UsageError(f"{spec} acts by {env[1]}, the agent by {agent[1]}", "it is another env", "name it with --env")
-
-
-def _advise(spec: EnvSpec, env: Space, agent: Space) -> tuple[str, str]:
-    missing = n_features(agent) - n_features(env)
-    if spec.id.startswith("Ant-") and n_features(agent) in (111, 112):
-        return (
-            "Ant-v3's 84 contact forces were always zero when trained through mujoco-py > 2.0; today's are real",
-            "--env Ant-v5 --env-kwargs include_cfrc_ext_in_observation=false --wrapper pad:84"
-            + (" --wrapper time-feature" if n_features(agent) == 112 else ""),
-        )
-    if missing == 1:
-        return "one more input: RL Zoo's TimeFeatureWrapper adds one", "--wrapper time-feature"
-    if missing > 1:
-        return f"the agent has {missing} inputs more, added by a wrapper or another version", "name the env with --env"
-    return "it is another env, another version, or a wrapper is missing", "name the env with --env, see --wrapper"

@@ -11,12 +11,14 @@ import numpy as np
 import pytest
 from toy_teachers import CHOOSE, REACH, choose_teacher, reach_teacher
 
-from kdcli.envs.make import check_fits, make, to_space
+from kdcli.agents.memory import Memory, Turn
+from kdcli.envs.chance import random_actions
+from kdcli.envs.make import check_fits, make, to_action
 from kdcli.envs.mixture import RANDOM, STUDENT, TEACHER, Mixture, perturb
 from kdcli.envs.play import collect_observations, open_vector, play, seeds_from
 from kdcli.envs.seeds import first_seed
 from kdcli.envs.stream import stream
-from kdcli.envs.vector import Vector, random_actions
+from kdcli.envs.vector import Vector
 from kdcli.errors import UsageError
 from kdcli.spec import EnvSpec, MultiBinary, MultiDiscrete, box
 
@@ -39,11 +41,16 @@ def test_returns_are_those_of_gymnasium() -> None:
     assert play(agent, Vector(REACH, 3), [11]).returns[0] == pytest.approx(total, rel=1e-6)
 
 
+def turn(obs: np.ndarray) -> Turn:
+    """The first turn of as many slots."""
+    return Turn(obs, np.arange(len(obs)), np.ones(len(obs), bool))
+
+
 def test_stream_counts_every_step_of_every_episode() -> None:
     """Law: each episode comes whole, its times from 0 up, its last step done, and no slot is stepped after the end."""
     vector = Vector(CHOOSE, 3)
     seen: dict[int, list[tuple[int, bool]]] = {}
-    for steps in stream(vector, range(5), choose_teacher().act):
+    for steps in stream(vector, range(5), Memory(choose_teacher()).act):
         for episode, t, done in zip(steps.episode, steps.t, steps.done, strict=True):
             seen.setdefault(int(episode), []).append((int(t), bool(done)))
     assert sorted(seen) == list(range(5))
@@ -67,38 +74,37 @@ def test_random_play_repeats() -> None:
 def test_random_actions_are_in_the_space() -> None:
     """Law: random actions fill their space and nothing else."""
     rng = np.random.default_rng(0)
-    halves = random_actions(box((2,), [-1, 0], [1, np.inf]), 1000, rng)
+    halves = random_actions(box((2,), [-1, 0], [1, np.inf]), np.zeros((1000, 1)), rng)
     assert halves.dtype == np.float32
     assert (np.abs(halves[:, 0]) <= 1).all()
     assert np.abs(halves[:, 1]).max() > 2
-    assert {tuple(a) for a in random_actions(MultiDiscrete((2, 3)), 300, rng)} == {
+    assert {tuple(a) for a in random_actions(MultiDiscrete((2, 3)), np.zeros((300, 1)), rng)} == {
         (i, j) for i in (0, 1) for j in range(3)
     }
-    assert set(random_actions(MultiBinary(4), 50, rng).ravel()) == {0, 1}
+    assert set(random_actions(MultiBinary(4), np.zeros((50, 1)), rng).ravel()) == {0, 1}
 
 
 def test_mixture_shares_and_labels() -> None:
     """Law: the teacher acts in a share beta of the states and labels all of them."""
     teacher, obs = reach_teacher(), np.random.default_rng(0).normal(size=(4000, 2))
-    decided = Mixture(teacher, None, 0.3, seed=1).decide(obs)
+    decided = Mixture(teacher, None, 0.3, seed=1).decide(turn(obs))
     assert decided.labels["greedy"] == pytest.approx(teacher.act(obs))
     assert (decided.behaviour == TEACHER).mean() == pytest.approx(0.3, abs=0.03)
     by_teacher = decided.behaviour == TEACHER
     assert decided.action[by_teacher] == pytest.approx(teacher.act(obs)[by_teacher])
     assert set(decided.behaviour) == {TEACHER, RANDOM}
-    assert (Mixture(teacher, teacher, 0.0).decide(obs).behaviour == STUDENT).all()
+    assert (Mixture(teacher, teacher, 0.0).decide(turn(obs)).behaviour == STUDENT).all()
 
 
 def test_noise_is_done_but_not_labelled() -> None:
     """Law: noise changes what is done, within the bounds, and never the label."""
     teacher, obs = reach_teacher(), np.zeros((2000, 2))
-    decided = Mixture(teacher, None, 1.0, noise=0.2).decide(obs)
+    decided = Mixture(teacher, None, 1.0, noise=0.2).decide(turn(obs))
     assert decided.action.std() == pytest.approx(0.2, abs=0.02)
     assert (decided.labels["greedy"] == 0).all()
-    space = to_space(gymnasium.spaces.Discrete(3))
-    assert (perturb(np.zeros(3000, np.int64), space, 0.3, np.random.default_rng(0)) != 0).mean() == pytest.approx(
-        0.2, abs=0.03
-    )
+    space, states = to_action(gymnasium.spaces.Discrete(3)), np.zeros((3000, 1))
+    moved = perturb(np.zeros(3000, np.int64), space, states, 0.3, np.random.default_rng(0))
+    assert (moved != 0).mean() == pytest.approx(0.2, abs=0.03)
 
 
 def test_wrappers_append() -> None:
