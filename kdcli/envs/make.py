@@ -118,7 +118,13 @@ def to_space(space: spaces.Space) -> Space:
     if nested:
         why = f"its part {nested[0]!r} is {space[nested[0]]}"
         raise UsageError("the observation is nested", why, "--wrapper flatten gives it as one vector")
-    return Dict({str(name): _part(space[name]) for name in names})
+    return Dict({str(name): _mask(space[name]) if name == MASK else _part(space[name]) for name in names})
+
+
+def _mask(space: spaces.Space) -> Part:
+    """A mask of actions, which PettingZoo's games give as a Box of zeros and ones."""
+    found = _part(space)
+    return MultiBinary(found.shape[0], found.dtype) if isinstance(found, Box) and len(found.shape) == 1 else found
 
 
 def to_action(space: spaces.Space) -> Part:
