@@ -6,14 +6,40 @@ LOSSES = Registry(
     "loss",
     {
         "kl": ("kdcli.distillation.losses:kl", "KL(teacher || student) of the action distributions at temperature tau"),
+        "reverse_kl": ("kdcli.distillation.losses:reverse_kl", "KL(student || teacher) at temperature tau"),
+        "js": ("kdcli.distillation.losses.choices:js", "Jensen-Shannon divergence of choices at temperature tau"),
+        "cross_entropy": (
+            "kdcli.distillation.losses.choices:cross_entropy",
+            "cross-entropy with the teacher's soft targets at temperature tau",
+        ),
+        "softmax_q": (
+            "kdcli.distillation.losses.choices:softmax_q",
+            "KL to the softmax of the teacher's Q-values, sharpened by a tau below 1",
+        ),
         "nll": ("kdcli.distillation.losses:nll", "negative log-likelihood of the teacher's greedy action"),
-        "action": ("kdcli.distillation.losses:action", "squared distance of the continuous action, bounds at -1 and 1"),
-        "huber": ("kdcli.distillation.losses:huber", "Huber error of the continuous action, bounds at -1 and 1"),
-        "mean": ("kdcli.distillation.losses:mean", "squared distance of the mean before squashing or clipping"),
-        "logits": ("kdcli.distillation.losses:logits", "squared error of the logits, each centred over actions"),
-        "q": ("kdcli.distillation.losses:q", "squared error of the Q-values"),
-        "q_huber": ("kdcli.distillation.losses:q_huber", "Huber error of the Q-values"),
-        "value": ("kdcli.distillation.losses:value", "squared error of the state value"),
+        "action": (
+            "kdcli.distillation.losses.actions:action",
+            "squared distance of the continuous action, bounds at -1 and 1",
+        ),
+        "huber": (
+            "kdcli.distillation.losses.actions:huber",
+            "Huber error of the continuous action, bounds at +-1",
+        ),
+        "mean": ("kdcli.distillation.losses.actions:mean", "squared distance of the mean before squashing or clipping"),
+        "mean_huber": ("kdcli.distillation.losses.actions:mean_huber", "Huber error of the mean before squashing"),
+        "wasserstein": (
+            "kdcli.distillation.losses.actions:wasserstein",
+            "squared Wasserstein-2 distance of the Gaussians",
+        ),
+        "logits": (
+            "kdcli.distillation.losses.choices:logits",
+            "squared error of the logits, centred over actions",
+        ),
+        "logits_huber": ("kdcli.distillation.losses.choices:logits_huber", "Huber error of the centred logits"),
+        "q": ("kdcli.distillation.losses.values:q", "squared error of the Q-values"),
+        "q_huber": ("kdcli.distillation.losses.values:q_huber", "Huber error of the Q-values"),
+        "value": ("kdcli.distillation.losses.values:value", "squared error of the state value"),
+        "value_l1": ("kdcli.distillation.losses.values:value_l1", "absolute error of the state value"),
     },
 )
 

@@ -15,12 +15,15 @@ from kdcli.agents.heads import Heads
 from kdcli.agents.observation import Sees
 from kdcli.agents.teaching import teaching_heads
 
+MAX_BYTES = 2**31
+
 
 class Buffer:
-    """Up to `capacity` states; grows as needed, then overwrites the oldest."""
+    """Up to `capacity` states, and 2 GB of features; grows as needed, then overwrites the oldest."""
 
     def __init__(self, preprocess: Sees, rule: ActionRule, capacity: int) -> None:
-        self._preprocess, self._rule, self.capacity = preprocess, rule, capacity
+        self._preprocess, self._rule = preprocess, rule
+        self.capacity = max(1, min(capacity, MAX_BYTES // (4 * preprocess.n_features)))
         self._columns: dict[str, Tensor] = {}
         self._next = 0
         self._saturated = False

@@ -9,7 +9,8 @@ from torch import Tensor
 
 from kdcli.agents.heads import Heads
 from kdcli.distillation import LOSSES
-from kdcli.distillation.losses import READS, TEMPERED, Loss
+from kdcli.distillation.losses import READS, TEMPERED
+from kdcli.distillation.losses.reading import Loss
 from kdcli.distillation.schedules import Schedule, parse_schedule
 from kdcli.errors import UsageError
 
