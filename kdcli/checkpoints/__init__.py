@@ -3,7 +3,7 @@
 read, sniff     any file -> Agent, by its content
 step            any file -> agent file
 config, asked   what the user may, and where a file does not tell must, say about a checkpoint
-sb3             a Stable-Baselines3 zip; policy networks: actor_critic, off_policy, ars
+sb3, saved      a Stable-Baselines3 zip; networks: extractors, then actor_critic, off_policy, crossq or ars; observed
 vecnormalize    the observation statistics beside it
 cleanrl, rsl_rl, skrl, d3rlpy, card             other libraries' files, and tensors with a card that describes them
 assembly, finish                                tensors in order -> network -> Agent

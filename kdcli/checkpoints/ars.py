@@ -9,9 +9,6 @@ from kdcli.checkpoints.weights import perceptron
 from kdcli.progress import Listener
 from kdcli.spec import Box
 
-CRITIC: tuple[str, ...] = ()
-UNNEEDED: tuple[str, ...] = ()
-
 
 def policy(saved: Saved, _: Listener) -> Policy:
     """The actor. A linear one clips its actions, an MLP squashes them, unless the file says otherwise."""

@@ -84,17 +84,15 @@ def cells(weights: Weights, prefix: str) -> list[Part]:
     found: list[Part] = []
     while f"{prefix}.weight_ih_l{len(found)}" in weights and len(found) < MAX_LAYERS:
         end = f"l{len(found)}"
-        names = [f"{side}_{way}" for side in ("weight", "bias") for way in ("ih", "hh")]
-        tensors = {
-            name: weights.take(f"{prefix}.{name}_{end}") for name in names if f"{prefix}.{name}_{end}" in weights
-        }
+        biases = [name for name in ("bias_ih", "bias_hh") if f"{prefix}.{name}_{end}" in weights]
+        tensors = {name: weights.take(f"{prefix}.{name}_{end}") for name in ("weight_ih", "weight_hh", *biases)}
         found.append(_cell(tensors, f"{weights.what}: {prefix}"))
     return found
 
 
 def _cell(tensors: Mapping[str, Tensor], what: str) -> Part:
-    hidden = tensors["weight_hh"].shape[-1]
-    kind = _CELLS.get(len(tensors["weight_hh"]) // max(1, hidden))
+    rows, hidden = tensors["weight_hh"].shape if tensors["weight_hh"].ndim == 2 else (0, 1)
+    kind = _CELLS.get(rows // max(1, hidden))
     if kind is None or len(tensors) not in (2, 4):
         raise RefusedError(f"{what} is neither a GRU nor an LSTM", f"its weight is {tuple(tensors['weight_hh'].shape)}")
     return Part(kind, {"out": hidden, "bias": len(tensors) == 4}, tensors)

@@ -15,7 +15,7 @@ from kdcli.checkpoints.spaces import to_space
 from kdcli.checkpoints.weights import Weights, read_state
 from kdcli.checkpoints.zips import Members, open_zip
 from kdcli.errors import RefusedError
-from kdcli.spec import Space
+from kdcli.spec import Dict, Part, Space
 
 MAX_DATA = 2**28
 _ACTIVATIONS = {
@@ -30,7 +30,8 @@ _ACTIVATIONS = {
     "Softsign": "softsign",
     "Tanh": "tanh",
 }
-_FLATTEN = "stable_baselines3.common.torch_layers.FlattenExtractor"
+_LAYERS = "stable_baselines3.common.torch_layers"
+_EXTRACTORS = ("CombinedExtractor", "FlattenExtractor", "NatureCNN")
 
 
 @dataclass(frozen=True, eq=False)
@@ -42,7 +43,7 @@ class Saved:
     policy_class: str
     kwargs: Mapping[str, Any]
     observation: Space
-    action: Space
+    action: Part
     weights: Weights
     version: str | None
 
@@ -82,6 +83,8 @@ def read_saved(path: Path) -> Saved:
         policy_class = _policy_class(_entry(data, "policy_class", path.name), path.name)
         kwargs = _kwargs(_entry(data, "policy_kwargs", path.name), path.name)
         observation, action = (_space(data, key, path.name) for key in ("observation_space", "action_space"))
+        if isinstance(action, Dict):
+            raise RefusedError(f"{path.name}: it acts in a Dict of spaces", "Stable-Baselines3 knows no such agents")
         what = f"{path.name}: policy.pth"
         weights = Weights(read_state(members.read("policy.pth"), what), what)
         return Saved(path.name, data, policy_class, kwargs, observation, action, weights, _version(members))
@@ -126,11 +129,11 @@ def _kwargs(value: Any, name: str) -> Mapping[str, Any]:
     if not isinstance(value, dict):
         raise RefusedError(f"{name}: policy_kwargs is not a dictionary", "it is not what Stable-Baselines3 writes")
     extractor = value.get("features_extractor_class")
-    if extractor is not None and str(extractor) != _FLATTEN:
+    if extractor is not None and str(extractor) not in [f"{_LAYERS}.{known}" for known in _EXTRACTORS]:
         asked = extractor.called if isinstance(extractor, Record) else extractor
         raise RefusedError(
             f"{name}: the features extractor {str(asked)[:80]} is not read yet",
-            "kdcli reads multi-layer perceptrons on flat observations",
+            f"kdcli reads {', '.join(_EXTRACTORS)}",
             "export the policy to ONNX where it was trained",
         )
     return value

@@ -2,58 +2,67 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 from kdcli import artifact
 from kdcli.agents.agent import Agent
-from kdcli.agents.observation import Preprocess, is_image
 from kdcli.agents.policy import Policy
 from kdcli.agents.store import check_sizes
-from kdcli.checkpoints import actor_critic, ars, off_policy
+from kdcli.checkpoints import actor_critic, ars, crossq, off_policy
 from kdcli.checkpoints.config import LoadConfig
 from kdcli.checkpoints.env_ids import Inputs
+from kdcli.checkpoints.observed import Source, preprocess
 from kdcli.checkpoints.saved import Saved, read_saved
 from kdcli.checkpoints.vecnormalize import Moments, find_moments
 from kdcli.checkpoints.zoo import find_env, look_around
 from kdcli.errors import RefusedError
 from kdcli.progress import Listener, Note
-from kdcli.spec import n_features
+from kdcli.spec import EnvSpec, n_features
+
+MASK_WRAPPER = "action-mask"
 
 
 @dataclass(frozen=True)
 class Family:
-    """How the policies of one class are read; `critic` and `unneeded` are prefixes of tensors."""
+    """How the policies of one class are read; `critic` are prefixes of tensors, `unneeded` those nobody takes."""
 
     build: Callable[[Saved, Listener], Policy]
     algorithm: Callable[[Saved], str]
     critic: tuple[str, ...]
-    unneeded: tuple[str, ...]
+    unneeded: Callable[[Saved], tuple[str, ...]]
     tells_normalized: bool = False  # keeps raw observations if, and only if, it was trained with VecNormalize
 
 
 def _off(build: Callable[[Saved, Listener], Policy], algorithm: str) -> Family:
-    return Family(build, lambda _: algorithm, off_policy.CRITIC, off_policy.UNNEEDED)
+    return Family(build, lambda _: algorithm, off_policy.CRITIC, off_policy.unneeded)
 
 
-_ACTOR_CRITIC = Family(actor_critic.policy, actor_critic.algorithm, actor_critic.CRITIC, actor_critic.UNNEEDED, True)
-_ARS = Family(ars.policy, lambda _: "ARS", ars.CRITIC, ars.UNNEEDED, True)
+def _named(module: str, names: Iterable[str], family: Family) -> dict[str, Family]:
+    return {f"{module}.{name}": family for name in names}
+
+
+_ACTOR_CRITIC = Family(actor_critic.policy, actor_critic.algorithm, actor_critic.CRITIC, actor_critic.unneeded, True)
+_ARS = Family(ars.policy, lambda _: "ARS", (), lambda _: (), True)
+_TD3 = Family(off_policy.td3, off_policy.td3_algorithm, off_policy.CRITIC, off_policy.unneeded)
+_CROSSQ = Family(crossq.policy, lambda _: "CrossQ", off_policy.CRITIC, crossq.unneeded)
+_SB3, _CONTRIB, _WITH_IMAGES = "stable_baselines3", "sb3_contrib", ("CnnPolicy", "MultiInputPolicy")
+_ON_POLICY = ("ActorCriticPolicy", "ActorCriticCnnPolicy", "MultiInputActorCriticPolicy")
 
 POLICIES = {
-    "stable_baselines3.common.policies.ActorCriticPolicy": _ACTOR_CRITIC,
-    "stable_baselines3.ppo.policies.PPOPolicy": _ACTOR_CRITIC,  # until 0.6
-    "sb3_contrib.common.maskable.policies.MaskableActorCriticPolicy": _ACTOR_CRITIC,
-    "stable_baselines3.dqn.policies.DQNPolicy": _off(off_policy.dqn, "DQN"),
-    "sb3_contrib.qrdqn.policies.QRDQNPolicy": _off(off_policy.qrdqn, "QRDQN"),
-    "stable_baselines3.sac.policies.SACPolicy": _off(off_policy.sac, "SAC"),
-    "sb3_contrib.tqc.policies.TQCPolicy": _off(off_policy.sac, "TQC"),
-    "stable_baselines3.td3.policies.TD3Policy": Family(
-        off_policy.td3, off_policy.td3_algorithm, off_policy.CRITIC, off_policy.UNNEEDED
-    ),
-    "sb3_contrib.ars.policies.ARSPolicy": _ARS,
-    "sb3_contrib.ars.policies.ARSLinearPolicy": _ARS,
+    **_named(f"{_SB3}.common.policies", _ON_POLICY, _ACTOR_CRITIC),
+    **_named(f"{_SB3}.ppo.policies", ["PPOPolicy"], _ACTOR_CRITIC),  # until 0.6
+    **_named(f"{_CONTRIB}.common.maskable.policies", [f"Maskable{name}" for name in _ON_POLICY], _ACTOR_CRITIC),
+    **_named(f"{_CONTRIB}.common.recurrent.policies", [f"Recurrent{name}" for name in _ON_POLICY], _ACTOR_CRITIC),
+    **_named(f"{_SB3}.dqn.policies", ["DQNPolicy", *_WITH_IMAGES], _off(off_policy.dqn, "DQN")),
+    **_named(f"{_CONTRIB}.qrdqn.policies", ["QRDQNPolicy", *_WITH_IMAGES], _off(off_policy.qrdqn, "QRDQN")),
+    **_named(f"{_SB3}.sac.policies", ["SACPolicy", *_WITH_IMAGES], _off(off_policy.sac, "SAC")),
+    **_named(f"{_CONTRIB}.tqc.policies", ["TQCPolicy", *_WITH_IMAGES], _off(off_policy.sac, "TQC")),
+    **_named(f"{_SB3}.td3.policies", ["TD3Policy", *_WITH_IMAGES], _TD3),
+    **_named(f"{_CONTRIB}.crossq.policies", ["CrossQPolicy"], _CROSSQ),
+    **_named(f"{_CONTRIB}.ars.policies", ["ARSPolicy", "ARSLinearPolicy"], _ARS),
 }
 
 
@@ -67,15 +76,16 @@ def read(path: Path, config: LoadConfig, listen: Listener) -> Agent:
     saved = read_saved(path)
     family = _family(saved)
     policy = family.build(saved, listen)
-    saved.weights.refuse_leftovers(family.unneeded)
-    _check(saved, policy)
+    saved.weights.refuse_leftovers(family.unneeded(saved))
     around = look_around(path)
     moments = find_moments(path, config, around, listen)
     if family.tells_normalized and around.vecnormalize is None and config.vecnormalize == "auto":
         _warn(saved, listen)
-    preprocess = _preprocess(saved, moments)
-    env = find_env(path, config, around, _inputs(preprocess, moments), listen)
-    return Agent(preprocess, policy.eval(), path.stem, env, _facts(path, saved, family, moments))
+    inputs = Inputs(n_features(saved.observation), None if moments is None else moments.variance())
+    env = _masking(find_env(path, config, around, inputs, listen), policy)
+    sees = preprocess(saved, moments, Source(env, config.channels_last), policy.rule.n_mask, listen)
+    _check(saved, policy, sees.n_features)
+    return Agent(sees, policy.eval(), path.stem, env, _facts(path, saved, family, moments))
 
 
 def _warn(saved: Saved, listen: Listener) -> None:
@@ -95,7 +105,7 @@ def _family(saved: Saved) -> Family:
         RefusedError: a class kdcli does not read.
     """
     if saved.policy_class not in POLICIES:
-        known = sorted(name.rpartition(".")[2] for name in POLICIES)
+        known = sorted({name.rpartition(".")[2] for name in POLICIES})
         raise RefusedError(
             f"{saved.name}: the policy class {saved.policy_class} is not read yet",
             f"known: {', '.join(known)}",
@@ -104,29 +114,21 @@ def _family(saved: Saved) -> Family:
     return POLICIES[saved.policy_class]
 
 
-def _check(saved: Saved, policy: Policy) -> None:
+def _masking(env: EnvSpec | None, policy: Policy) -> EnvSpec | None:
+    """The env, telling which actions it allows where the policy asks."""
+    if env is None or not policy.rule.masked or MASK_WRAPPER in env.wrappers:
+        return env
+    return replace(env, wrappers=(*env.wrappers, MASK_WRAPPER))
+
+
+def _check(saved: Saved, policy: Policy, features: int) -> None:
     """Raise RefusedError when network and spaces do not fit, or actions cannot be scaled to their bounds."""
     try:
-        check_sizes(policy, n_features(saved.observation))
+        check_sizes(policy, features)
     except ValueError as error:
         raise RefusedError(f"{saved.name} does not fit its own spaces", str(error), "") from None
     if policy.rule.squash == "tanh" and not policy.rule.bounded:
         raise RefusedError(f"{saved.name}: squashed actions need finite bounds", f"the space is {saved.action}")
-
-
-def _preprocess(saved: Saved, moments: Moments | None) -> Preprocess:
-    if moments is not None and moments.mean.shape != saved.observation.shape:
-        raise RefusedError(
-            f"{moments.name} does not belong to {saved.name}",
-            f"its statistics have shape {moments.mean.shape}, the observations {saved.observation.shape}",
-            "name the right file with --vecnormalize, or --no-vecnormalize",
-        )
-    image = is_image(saved.observation) and saved.flag("normalize_images", default=True)
-    return Preprocess(saved.observation, None if moments is None else moments.normalizer(), image)
-
-
-def _inputs(preprocess: Preprocess, moments: Moments | None) -> Inputs:
-    return Inputs(preprocess.n_features, None if moments is None else moments.variance.reshape(-1))
 
 
 def _facts(path: Path, saved: Saved, family: Family, moments: Moments | None) -> dict[str, Any]:
@@ -138,7 +140,13 @@ def _facts(path: Path, saved: Saved, family: Family, moments: Moments | None) ->
         "sb3_version": saved.version,
         "timesteps": steps if isinstance(steps, int) else None,
         "total_params": saved.weights.count(),
-        "critic_params": saved.weights.count(*family.critic) if family.critic else 0,
+        "critic_params": _only_the_critics(saved, family),
         "vecnormalize": None if moments is None else moments.sha256,
         "sha256": artifact.sha256(path),
     }
+
+
+def _only_the_critics(saved: Saved, family: Family) -> int:
+    """Numbers that nobody but the critic uses: an extractor it shares is not its own."""
+    others = [name for name in saved.weights.state if not name.startswith(family.critic)]
+    return saved.weights.count() - saved.weights.count(*others) if others and family.critic else 0

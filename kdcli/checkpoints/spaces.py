@@ -11,10 +11,10 @@ import numpy as np
 from kdcli.checkpoints.arrays import Array, DType
 from kdcli.checkpoints.pickles import Global, Record
 from kdcli.errors import RefusedError
-from kdcli.spec import Box, Discrete, MultiBinary, MultiDiscrete, Space
+from kdcli.spec import Box, Dict, Discrete, MultiBinary, MultiDiscrete, Part, Space, n_features
 
 MAX_FEATURES = 2**24
-_READ = "known: Box, Discrete, MultiDiscrete, MultiBinary"
+_READ = "known: Box, Discrete, MultiDiscrete, MultiBinary, Dict"
 
 
 def to_space(record: Any, what: str) -> Space:
@@ -25,13 +25,28 @@ def to_space(record: Any, what: str) -> Space:
     Raises:
         RefusedError: a kind kdcli does not read, or not a space at all.
     """
+    try:
+        return _dict(record.state) if _kind(record) == "Dict" else _part(record, what)
+    except (KeyError, TypeError, ValueError, OverflowError) as error:
+        raise RefusedError(f"{what} cannot be read", str(error) or repr(error), "copy the file again") from None
+
+
+def _part(record: Any, what: str) -> Part:
     kind = _kind(record)
     if kind not in _READERS:
         raise RefusedError(f"{what} is a {kind or 'thing without a name'}, not read yet", _READ, "")
-    try:
-        return _READERS[kind](record.state)
-    except (KeyError, TypeError, ValueError, OverflowError) as error:
-        raise RefusedError(f"{what} cannot be read", str(error) or repr(error), "copy the file again") from None
+    return _READERS[kind](record.state)
+
+
+def _dict(state: Mapping[str, Any]) -> Dict:
+    """A Dict of spaces, in its own order: that of the features."""
+    spaces = state["spaces"]
+    if not isinstance(spaces, dict) or not spaces or not all(isinstance(name, str) and name for name in spaces):
+        raise ValueError("a Dict of no spaces by name")
+    space = Dict({name: _part(part, f"the part {name[:40]!r}") for name, part in spaces.items()})
+    if n_features(space) > MAX_FEATURES:
+        raise ValueError("more numbers than kdcli reads")
+    return space
 
 
 def _kind(record: Any) -> str:
@@ -103,7 +118,7 @@ def _multi_binary(state: Mapping[str, Any]) -> MultiBinary:
     return MultiBinary(_count(prod(shape) if isinstance(shape, tuple) else state["n"]))
 
 
-_READERS: dict[str, Callable[[Mapping[str, Any]], Space]] = {
+_READERS: dict[str, Callable[[Mapping[str, Any]], Part]] = {
     "Box": _box,
     "Discrete": _discrete,
     "MultiDiscrete": _multi_discrete,

@@ -16,6 +16,7 @@ from kdcli.checkpoints.config import LoadConfig
 from kdcli.checkpoints.pickles import MAX_BYTES, Record, decode
 from kdcli.errors import RefusedError, UsageError
 from kdcli.progress import Listener, Note
+from kdcli.spec import OBS
 
 if TYPE_CHECKING:
     from kdcli.checkpoints.zoo import Around
@@ -25,18 +26,24 @@ _ANSWER = "name the file with --vecnormalize, or say --no-vecnormalize"
 
 @dataclass(frozen=True, eq=False)
 class Moments:
-    """Mean and variance of observations, of their shape; `name` and `sha256` are those of the file."""
+    """Mean and variance of each part of the observations (`obs` where there is one), of its shape.
 
-    mean: np.ndarray
-    variance: np.ndarray
+    `name` and `sha256` are those of the file.
+    """
+
+    of: Mapping[str, tuple[np.ndarray, np.ndarray]]
     epsilon: float
     clip: float
     name: str
     sha256: str
 
-    def normalizer(self) -> Normalizer:
-        """As the wrapper applies them."""
-        return Normalizer.from_moments(self.mean, self.variance, self.epsilon, self.clip)
+    def normalizer(self, part: str) -> Normalizer | None:
+        """As the wrapper applies them to a part; None for a part that it leaves alone."""
+        return None if part not in self.of else Normalizer.from_moments(*self.of[part], self.epsilon, self.clip)
+
+    def variance(self) -> np.ndarray | None:
+        """That of an observation that stands alone, flat; None where there are several."""
+        return self.of[OBS][1].reshape(-1) if self.of.keys() == {OBS} else None
 
 
 def find_moments(path: Path, config: LoadConfig, around: Around, listen: Listener) -> Moments | None:
@@ -69,7 +76,7 @@ def read_moments(path: Path) -> Moments | None:
 
     Raises:
         UsageError: the file cannot be opened.
-        RefusedError: it is damaged, unsafe, or for observations not read yet.
+        RefusedError: it is damaged or unsafe.
     """
     try:
         with path.open("rb") as handle:
@@ -79,16 +86,32 @@ def read_moments(path: Path) -> Moments | None:
     state = _state(decode(content, path.name), path.name)
     if not state.get("norm_obs", True):
         return None
-    rms = state.get("obs_rms")
-    if isinstance(rms, dict):
-        raise RefusedError(f"{path.name} holds statistics of Dict observations", "not read yet")
-    if not isinstance(rms, Record) or not isinstance(rms.state, Mapping):
-        raise RefusedError(f"{path.name} holds no statistics of observations", "obs_rms is missing")
-    mean, variance = (_finite(rms.state, key, path.name) for key in ("mean", "var"))
     epsilon, clip = _positive(state, "epsilon", 1e-8, path.name), _positive(state, "clip_obs", 10.0, path.name)
+    of = {part: _statistics(rms, path.name) for part, rms in _each(state, path.name).items()}
+    return Moments(of, epsilon, clip, path.name, hashlib.sha256(content).hexdigest()) if of else None
+
+
+def _each(state: Mapping[str, Any], name: str) -> dict[str, Any]:
+    """The statistics of each part that is normalised; of a Dict, all parts unless some are named."""
+    rms = state.get("obs_rms")
+    if not isinstance(rms, dict):
+        return {OBS: rms}
+    keys = state.get("norm_obs_keys")
+    if keys is None:
+        return rms
+    if not isinstance(keys, list) or not all(isinstance(key, str) and key in rms for key in keys):
+        raise RefusedError(f"{name}: norm_obs_keys is {str(keys)[:80]}", "there are no statistics of these")
+    return {key: rms[key] for key in keys}
+
+
+def _statistics(rms: Any, name: str) -> tuple[np.ndarray, np.ndarray]:
+    """Mean and variance of a RunningMeanStd."""
+    if not isinstance(rms, Record) or not isinstance(rms.state, Mapping):
+        raise RefusedError(f"{name} holds no statistics of observations", "obs_rms is missing")
+    mean, variance = (_finite(rms.state, key, name) for key in ("mean", "var"))
     if mean.shape != variance.shape or (variance < 0).any():
-        raise RefusedError(f"{path.name}: obs_rms.var is not a variance", f"shape {variance.shape}")
-    return Moments(mean, variance, epsilon, clip, path.name, hashlib.sha256(content).hexdigest())
+        raise RefusedError(f"{name}: obs_rms.var is not a variance", f"shape {variance.shape}")
+    return mean, variance
 
 
 def _state(record: Any, name: str) -> Mapping[str, Any]:
