@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass, replace
+from typing import Any
 
 import numpy as np
 
@@ -59,7 +61,15 @@ N_INPUTS = {
     "Swimmer-v5": 8,
     "Walker2d-v5": 17,
 }
-TIME_FEATURE = "time-feature"
+TIME_FEATURE, MASK_VELOCITY, ATARI = "time-feature", "mask-velocity", "atari"
+# Atari's ids before ALE/...-v5, whose arguments say the same.
+_OLD_GAME = re.compile(
+    r"(?P<game>[A-Z]\w*?)(?P<ram>-ram)?(?P<kind>NoFrameskip|Deterministic)-v(?P<version>[04])", re.ASCII
+)
+_V5_FRAMESKIP = 4
+# RL Zoo registers some envs without their velocities, and writes a file's name with - for /.
+_WITHOUT_VELOCITY = re.compile(r"(\w+)NoVel(-v\d+)", re.ASCII)
+_SLASHED = re.compile(r"(ALE|MinAtar)-(.+)", re.ASCII)
 # Ant through mujoco-py > 2.0: 27 inputs that move, then 84 contact forces that were always zero.
 ANT_MOVING, ANT_CONTACTS = 27, 84
 NEVER_VARIED = 1e-6
@@ -77,13 +87,48 @@ def today(env: EnvSpec, inputs: Inputs) -> tuple[EnvSpec, list[str]]:
     """The env of today for the one that gave these inputs in training, and what there is to say about it."""
     if env.id in ("Ant-v2", "Ant-v3"):
         return _ant(env, inputs)
-    found, said = env, []
-    if env.id in RENAMED:
-        found = replace(env, id=RENAMED[env.id])
-        said.append(f"{env.id} is gone from gymnasium: taking {found.id}, which observes and acts alike")
+    found, said = _renamed(env)
     if TIME_FEATURE not in env.wrappers and inputs.n - N_INPUTS.get(found.id, inputs.n) == 1:
         said.append("the agent has one input more than the env: if it was a TimeFeatureWrapper, --wrapper time-feature")
     return found, said
+
+
+def _renamed(env: EnvSpec) -> tuple[EnvSpec, list[str]]:
+    """The env under the id that it has today, and where that is another, a sentence."""
+    env = replace(env, id=_SLASHED.sub(r"\1/\2", env.id))
+    if old := _OLD_GAME.fullmatch(env.id):
+        found = _held(replace(env, id=f"ALE/{old['game']}-v5", kwargs={**_arguments(old), **env.kwargs}))
+        return found, [f"taking {found} for {env.id}, which is the same game"]
+    if bare := _WITHOUT_VELOCITY.fullmatch(env.id):
+        name = bare[1] + bare[2]
+        found = replace(env, id=RENAMED.get(name, name), wrappers=(MASK_VELOCITY, *env.wrappers))
+        return found, [f"taking {found} for RL Zoo's {env.id}"]
+    if env.id in RENAMED:
+        found = replace(env, id=RENAMED[env.id])
+        return found, [f"{env.id} is gone from gymnasium: taking {found.id}, which observes and acts alike"]
+    return _held(env), []
+
+
+def _arguments(old: re.Match[str]) -> dict[str, Any]:
+    """What ALE/...-v5 must be told to be the game of an older id."""
+    slow = 3 if old["game"] == "SpaceInvaders" else 4  # its lasers blink in every fourth frame
+    told = {
+        "frameskip": 1 if old["kind"] == "NoFrameskip" else slow,
+        "repeat_action_probability": 0.25 if old["version"] == "0" else 0.0,
+    }
+    return {**told, "obs_type": "ram"} if old["ram"] else told
+
+
+def _held(env: EnvSpec) -> EnvSpec:
+    """Atari as it was trained on where the game skipped frames under a wrapper that skips some again."""
+    skipped = env.kwargs.get("frameskip", _V5_FRAMESKIP)
+    if not env.id.startswith("ALE/") or skipped == 1 or not isinstance(skipped, int):
+        return env
+    told = [f"{text},inner={skipped}" if ":" in text else f"{text}:inner={skipped}" for text in env.wrappers]
+    atari = [text.partition(":")[0] == ATARI for text in env.wrappers]
+    return replace(
+        env, wrappers=tuple(new if own else old for old, new, own in zip(env.wrappers, told, atari, strict=True))
+    )
 
 
 def _ant(env: EnvSpec, inputs: Inputs) -> tuple[EnvSpec, list[str]]:

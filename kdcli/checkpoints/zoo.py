@@ -12,7 +12,8 @@ from typing import Any
 import yaml
 
 from kdcli.checkpoints.config import LoadConfig
-from kdcli.checkpoints.env_ids import TIME_FEATURE, Inputs, today
+from kdcli.checkpoints.env_ids import Inputs, today
+from kdcli.checkpoints.env_wrappers import translated
 from kdcli.errors import RefusedError, UsageError
 from kdcli.progress import Listener, Note
 from kdcli.spec import EnvSpec
@@ -142,6 +143,8 @@ def _named(path: Path, around: Around, listen: Listener) -> str | None:
     told = around.args.get("env")
     # The module in `module:Env-v0` would be imported, and a file must not decide what is.
     if isinstance(told, str) and _ENV_ID.fullmatch(told.rpartition(":")[2]):
+        if packages := around.args.get("gym_packages"):
+            listen(Note(f"args.yml names packages, {str(packages)[:80]}: for an env of one, --env package:{told[:80]}"))
         return told.rpartition(":")[2]
     for name in (path.stem, path.absolute().parent.name):
         if found := _NAME.fullmatch(name):
@@ -161,15 +164,28 @@ def _env_kwargs(around: Around) -> dict[str, Any]:
 
 
 def _wrappers(around: Around, listen: Listener) -> tuple[str, ...]:
-    """The wrappers config.yml names, as kdcli's; tells of those it has no equal for."""
-    told = around.config.get("env_wrapper") or []
-    names = [told] if isinstance(told, str | dict) else told if isinstance(told, list) else []
-    flat = [str(name) for entry in names for name in (entry if isinstance(entry, dict) else [entry])]
-    if "frame_stack" in around.config:
-        flat.append("frame_stack")
-    for name in flat:
-        if name.rpartition(".")[2] == "TimeFeatureWrapper":
-            listen(Note("config.yml names TimeFeatureWrapper: the env gets the wrapper time-feature"))
-        else:
-            listen(Note(f"config.yml names {name[:80]}, which kdcli does not have: the env may observe otherwise"))
-    return (TIME_FEATURE,) if any(name.rpartition(".")[2] == "TimeFeatureWrapper" for name in flat) else ()
+    """The wrappers that config.yml names, inner first, as kdcli's; tells of each what becomes of it."""
+    found = []
+    for target, told in _entries(around.config):
+        said = translated(target, told)
+        name = target[:80]
+        if said is None:
+            how = "name all wrappers with --wrapper, one of your own as package.module:Class"
+            listen(Note(f"config.yml names {name}, which kdcli does not have: the env may observe otherwise; {how}"))
+        elif said:
+            found.append(said)
+            listen(Note(f"config.yml names {name}: the env gets the wrapper {said}"))
+    return tuple(found)
+
+
+def _entries(config: Mapping[str, Any]) -> Iterator[tuple[str, Mapping[str, Any]]]:
+    """Dotted names of wrapper classes with their arguments, in the order in which RL Zoo applies them."""
+    for key in ("env_wrapper", "vec_env_wrapper"):
+        told = config.get(key) or []
+        for entry in told if isinstance(told, list) else [told]:
+            pairs = entry.items() if isinstance(entry, dict) else [(entry, None)]
+            for target, arguments in pairs:
+                # Arguments of another kind are as unknown as a name that nobody has.
+                yield str(target), arguments if isinstance(arguments, dict) else {} if arguments is None else {"?": 0}
+    if (frames := config.get("frame_stack")) is not None:
+        yield "VecFrameStack", {"n_stack": frames}

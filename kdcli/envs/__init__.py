@@ -28,7 +28,7 @@ WRAPPERS = Registry(
         "action-mask": ("kdcli.envs.wrappers.mask:action_mask", "observe which actions are allowed, as action_mask"),
         "atari": (
             "kdcli.envs.wrappers.atari:atari",
-            "gray frames as DQN saw them, atari:84; noop=30, skip=4, sticky=0, style=sb3|gymnasium|ale",
+            "gray frames as DQN saw them, atari:84; noop=30, skip=4, sticky=0, style=sb3|gymnasium|ale, flat=false",
         ),
         "crop-rows": ("kdcli.envs.wrappers.images:crop_rows", "the rows of an image from first=0 to before end"),
         "grayscale": ("kdcli.envs.wrappers.images:grayscale", "gray images, grayscale:weights|cv2|mean; flat=false"),

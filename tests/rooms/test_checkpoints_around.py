@@ -165,30 +165,6 @@ def test_args_yml_is_read(made: Path, tmp_path: Path) -> None:
     assert read(path, LoadConfig(env_kwargs=("continuous=True",))).env == expected
 
 
-@pytest.mark.parametrize(
-    "wrapper",
-    [
-        "sb3_contrib.common.wrappers.TimeFeatureWrapper",
-        ["utils.TimeFeatureWrapper"],
-        [{"a.TimeFeatureWrapper": {"x": 1}}],
-    ],
-)
-def test_a_time_feature_is_added(wrapper: Any, made: Path, tmp_path: Path) -> None:
-    """Law: TimeFeatureWrapper in config.yml becomes the wrapper time-feature, and is told; others are told only."""
-    path = place(made, tmp_path / "CartPole-v1.zip")
-    (tmp_path / "config.yml").write_text(json.dumps({"env_wrapper": wrapper}))
-    heard, listen = ear()
-    assert read(path, listen=listen).env == EnvSpec("CartPole-v1", {}, ("time-feature",))
-    assert any("time-feature" in text for text in heard)
-    (tmp_path / "config.yml").write_text(json.dumps({"env_wrapper": ["a.Strange"], "frame_stack": 4}))
-    heard.clear()
-    assert read(path, listen=listen).env == EnvSpec("CartPole-v1")
-    assert [name for name in ("Strange", "frame_stack") if any(name in text for text in heard)] == [
-        "Strange",
-        "frame_stack",
-    ]
-
-
 # --- statistics ---
 
 

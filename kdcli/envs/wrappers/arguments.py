@@ -8,9 +8,12 @@ from kdcli.choice import Choice
 from kdcli.envs import WRAPPERS
 from kdcli.errors import UsageError
 
+# An EnvSpec may come out of a file, and must not ask for more memory than there is.
+MAX_SIDE = 1024
 
-def whole(choice: Choice, key: str = "", default: int | None = None, least: int = 1) -> int:
-    """The option `key`, or the value, as a whole number >= `least`.
+
+def whole(choice: Choice, key: str = "", default: int | None = None, least: int = 1, most: int = 2**31) -> int:
+    """The option `key`, or the value, as a whole number from `least` to `most`.
 
     Raises:
         UsageError: it is none, or it is missing and there is no default.
@@ -18,8 +21,8 @@ def whole(choice: Choice, key: str = "", default: int | None = None, least: int 
     text = _text(choice, key)
     if not text and default is not None:
         return default
-    if not (text.isascii() and text.isdecimal() and int(text) >= least):
-        raise _unreadable(choice, text, f"a whole number, at least {least}")
+    if not (_is_count(text) and least <= int(text) <= most):
+        raise _unreadable(choice, text, f"a whole number from {least} to {most}")
     return int(text)
 
 
@@ -69,9 +72,13 @@ def size(choice: Choice) -> tuple[int, int]:
         UsageError: it is something else.
     """
     sides = choice.value.split("x")
-    if len(sides) != 2 or not all(side.isascii() and side.isdecimal() and int(side) for side in sides):
-        raise _unreadable(choice, choice.value, "height x width")
+    if len(sides) != 2 or not all(_is_count(side) and 1 <= int(side) <= MAX_SIDE for side in sides):
+        raise _unreadable(choice, choice.value, f"height x width, each at most {MAX_SIDE}")
     return int(sides[0]), int(sides[1])
+
+
+def _is_count(text: str) -> bool:
+    return text.isascii() and text.isdecimal() and len(text) < 11
 
 
 def _text(choice: Choice, key: str) -> str:

@@ -10,7 +10,7 @@ import numpy as np
 from gymnasium.spaces import Box
 
 from kdcli.choice import Choice
-from kdcli.envs.wrappers.arguments import number, whole, word
+from kdcli.envs.wrappers.arguments import MAX_SIDE, flag, number, whole, word
 from kdcli.envs.wrappers.images import need_cv2
 from kdcli.errors import UsageError
 
@@ -27,6 +27,8 @@ class Screening:
         skip: frames that an action is held; the last two are one, each pixel the greater.
         sticky: with this probability a frame's action is the last one's.
         style: whose order of things: `sb3`, `gymnasium` or `ale`.
+        flat: frames (size, size), without an axis for the one channel.
+        inner: frames for which the game itself holds an action, all of them one frame here; 1 but by mistake.
     """
 
     size: int
@@ -34,6 +36,8 @@ class Screening:
     skip: int
     sticky: float
     style: str
+    flat: bool
+    inner: int
 
 
 class _Atari(gymnasium.Wrapper):
@@ -48,13 +52,13 @@ class _Atari(gymnasium.Wrapper):
         self._draw = self._ale.getScreenRGB if colours else self._ale.getScreenGrayscale
         self._frames = np.zeros((2, *self._ale.getScreenDims(), *colours), np.uint8)
         self._last = NOOP
-        self.observation_space = Box(0, 255, (how.size, how.size, 1), np.uint8)
+        self.observation_space = Box(0, 255, (how.size, how.size, 1)[: 3 - how.flat], np.uint8)
 
     def _frame(self, action: int) -> float:
-        """One frame of the game -> its reward."""
+        """One frame, or `inner` of them -> the reward."""
         if not self._how.sticky or self.np_random.random() >= self._how.sticky:
             self._last = action
-        return self._ale.act(self._moves[self._last])
+        return sum(self._ale.act(self._moves[self._last]) for _ in range(self._how.inner))
 
     def _held(self, action: int) -> tuple[float, bool, bool]:
         """An action held for `skip` frames -> reward, terminated, truncated."""
@@ -71,7 +75,8 @@ class _Atari(gymnasium.Wrapper):
     def _seen(self, frame: np.ndarray) -> np.ndarray:
         gray = self._cv2.cvtColor(frame, self._cv2.COLOR_RGB2GRAY) if frame.ndim == 3 else frame
         sides = (self._how.size, self._how.size)
-        return self._cv2.resize(gray, sides, interpolation=self._cv2.INTER_AREA)[..., None]
+        small = self._cv2.resize(gray, sides, interpolation=self._cv2.INTER_AREA)
+        return small if self._how.flat else small[..., None]
 
     def _latest(self) -> np.ndarray:
         """What is seen after an action was held."""
@@ -113,13 +118,17 @@ def atari(env: gymnasium.Env, choice: Choice) -> gymnasium.Env:
     Raises:
         UsageError: not an Atari game, or one that skips frames itself.
     """
-    choice.only("noop", "skip", "sticky", "style")
-    skipped = getattr(env.unwrapped, "_frameskip", None)
-    if skipped is None or not hasattr(env.unwrapped, "ale"):
+    choice.only("noop", "skip", "sticky", "style", "flat", "inner")
+    inner, own = whole(choice, "inner", 1), getattr(env.unwrapped, "_frameskip", None)
+    if own is None or not hasattr(env.unwrapped, "ale"):
         raise UsageError("the wrapper atari needs an Atari game", f"{env} is none", "leave the wrapper out")
-    if skipped != 1:
-        why = f"its frameskip is {skipped}"
-        raise UsageError("the game skips frames, as the wrapper atari does", why, "--env-kwargs frameskip=1")
-    size, noop, skip = whole(choice, default=84), whole(choice, "noop", 30, least=0), whole(choice, "skip", 4)
-    style = word(choice, "style", ("sb3", "gymnasium", "ale"))
-    return _Atari(env, Screening(size, noop, skip, number(choice, "sticky", 0.0), style))
+    if own != inner:
+        fix = f"--env-kwargs frameskip={inner}"
+        raise UsageError("the game skips frames, as the wrapper atari does", f"its frameskip is {own}", fix)
+    size, noop, skip = (
+        whole(choice, default=84, most=MAX_SIDE),
+        whole(choice, "noop", 30, least=0, most=10**4),
+        whole(choice, "skip", 4),
+    )
+    style, flat = word(choice, "style", ("sb3", "gymnasium", "ale")), flag(choice, "flat")
+    return _Atari(env, Screening(size, noop, skip, number(choice, "sticky", 0.0), style, flat, inner))

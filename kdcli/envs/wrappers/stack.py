@@ -85,4 +85,4 @@ def frame_stack(env: gymnasium.Env, choice: Choice) -> gymnasium.Env:
     """
     choice.only("axis", "pad")
     axis, pad = word(choice, "axis", ("auto", "last", "first", "new")), word(choice, "pad", ("zeros", "first"))
-    return _FrameStack(env, whole(choice, default=4), axis, pad)
+    return _FrameStack(env, whole(choice, default=4, most=2**6), axis, pad)

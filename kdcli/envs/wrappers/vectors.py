@@ -82,7 +82,7 @@ class _History(Lengthened):
 
 def pad(env: gymnasium.Env, choice: Choice) -> gymnasium.Env:
     """Append N zeros: for inputs that existed in training but were always zero (Ant's contact forces)."""
-    return _Pad(env, whole(choice.only()))
+    return _Pad(env, whole(choice.only(), most=2**16))
 
 
 def time_feature(env: gymnasium.Env, choice: Choice) -> gymnasium.Env:
@@ -97,7 +97,7 @@ def time_feature(env: gymnasium.Env, choice: Choice) -> gymnasium.Env:
 
 def history(env: gymnasium.Env, choice: Choice) -> gymnasium.Env:
     """The last N observations and actions as one vector, as RL Zoo's HistoryWrapper."""
-    return _History(env, whole(choice.only(), default=2))
+    return _History(env, whole(choice.only(), default=2, most=2**10))
 
 
 def flatten(env: gymnasium.Env, choice: Choice) -> gymnasium.Env:
