@@ -12,14 +12,29 @@ import numpy as np
 import pytest
 import torch
 from gymnasium import spaces
-from sb3_oracle import ACTIONS, OBSERVATIONS, ZOO, ZOO_AGENTS, Teacher, fresh, needs_zoo, zoo_teacher
+from sb3_oracle import (
+    ACTIONS,
+    OBSERVATIONS,
+    ZOO,
+    ZOO_AGENTS,
+    ZOO_DICT_AGENT,
+    Teacher,
+    fresh,
+    needs_zoo,
+    rows,
+    zoo_teacher,
+)
 from stable_baselines3.common.distributions import StateDependentNoiseDistribution
 
 from kdcli.agents.agent import Agent
+from kdcli.agents.states import States
 from kdcli.checkpoints.config import LoadConfig
 from kdcli.checkpoints.read import read
 from kdcli.errors import RefusedError
+from kdcli.exporters.config import ExportConfig
+from kdcli.exporters.step import convert
 from kdcli.progress import Note
+from kdcli.spec import Box
 
 torch.set_num_threads(1)
 
@@ -77,6 +92,22 @@ def test_zoo_agents_act_as_in_sb3(folder: str) -> None:
     """Law: on 1,000 observations, as a batch and singly, an old agent acts bit for bit as in Stable-Baselines3."""
     teacher = zoo_teacher(folder)
     assert_alike(teacher, read(teacher.path), singles=1000)
+
+
+@needs_zoo
+@pytest.mark.parametrize("folder", [*ZOO_AGENTS, ZOO_DICT_AGENT])
+def test_zoo_agents_export_as_in_sb3(folder: str) -> None:
+    """Law: the file made of an old agent acts as SB3 does, alone and in a batch, to 1e-5 of a half-range."""
+    teacher = zoo_teacher(folder)
+    agent, columns = read(teacher.path), teacher.columns(1000)
+    exported, expected = convert(agent, States(rows(agent, columns)), ExportConfig()).agent, teacher.on(columns)
+    obs = rows(exported, columns)
+    for found in (exported.act(obs), np.concatenate([exported.act(obs[i : i + 1]) for i in range(1000)])):
+        if isinstance(agent.action, Box):
+            half = (agent.action.high - agent.action.low) / 2
+            assert (np.abs(found - expected) / half).max() <= 1e-5
+        else:
+            np.testing.assert_array_equal(found, expected)
 
 
 @needs_zoo

@@ -241,6 +241,19 @@ def test_the_critic_sees_too(observation: spaces.Space, settings: dict[str, Any]
     torch.testing.assert_close(found, expected.squeeze(1), rtol=1e-5, atol=1e-4)
 
 
+def test_one_extractor_of_old_versions(tmp_path: Path) -> None:
+    """Law: before SB3 1.7 a shared extractor had one name; the agent is the same, and so is its critic."""
+    teacher = made(tmp_path, "PPO", FIRST, policy="CnnPolicy", policy_kwargs={**CNN, "net_arch": [7]})
+    second = [name for name in teacher.model.policy.state_dict() if name.startswith(("pi_features", "vf_features"))]
+    old = read(_edit(teacher.path, **dict.fromkeys(name.replace(".", "__") for name in second)))
+    assert len(second) == 16
+    obs, agent = teacher.observations(50), read(teacher.path)
+    np.testing.assert_array_equal(old.act(obs), agent.act(obs))
+    torch.testing.assert_close(old.heads(obs).value, agent.heads(obs).value, rtol=0, atol=0)
+    assert old.facts["total_params"] == agent.facts["total_params"]
+    assert old.facts["critic_params"] == agent.facts["critic_params"]
+
+
 @pytest.mark.parametrize("shared", [True, False])
 @pytest.mark.parametrize("name", ["PPO", "SAC", "TD3", "RecurrentPPO"])
 def test_parameters_are_counted_once(name: str, shared: bool, tmp_path: Path) -> None:
