@@ -71,8 +71,7 @@ def _register_minatar(env_id: str) -> None:
     try:
         from minatar.gym import register_envs
     except ImportError as error:
-        fix = "pip install --no-deps minatar==1.0.15  (its other requirements are for drawing)"
-        raise UsageError(f"cannot make {env_id}", str(error), fix) from None
+        raise UsageError(f"cannot make {env_id}", str(error), "pip install 'kdcli[minatar]'") from None
     finally:
         logging.disable(logging.NOTSET)
         root.removeHandler(silence)

@@ -6,6 +6,7 @@ import logging
 import subprocess
 import sys
 from collections.abc import Callable
+from importlib.util import find_spec
 from typing import Any
 
 import gymnasium
@@ -20,6 +21,7 @@ from kdcli.envs.wrappers import wrap
 from kdcli.errors import UsageError
 from kdcli.spec import EnvSpec
 
+needs_minatar = pytest.mark.skipif(find_spec("minatar") is None, reason="pip install --no-deps minatar==1.0.15")
 FRAMES = {"frameskip": 1, "repeat_action_probability": 0.0}
 ALE_LIKE = ("atari:style=ale", "channels-first", "frame-stack:4")
 
@@ -129,7 +131,7 @@ def test_starts_are_those_of_the_vector_env() -> None:
         EnvSpec(
             "ALE/Pong-v5", {"frameskip": [2, 5], "repeat_action_probability": 0.0}, ("grayscale:mean", "bytescale")
         ),
-        EnvSpec("MinAtar/Breakout-v1", {}, ("bytes", "channels-first")),
+        pytest.param(EnvSpec("MinAtar/Breakout-v1", {}, ("bytes", "channels-first")), marks=needs_minatar),
     ],
     ids=str,
 )
@@ -178,7 +180,7 @@ def test_ids_of_ale(env_id: str) -> None:
     [
         ("ale_py", EnvSpec("ALE/Pong-v5"), "pip install 'kdcli[atari]'"),
         ("cv2", EnvSpec("ALE/Pong-v5", FRAMES, ("atari",)), "pip install 'kdcli[atari]'"),
-        ("minatar.gym", EnvSpec("MinAtar/Breakout-v1"), "pip install --no-deps minatar==1.0.15"),
+        ("minatar.gym", EnvSpec("MinAtar/Breakout-v1"), "pip install 'kdcli[minatar]'"),
     ],
 )
 def test_a_missing_package_is_named(missing: str, spec: EnvSpec, fix: str, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -192,6 +194,7 @@ def test_a_missing_package_is_named(missing: str, spec: EnvSpec, fix: str, monke
     assert error.value.fix.startswith(fix)
 
 
+@needs_minatar
 def test_minatar() -> None:
     """Law: MinAtar's channels come first, as bytes 0 and 255; the game's own actions; nothing is logged or printed."""
     spec = EnvSpec("MinAtar/Breakout-v1", {}, ("bytes", "channels-first"), 5000)
@@ -205,14 +208,14 @@ def test_minatar() -> None:
     assert env.unwrapped.game.sticky_action_prob == 0.1  # type: ignore[attr-defined]
 
 
-def test_making_them_says_nothing() -> None:
+@pytest.mark.parametrize("env_id", ["ALE/Pong-v5", pytest.param("MinAtar/Breakout-v1", marks=needs_minatar)])
+def test_making_them_says_nothing(env_id: str) -> None:
     """Law: making Atari and MinAtar envs prints nothing and leaves logging as it was."""
-    code = """if True:
+    code = f"""if True:
         import logging
         from kdcli.envs.make import make
         from kdcli.spec import EnvSpec
-        make(EnvSpec("ALE/Pong-v5")).reset(seed=0)
-        make(EnvSpec("MinAtar/Breakout-v1")).reset(seed=0)
+        make(EnvSpec("{env_id}")).reset(seed=0)
         assert logging.getLogger().handlers == []
         assert logging.getLogger().manager.disable == logging.NOTSET
     """
