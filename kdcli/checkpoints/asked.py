@@ -25,9 +25,9 @@ MAX_STATS = 2**28
 
 @dataclass(frozen=True, eq=False)
 class Place:
-    """The env an agent acts in, and its spaces."""
+    """The spaces of an agent, and the env they were seen in, where it is known."""
 
-    env: EnvSpec
+    env: EnvSpec | None
     observation: Space
     action: Part
 

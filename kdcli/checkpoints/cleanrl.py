@@ -5,7 +5,7 @@ What is in the file is told by the names of its tensors, which are those of the 
 dqn, c51                network.{0,2,4}                         (c51: {model_weights, args}, with its atoms)
 dqn_atari, c51_atari    network.{0,2,4,7,9}: convolutions       images / 255
 ppo                     actor.{0,2,4}, critic.{0,2,4}
-ppo_continuous_action   actor_mean.{0,2,4}, actor_logstd, critic; observations were normalised, with statistics not saved
+ppo_continuous_action   actor_mean.{0,2,4}, actor_logstd, critic; observations were normalised: statistics not saved
 ppo_atari, *_lstm       network.{0,2,4,7}, lstm, actor, critic  images / 255
 ddpg, td3               (actor, critic, ...): fc1, fc2, fc_mu, action_scale, action_bias
 sac                     fc1, fc2, fc_mean, fc_logstd, action_scale, action_bias

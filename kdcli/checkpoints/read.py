@@ -16,7 +16,6 @@ from kdcli.progress import Listener, silent
 if TYPE_CHECKING:
     from kdcli.agents.agent import Agent
     from kdcli.agents.runtime import OnnxAgent
-    from kdcli.checkpoints.torch_program import ProgramAgent
 
 __all__ = ["find_file", "native", "onnx", "read", "read_any", "sniff"]
 
@@ -41,9 +40,7 @@ def read(path: Path | str, config: LoadConfig | None = None, listen: Listener = 
     return agent
 
 
-def read_any(
-    path: Path | str, config: LoadConfig | None = None, listen: Listener = silent
-) -> Agent | OnnxAgent | ProgramAgent:
+def read_any(path: Path | str, config: LoadConfig | None = None, listen: Listener = silent) -> Agent | OnnxAgent:
     """Whatever acts in the file, or the folder, at `path`: an agent, an exported policy, or a black box.
 
     Raises:
