@@ -15,7 +15,9 @@ ROOMS = {
     "formats": "kdcli.checkpoints:FORMATS",
     "networks": "kdcli.networks:NETWORKS",
     "losses": "kdcli.distillation:LOSSES",
+    "temperatures": "kdcli.distillation:TEMPERATURES",
     "schedules": "kdcli.distillation:SCHEDULES",
+    "weighings": "kdcli.distillation:WEIGHINGS",
     "wrappers": "kdcli.envs:WRAPPERS",
     "exporters": "kdcli.exporters:EXPORTERS",
 }

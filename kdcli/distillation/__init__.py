@@ -43,6 +43,53 @@ LOSSES = Registry(
     },
 )
 
+TEMPERATURES = Registry(
+    "temperature",
+    {
+        "entropy": (
+            "kdcli.distillation.temperatures:EntropyTarget",
+            "the one that gives soft labels this share of the largest entropy: entropy:0.5",
+        ),
+        "state": (
+            "kdcli.distillation.temperatures:PerState",
+            "each state's own, from where the teacher is unsure to where it is sure: state:1->4",
+        ),
+        "divergence": (
+            "kdcli.distillation.temperatures:DivergenceMatch",
+            "from where student and teacher agree to where they are far apart: divergence:1->4",
+        ),
+        "sharpness": (
+            "kdcli.distillation.temperatures:SharpnessMatch",
+            "as many times as the teacher's logits are sharper than the student's: sharpness:0.5->8",
+        ),
+        "adversarial": (
+            "kdcli.distillation.temperatures:Adversarial",
+            "learned against the student, by gradient reversal: adversarial:1->8",
+        ),
+        "curriculum": (
+            "kdcli.distillation.temperatures:curriculum",
+            "adversarial, its strength growing over the first half: curriculum:1->8",
+        ),
+    },
+)
+
+WEIGHINGS = Registry(
+    "weighing",
+    {
+        "uniform": ("kdcli.distillation.weighing:uniform", "every state as much"),
+        "criticality": (
+            "kdcli.distillation.weighing:criticality",
+            "by the gap between the teacher's best and worst action (VIPER)",
+        ),
+        "margin": ("kdcli.distillation.weighing:margin", "by the gap between the teacher's best two actions"),
+        "confidence": ("kdcli.distillation.weighing:confidence", "by how sure the teacher is: 1 - entropy share"),
+        "advantage": (
+            "kdcli.distillation.weighing:advantage",
+            "by the exponential of the greedy action's advantage, of a teacher with Q-values",
+        ),
+    },
+)
+
 SCHEDULES = Registry(
     "schedule",
     {

@@ -20,7 +20,8 @@ class DistillConfig(BaseModel):
     loss: tuple[str, ...] = Field(
         (), description="loss terms, each name[@weight schedule]; default: by what the teacher gives"
     )
-    tau: str = Field("1", description="temperature schedule of the KL loss")
+    tau: str = Field("1", description="temperature: a schedule, or one of: kdcli list temperatures")
+    weigh: str = Field("uniform", description="how much a state matters, one of: kdcli list weighings")
     data: DataMode = Field(
         "dagger", description="who acts: a Dataset (offline), the teacher, the student, or a mixture"
     )

@@ -21,7 +21,7 @@ class Learner:
 
     def __init__(self, student: Agent, objective: Objective, lr: Schedule, batch: int, seed: int) -> None:
         self.student, self._objective, self._lr, self._batch = student, objective, lr, batch
-        self._parameters = [p for p in student.policy.parameters() if p.requires_grad]
+        self._parameters = [p for p in (*student.policy.parameters(), *objective.parameters()) if p.requires_grad]
         self._adam = torch.optim.Adam(self._parameters, lr=lr(0.0), fused=True)
         self._generator = torch.Generator().manual_seed(seed)
 

@@ -66,7 +66,11 @@ def distill(
     losses = config.loss or default_losses(teacher)
     student = new_student(teacher, Choice.parse(config.student), losses, pool.preprocess, config.seed)
     learner = Learner(
-        student, Objective.parse(losses, config.tau), parse_schedule(config.lr), config.batch, config.seed
+        student,
+        Objective.parse(losses, config.tau, config.weigh),
+        parse_schedule(config.lr),
+        config.batch,
+        config.seed,
     )
     beta, rounds = beta_schedule(config), []
     best = learner.snapshot()
