@@ -111,10 +111,8 @@ class SharpnessMatch(nn.Module):
     @torch.no_grad()
     def forward(self, progress: float, student: Heads, teacher: Heads) -> Tau:
         """By this batch alone."""
-        ours, theirs = (
-            float(_sharpness(scores(heads, who), teacher))
-            for heads, who in ((student, "student"), (teacher, "teacher"))
-        )
+        said = scores(student, "student"), scores(teacher, "teacher")
+        ours, theirs = (float(_sharpness(logits, teacher)) for logits in said)
         return min(max(theirs / max(ours, 1e-6), self.low), self.high)
 
 
@@ -181,9 +179,8 @@ def _numbers(choice: Choice) -> list[float]:
 def _number(choice: Choice, low: float, high: float) -> float:
     numbers = _numbers(choice)
     if len(numbers) != 1 or not low < numbers[0] < high:
-        raise UsageError(
-            f"cannot read {str(choice)!r}", f"a number between {low:g} and {high:g} is needed", "entropy:0.5"
-        )
+        why = f"a number between {low:g} and {high:g} is needed"
+        raise UsageError(f"cannot read {str(choice)!r}", why, f"{choice.name}:0.5")
     return numbers[0]
 
 
