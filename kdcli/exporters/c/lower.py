@@ -1,0 +1,277 @@
+"""From operations on named values to steps on memory: what only renames, reshapes or reorders numbers costs nothing.
+
+Images are kept channels innermost, so that a convolution adds up whole rows of weights; the weights of the layer behind
+are put in that order once, here. Bytes are made real numbers where they are first multiplied.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import replace
+from math import prod
+from typing import Any
+
+import numpy as np
+
+from kdcli.exporters.c.values import Joined, Step, Value
+from kdcli.graph.operations import Graph, Op, Port
+
+# From here on a product looks for zeros first: below, the matrix is in the cache and the search costs more.
+MANY_WEIGHTS = 1 << 14
+WIDE = 16
+PATCHES = 4  # pixels that a convolution works on at once, to read its weights once for all of them
+
+
+def lower(graph: Graph) -> list[Step]:
+    """The steps of the graph, the last of them giving its outputs to the caller.
+
+    The roots of the graph's inputs are their names.
+    """
+    lowering = _Lowering(graph)
+    for op in graph.ops:
+        lowering.add(op)
+    lowering.end(graph.outputs)
+    return lowering.steps
+
+
+class _Lowering:
+    """The steps so far, and where each value of the graph lies."""
+
+    def __init__(self, graph: Graph) -> None:
+        self.steps: list[Step] = []
+        self.values: dict[str, Value | Joined] = {
+            port.name: Value(port.name, port.size, port.dtype) for port in graph.inputs
+        }
+        self._real: dict[tuple[str, int, int, float], Value] = {}
+        self._joined: dict[int, Value] = {}
+
+    def add(self, op: Op) -> None:
+        """Lower one operation."""
+        _LOWERINGS.get(op.kind, _Lowering.plainly)(self, op)
+
+    def end(self, ports: tuple[Port, ...]) -> None:
+        """Copy the outputs to the caller, after all else, so that they may be where the inputs are."""
+        found = {port.name: self.logical(port) for port in ports}
+        self.steps += [Step("give", (value,), (), {"port": name}) for name, value in found.items()]
+
+    def emit(self, op: Op, inputs: tuple[Value, ...], *, zeros: bool = False, **details: Any) -> None:
+        """Add a step of the operation's kind; its outputs have memory of their own, in their own order."""
+        outputs = tuple(Value(port.name, port.size, port.dtype, zeros=zeros) for port in op.outputs)
+        self.keep(Step(op.kind, inputs, outputs, **{"attrs": op.attrs, "weights": op.weights, **details}), op)
+
+    def keep(self, step: Step, op: Op) -> None:
+        """Add a step that gives the operation's outputs."""
+        self.steps.append(step)
+        self.values.update({port.name: value for port, value in zip(op.outputs, step.outputs, strict=True)})
+
+    def real(self, port: Port) -> Value:
+        """The value side by side in memory, in its own dtype, in whatever order."""
+        found = self.values[port.name]
+        return self._divided(self._join(found, port.name) if isinstance(found, Joined) else found)
+
+    def logical(self, port: Port) -> Value:
+        """As `real`, in its own order."""
+        value = self.real(port)
+        if value.order is None:
+            return value
+        sorted_ = Value(f"{port.name}.sorted", value.size, value.dtype)
+        self.steps.append(Step("take", (value,), (sorted_,), {"places": np.argsort(value.order)}))
+        self.values[port.name] = sorted_
+        return sorted_
+
+    def scratch(self, op: Op, name: str, size: int, dtype: str = "float32") -> Value:
+        """Memory for one step of the operation."""
+        return Value(f"{op.outputs[0].name}.{name}", size, dtype)
+
+    def plainly(self, op: Op) -> None:
+        """An operation whose inputs lie in their own order."""
+        self.emit(op, tuple(self.logical(port) for port in op.inputs), zeros=op.kind == "one_hot")
+
+    def _join(self, joined: Joined, name: str) -> Value:
+        if id(joined) not in self._joined:
+            parts = tuple(self._divided(part) for part in joined.parts)
+            made = Value(f"{name}.joined", sum(part.size for part in parts), parts[0].dtype)
+            self.steps.append(Step("concat", parts, (made,)))
+            whole = replace(made, order=_side_by_side(parts), zeros=all(part.zeros for part in parts))
+            self._joined[id(joined)] = whole
+        return self._joined[id(joined)]
+
+    def _divided(self, value: Value) -> Value:
+        if not value.divisor:
+            return value
+        key = value.root, value.start, value.size, value.divisor
+        if key not in self._real:
+            made = Value(".".join(map(str, key)), value.size)
+            whole = Value(value.root, value.size, "uint8", value.start)
+            self.steps.append(Step("pixels", (whole,), (made,), {"divisor": value.divisor}))
+            self._real[key] = made
+        return replace(self._real[key], order=value.order)
+
+    # One function a kind of operation that does not simply become one step.
+
+    def _alias(self, op: Op) -> None:
+        self.values[op.out.name] = self.values[op.inputs[0].name]
+
+    def _channels_first(self, op: Op) -> None:
+        (x,), shape = op.inputs, op.inputs[0].shape
+        found = self.values[x.name]
+        value = self.real(x) if isinstance(found, Joined) else found
+        places = np.empty(x.size, np.int64)
+        places[np.arange(x.size).reshape(shape).transpose(2, 0, 1).ravel()] = np.arange(x.size)
+        self.values[op.out.name] = replace(value, order=_tidy(value.stored(places)))
+
+    def _concat(self, op: Op) -> None:
+        found = [self.values[port.name] for port in op.inputs]
+        parts = [part for value in found for part in (value.parts if isinstance(value, Joined) else (value,))]
+        self.values[op.out.name] = Joined(tuple(parts))
+
+    def _slice(self, op: Op) -> None:
+        (x,), start, stop = op.inputs, op.attrs["start"], op.attrs["stop"]
+        found = self.values[x.name]
+        parts = _between(found, start, stop) if isinstance(found, Joined) else None
+        if parts:
+            self.values[op.out.name] = parts[0] if len(parts) == 1 else Joined(parts)
+        else:
+            value = self.logical(x)
+            self.values[op.out.name] = replace(value, start=value.start + start, size=stop - start)
+
+    def _cast(self, op: Op) -> None:
+        (x,), dtype = op.inputs, op.out.dtype
+        found = self.values[x.name]
+        if isinstance(found, Value) and (found.dtype, dtype) == ("uint8", "float32"):
+            self.values[op.out.name] = replace(found, dtype="float32", divisor=1.0)
+        else:
+            self._each(op)
+
+    def _scale(self, op: Op) -> None:
+        found = self.values[op.inputs[0].name]
+        if isinstance(found, Value) and found.divisor == 1.0:
+            self.values[op.out.name] = replace(found, divisor=float(op.attrs["divisor"]))
+        else:
+            self._each(op)
+
+    def _each(self, op: Op) -> None:
+        """An operation on each number by itself: any order will do, and weights follow it."""
+        x = self.real(op.inputs[0])
+        y = Value(op.out.name, op.out.size, op.out.dtype, order=x.order, zeros=op.kind == "relu")
+        self.keep(Step(op.kind, (x,), (y,), op.attrs, _follow(x, op.weights)), op)
+
+    def _normalize(self, op: Op) -> None:
+        self._each(replace(op, attrs={"clip": float(op.attrs["clip"])}))
+
+    def _gemm(self, op: Op) -> None:
+        x, weight = self.real(op.inputs[0]), op.weights["weight"]
+        weights = {**op.weights, "weight": x.stored(weight).T}
+        self.emit(op, (x,), weights=weights, scratch=self._search(op, x, weight.size))
+
+    def _search(self, op: Op, x: Value, n_weights: int) -> tuple[Value, ...]:
+        """Memory for what is not zero in x and where it is, if a product with so many weights should look for that."""
+        if not x.zeros or n_weights < MANY_WEIGHTS:
+            return ()
+        return self.scratch(op, "values", x.size), self.scratch(op, "places", x.size, "int32")
+
+    def _gsde(self, op: Op) -> None:
+        x = self.logical(op.inputs[0])
+        self.emit(op, (x,), scratch=(self.scratch(op, "squares", x.size),))
+
+    def _cell(self, op: Op) -> None:
+        """A GRU or LSTM cell; both have four sums a unit."""
+        x, *state = self.real(op.inputs[0]), *(self.logical(port) for port in op.inputs[1:])
+        weights = {**op.weights, "weight_ih": x.stored(op.weights["weight_ih"])}
+        sums = self.scratch(op, "gates", 4 * op.outputs[0].size)
+        scratch = (sums, *self._search(op, x, op.weights["weight_ih"].size))
+        self.emit(op, (x, *state), weights=weights, scratch=scratch)
+
+    def _conv2d(self, op: Op) -> None:
+        x, window = self._windowed(op, op.weights["weight"].shape[2:])
+        out, channels = op.out.shape[0], window["planes"] * window["cell"]
+        weight = op.weights["weight"].reshape(out, channels, *op.weights["weight"].shape[2:])
+        # Rows of weights in the order in which a patch of x lies: plane, row, column, channel.
+        rows = weight.transpose(2, 3, 1, 0) if window["cell"] > 1 else weight.transpose(1, 2, 3, 0)
+        rows = rows.reshape(-1, out) / np.float32(x.divisor or 1.0)
+        n, searching = len(rows), x.zeros and out >= WIDE
+        scratch = [self.scratch(op, "patches", n * (1 if searching else PATCHES))]
+        scratch += [self.scratch(op, "places", n, "int32")] if searching else []
+        y = Value(op.out.name, op.out.size, order=_channels_last(op.out.shape))
+        weights = {**op.weights, "weight": rows}
+        self.keep(Step("conv2d", (x,), (y,), {"window": window, "out": out}, weights, tuple(scratch)), op)
+
+    def _max_pool2d(self, op: Op) -> None:
+        x, window = self._windowed(op, op.attrs["kernel"], as_bytes=False)
+        order = _channels_last(op.out.shape) if window["cell"] > 1 else None
+        y = Value(op.out.name, op.out.size, order=order, zeros=x.zeros)
+        self.keep(Step("max_pool2d", (x,), (y,), {"window": window}), op)
+
+    def _windowed(self, op: Op, kernel: tuple[int, ...], as_bytes: bool = True) -> tuple[Value, dict[str, int]]:
+        """The image, and how a window moves over it: over one plane a channel, or one with the channels innermost."""
+        port = op.inputs[0]
+        found, (channels, rows, cols) = self.values[port.name], port.shape
+        x = found if as_bytes and isinstance(found, Value) else self.real(port)
+        order = _channels_last(port.shape)
+        last = x.order is not None and order is not None and np.array_equal(x.order, order)
+        if x.order is not None and not last:
+            x = self.logical(port)
+        window = {"planes": 1 if last else channels, "rows": rows, "cols": cols, "cell": channels if last else 1}
+        sides = {"height": kernel[0], "width": kernel[1]}
+        for name, key in (("step", "stride"), ("pad", "padding")):
+            sides |= {f"{name}_rows": op.attrs[key][0], f"{name}_cols": op.attrs[key][1]}
+        return x, {**window, **sides, "out_rows": op.out.shape[1], "out_cols": op.out.shape[2]}
+
+
+def _channels_last(shape: tuple[int, ...]) -> np.ndarray | None:
+    """The order of (C, H, W) when it lies as (H, W, C)."""
+    return _tidy(np.arange(prod(shape)).reshape(shape).transpose(1, 2, 0).ravel())
+
+
+def _tidy(order: np.ndarray) -> np.ndarray | None:
+    """None for the own order."""
+    return None if np.array_equal(order, np.arange(len(order))) else order
+
+
+def _side_by_side(parts: tuple[Value, ...]) -> np.ndarray | None:
+    if all(part.order is None for part in parts):
+        return None
+    starts = np.cumsum([0, *(part.size for part in parts)])
+    orders = (np.arange(part.size) if part.order is None else part.order for part in parts)
+    return np.concatenate([start + order for start, order in zip(starts, orders, strict=False)])
+
+
+def _between(joined: Joined, start: int, stop: int) -> tuple[Value, ...] | None:
+    """The parts that lie between two places; None where one of them would be cut and has an order of its own."""
+    found, at = [], 0
+    for part in joined.parts:
+        a, b = max(start - at, 0), min(stop - at, part.size)
+        if a < b:
+            if (a, b) != (0, part.size) and (part.order is not None or part.divisor):
+                return None
+            found.append(replace(part, start=part.start + a, size=b - a))
+        at += part.size
+    return tuple(found)
+
+
+def _follow(x: Value, weights: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
+    """Weights, one number or one for each element, in the order of x."""
+    return {key: x.stored(array.ravel()) if array.size > 1 else array for key, array in weights.items()}
+
+
+_EACH = (
+    *("clip", "elu", "gelu", "layer_norm", "leaky_relu", "relu", "selu", "sigmoid", "silu"),
+    *("softplus", "softsign", "tanh", "unscale"),
+)
+
+_LOWERINGS: Mapping[str, Callable[[_Lowering, Op], None]] = {
+    **dict.fromkeys(("flatten", "identity", "reshape"), _Lowering._alias),
+    **dict.fromkeys(_EACH, _Lowering._each),
+    "cast": _Lowering._cast,
+    "channels_first": _Lowering._channels_first,
+    "concat": _Lowering._concat,
+    "conv2d": _Lowering._conv2d,
+    "gemm": _Lowering._gemm,
+    "gru_cell": _Lowering._cell,
+    "gsde": _Lowering._gsde,
+    "lstm_cell": _Lowering._cell,
+    "max_pool2d": _Lowering._max_pool2d,
+    "normalize": _Lowering._normalize,
+    "scale": _Lowering._scale,
+    "slice": _Lowering._slice,
+}
