@@ -33,8 +33,13 @@ def runner(files: Files, _: Graph | None = None) -> Run:
 
 def compiled(files: Files, flags: tuple[str, ...]) -> Run:
     """As `runner`, compiled with `flags`."""
+    return bind(_compile(files, contract(files), flags), files)
+
+
+def bind(library: ctypes.CDLL, files: Files) -> Run:
+    """The policy of these files in a library they are compiled into, perhaps with others."""
     terms = contract(files)
-    function = getattr(_compile(files, terms, flags), f"{terms['symbol']}_run")
+    function = getattr(library, f"{terms['symbol']}_run")
     function.restype = None
     function.argtypes = [ctypes.c_void_p] * (len(terms["inputs"]) + len(terms["outputs"]) + 1)
     return _Batches(function, terms)
