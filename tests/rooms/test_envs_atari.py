@@ -72,6 +72,12 @@ def test_frames_equal_those_of_the_wrapper_it_is_named_after(text: str, name: st
     play_both(ours, theirs, seed=7)
 
 
+def test_a_game_that_skips_frames_under_the_wrapper() -> None:
+    """Law: `inner` repeats a training in which the game skipped frames as well, as SB3's wrapper has it."""
+    twice = EnvSpec("ALE/Pong-v5", {"frameskip": 4, "repeat_action_probability": 0.0})
+    play_both(wrap(make(twice), "atari:inner=4"), sb3()(make(twice)), seed=2, steps=30)
+
+
 def test_a_whole_game_equals_sb3() -> None:
     """Law: the same holds to the end of a game, and past lost lives."""
     play_both(wrap(game("Breakout"), "atari"), sb3()(game("Breakout")), seed=3, steps=2000)

@@ -150,6 +150,29 @@ def test_frame_stack_equals_sb3(spec: EnvSpec, n: int) -> None:
             obs = ours.reset()[0]
 
 
+class Overwriting(gymnasium.Env):
+    """Writes each observation over the last: the time."""
+
+    observation_space, action_space = spaces.Box(0, 99, (1,)), spaces.Discrete(2)
+
+    def reset(self, *, seed: int | None = None, options: Any = None) -> tuple[Any, dict[str, Any]]:
+        super().reset(seed=seed)
+        self._shown = np.ones(1, np.float32)
+        return self._shown, {}
+
+    def step(self, action: Any) -> tuple[Any, float, bool, bool, dict[str, Any]]:
+        self._shown += 1
+        return self._shown, 0.0, False, False, {}
+
+
+@pytest.mark.parametrize("text", ["frame-stack:3", "frame-stack:3,pad=first"])
+def test_a_stack_keeps_what_was_seen(text: str) -> None:
+    """Law: frames stay as they were when seen, also of an env that reuses its array."""
+    env = wrap(Overwriting(), text)
+    env.reset()
+    assert [env.step(0)[0].tolist() for _ in range(2)] == [[1 if "first" in text else 0, 1, 2], [1, 2, 3]]
+
+
 def test_channels_first_equals_sb3() -> None:
     """Law: channels-first is VecTransposeImage, on an image and on the images of a Dict; channels-last undoes it."""
     for env_id in (SEE, BOTH):

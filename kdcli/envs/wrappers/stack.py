@@ -29,12 +29,13 @@ class _Stack:
 
     def begin(self, obs: np.ndarray, before: np.ndarray) -> np.ndarray:
         """The stack that begins with `obs`, with `before` in the place of what came before it."""
-        self._frames = [before] * (self._n - 1) + [obs]
+        self._frames = [before] * (self._n - 1) + [np.array(obs)]
         return self._stacked(self._frames)
 
     def push(self, obs: np.ndarray) -> np.ndarray:
         """The stack with `obs` as its newest."""
-        self._frames = [*self._frames[1:], obs]
+        # A copy, since an env may write each observation over the last.
+        self._frames = [*self._frames[1:], np.array(obs)]
         return self._stacked(self._frames)
 
 
@@ -55,7 +56,8 @@ class _FrameStack(gymnasium.Wrapper):
         obs, info = self.env.reset(**kwargs)
         given = {OBS: obs} if self._alone else obs
         found = {
-            k: s.begin(given[k], np.zeros_like(given[k]) if self._zeros else given[k]) for k, s in self._stacks.items()
+            k: s.begin(given[k], np.zeros_like(given[k]) if self._zeros else np.array(given[k]))
+            for k, s in self._stacks.items()
         }
         return (found[OBS] if self._alone else found), info
 
