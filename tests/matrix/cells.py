@@ -33,7 +33,7 @@ ALGORITHMS: Mapping[str, tuple[str, ...]] = {
     **dict.fromkeys(("SAC", "TD3", "DDPG", "TQC", "CrossQ"), ("box",)),
     "ARS": ("box", "discrete"),
 }
-FIRST = spaces.Box(0, 255, (3, 36, 36), np.uint8)
+FIRST = spaces.Box(0, 255, (3, 36, 44), np.uint8)
 OBSERVATIONS: Mapping[str, spaces.Space] = {
     "flat": BOX,
     "image": RGB,

@@ -62,8 +62,8 @@ ACTIONS: dict[str, spaces.Space] = {
     "multidiscrete": spaces.MultiDiscrete([3, 4]),
     "multibinary": spaces.MultiBinary(3),
 }
-# The smallest images NatureCNN takes.
-RGB = spaces.Box(0, 255, (36, 36, 3), np.uint8)
+# Small, but not so small that the last of NatureCNN's strides would not matter.
+RGB = spaces.Box(0, 255, (36, 44, 3), np.uint8)
 CNN = {"features_extractor_kwargs": {"features_dim": 24}}
 
 Columns = Mapping[str, np.ndarray]  # part of an observation -> (N, *shape); `obs` is one that stands alone

@@ -45,9 +45,9 @@ from kdcli.spec import MASK, OBS, Box, Dict, parts
 
 torch.set_num_threads(1)
 
-FIRST = spaces.Box(0, 255, (3, 36, 36), np.uint8)
-GRAY = spaces.Box(0, 255, (1, 40, 36), np.uint8)
-BRIGHT = spaces.Box(0.0, 1.0, (3, 36, 36), np.float32)
+FIRST = spaces.Box(0, 255, (3, 36, 44), np.uint8)
+GRAY = spaces.Box(0, 255, (1, 52, 36), np.uint8)
+BRIGHT = spaces.Box(0.0, 1.0, (3, 36, 44), np.float32)
 THINGS = spaces.Dict(
     {
         "zoom": spaces.Box(0, 255, (4,), np.uint8),  # numbers, not an image
@@ -476,6 +476,15 @@ def test_a_normalised_image_has_the_dtype_of_the_env(tmp_path: Path) -> None:
     assert_alike(teacher, agent)
 
 
+def test_statistics_of_an_image_follow_its_axes(tmp_path: Path) -> None:
+    """Law: statistics are those of channels first; of an image that arrives channels last each number has its own."""
+    kwargs = {"features_extractor_kwargs": {**OFFICIAL, "normalized_image": True}, "normalize_images": False}
+    teacher = made(tmp_path, "PPO", FIRST, policy="CnnPolicy", policy_kwargs=kwargs, normalized=True)
+    agent, obs = read(teacher.path, LoadConfig(channels_last=True)), teacher.observations(50)
+    assert agent.observation.shape == RGB.shape
+    np.testing.assert_allclose(agent.act(np.moveaxis(obs, 1, -1)), teacher.actions(obs), rtol=0, atol=2e-5)
+
+
 def test_an_env_that_cannot_be_asked_is_no_obstacle(tmp_path: Path) -> None:
     """Law: an image is taken as saved, and it is said, where the env cannot be made."""
     teacher = made(tmp_path, "PPO", RGB, policy="CnnPolicy", policy_kwargs=dict(CNN))
@@ -536,7 +545,7 @@ def _edit(path: Path, **tensors: torch.Tensor | None) -> Path:
         ({"cnn__0__weight": torch.ones(32, 2, 8, 8)}, "do not fit"),
         ({"cnn__2__weight": None}, r"has no tensor .*cnn.2.weight"),
         ({"cnn__6__weight": torch.ones(1)}, "cnn.6.weight is part of a network not read yet"),
-        ({"linear__0__weight": torch.ones(24, 65)}, "do not fit"),
+        ({"linear__0__weight": torch.ones(24, 127)}, "do not fit"),
         ({"linear__0__weight": torch.ones(24)}, "is not a linear layer"),
     ],
 )
