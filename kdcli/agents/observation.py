@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cached_property
 
@@ -66,6 +66,14 @@ class Preprocess:
         return {OBS: self}
 
     @property
+    def shape(self) -> tuple[int, ...]:
+        """The shape of the features before they are flattened: (C, H, W) of an image, else (F,)."""
+        if len(self.space.shape) != 3:
+            return (self.n_features,)
+        *size, channels = self.space.shape if self.channels_last else (*self.space.shape[1:], self.space.shape[0])
+        return (channels, *size)
+
+    @property
     def n_constants(self) -> int:
         """Numbers the normalizer brings into a deployed file, counted beside the parameters."""
         return 0 if self.normalizer is None else 2 * self.normalizer.mean.size
@@ -83,9 +91,26 @@ class Preprocess:
         features = torch.from_numpy(np.ascontiguousarray(obs, np.float32)).reshape(len(obs), -1)
         return features / 255.0 if self.image else features
 
-    def in_chunks(self, obs: np.ndarray, rows: int = 65536) -> Iterator[Tensor]:
-        """Features of many observations, `rows` at a time, so that memory stays bounded."""
-        yield from _in_chunks(self, obs, rows)
+    @property
+    def feature_bytes(self) -> int:
+        """Bytes of the packed features of one observation."""
+        return self.n_features * (1 if self._is_packed else 4)
+
+    @property
+    def _is_packed(self) -> bool:
+        """Whether features are the observation's own bytes, divided by 255 when they are read."""
+        return self.image and self.normalizer is None
+
+    def pack(self, obs: np.ndarray) -> Tensor:
+        """Raw observations (B, *shape) -> features (B, F) to be kept: an image as the bytes it is."""
+        if not self._is_packed:
+            return self(obs)
+        moved = np.moveaxis(obs, -1, 1) if self.channels_last else obs
+        return torch.from_numpy(np.ascontiguousarray(moved)).reshape(len(obs), -1)
+
+    def unpack(self, packed: Tensor) -> Tensor:
+        """What `pack` gave -> features (B, F) float32."""
+        return packed.float() / 255.0 if self._is_packed else packed
 
 
 @dataclass(frozen=True, eq=False)
@@ -119,17 +144,21 @@ class JointPreprocess:
     def __call__(self, obs: np.ndarray) -> Tensor:
         return torch.cat([part(obs[name]) for name, part in self.parts.items()], 1)
 
-    def in_chunks(self, obs: np.ndarray, rows: int = 65536) -> Iterator[Tensor]:
-        """Features of many observations, `rows` at a time, so that memory stays bounded."""
-        yield from _in_chunks(self, obs, rows)
+    @property
+    def feature_bytes(self) -> int:
+        """Bytes of the packed features of one observation."""
+        return 4 * self.n_features
+
+    def pack(self, obs: np.ndarray) -> Tensor:
+        """Raw observations (B,) -> features (B, F) to be kept."""
+        return self(obs)
+
+    def unpack(self, packed: Tensor) -> Tensor:
+        """What `pack` gave -> features (B, F) float32."""
+        return packed
 
 
 Sees = Preprocess | JointPreprocess
-
-
-def _in_chunks(preprocess: Sees, obs: np.ndarray, rows: int) -> Iterator[Tensor]:
-    for start in range(0, len(obs), rows):
-        yield preprocess(obs[start : start + rows])
 
 
 def plain(space: Space) -> Sees:

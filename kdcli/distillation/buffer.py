@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Iterator, Mapping
-from itertools import islice
 from typing import Any
 
 import numpy as np
@@ -16,6 +15,8 @@ from kdcli.agents.observation import Sees
 from kdcli.agents.teaching import teaching_heads
 
 MAX_BYTES = 2**31
+_CHUNK = 65_536  # observations made features at a time
+_AT_ONCE = 64  # batches gathered at a time: quicker than one by one, and little memory for images
 
 
 class Buffer:
@@ -23,7 +24,7 @@ class Buffer:
 
     def __init__(self, preprocess: Sees, rule: ActionRule, capacity: int) -> None:
         self._preprocess, self._rule = preprocess, rule
-        self.capacity = max(1, min(capacity, MAX_BYTES // (4 * preprocess.n_features)))
+        self.capacity = max(1, min(capacity, MAX_BYTES // preprocess.feature_bytes))
         self._columns: dict[str, Tensor] = {}
         self._next = 0
         self._saturated = False
@@ -34,7 +35,7 @@ class Buffer:
 
     def add(self, obs: np.ndarray, labels: Mapping[str, np.ndarray]) -> None:
         """Append raw observations (N, *shape) and the columns of `teaching.label`."""
-        features = torch.cat(list(self._preprocess.in_chunks(obs)))
+        features = torch.cat([self._preprocess.pack(obs[i : i + _CHUNK]) for i in range(0, len(obs), _CHUNK)])
         columns = {k: torch.from_numpy(np.ascontiguousarray(v)) for k, v in labels.items()}
         heads = teaching_heads(columns, self._rule)
         rows = {"features": features, **heads.present()}
@@ -72,17 +73,18 @@ class Buffer:
         names = ["features", *(k for k in list(self._columns)[1:] if (reads is None or k in reads) and k not in idle)]
         whole = max(1, self.size // size)
         while n > 0:
-            order = torch.randperm(self.size, generator=generator)
-            parts = [self._columns[name][: self.size].index_select(0, order).split(size) for name in names]
-            for features, *rows in islice(zip(*parts, strict=True), min(n, whole)):
-                yield features, self._heads(dict(zip(names[1:], rows, strict=True)))
+            order = torch.randperm(self.size, generator=generator)[: min(n, whole) * size]
+            for some in order.split(_AT_ONCE * size):
+                parts = [self._columns[name].index_select(0, some).split(size) for name in names]
+                for features, *rows in zip(*parts, strict=True):
+                    yield self._preprocess.unpack(features), self._heads(dict(zip(names[1:], rows, strict=True)))
             n -= whole
 
     def newest(self, n: int) -> tuple[Tensor, Heads]:
         """The last `n` rows added."""
         where = torch.arange(self._next - min(n, self.size), self._next) % max(1, self.size)
         rows = {name: tensor[where] for name, tensor in self._columns.items()}
-        return rows.pop("features"), self._heads(rows)
+        return self._preprocess.unpack(rows.pop("features")), self._heads(rows)
 
     def _heads(self, rows: dict[str, Any]) -> Heads:
         return Heads(groups=self._rule.groups, bits=self._rule.bits, **rows)

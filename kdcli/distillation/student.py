@@ -15,7 +15,7 @@ from kdcli.agents.policy import Policy, Signal
 from kdcli.choice import Choice
 from kdcli.distillation.losses import ON_Q
 from kdcli.networks import build
-from kdcli.spec import OBS, Box, Dict, Part, parts, split_rows
+from kdcli.spec import MASK, OBS, Box, Dict, Part, parts, split_rows
 
 
 def default_losses(teacher: Acts) -> tuple[str, ...]:
@@ -28,7 +28,9 @@ def default_losses(teacher: Acts) -> tuple[str, ...]:
 
 def rule_of(teacher: Acts) -> ActionRule:
     """The teacher's action rule; a black box gets the plain one of its action space."""
-    return teacher.policy.rule if isinstance(teacher, Agent) else ActionRule(teacher.action)
+    if isinstance(teacher, Agent):
+        return teacher.policy.rule
+    return ActionRule(teacher.action, masked=MASK in parts(teacher.observation))
 
 
 def new_student(teacher: Acts, choice: Choice, losses: Sequence[str], preprocess: Sees, seed: int) -> Agent:
@@ -39,7 +41,7 @@ def new_student(teacher: Acts, choice: Choice, losses: Sequence[str], preprocess
     """
     names = [text.partition("@")[0] for text in losses]
     rule = rule_of(teacher)
-    network = build(choice, preprocess.n_features - rule.n_mask, rule.n_outputs, seed)
+    network = build(choice, sight_of(preprocess, rule), rule.n_outputs, seed)
     value = None
     if "value" in names:
         with torch.random.fork_rng(devices=[]):
@@ -48,6 +50,11 @@ def new_student(teacher: Acts, choice: Choice, losses: Sequence[str], preprocess
     policy = Policy(network, rule, _signal(rule, names), value=value)
     facts = {"format": "kdcli", "algorithm": "distilled", "student": str(choice), "teacher": teacher.name}
     return Agent(preprocess, policy, f"{teacher.name}-{choice.name}-{choice.value or 'x'}", teacher.env, facts)
+
+
+def sight_of(preprocess: Sees, rule: ActionRule) -> list[tuple[int, ...]]:
+    """The shapes of the features side by side that a network reads; the mask is not among them."""
+    return [part.shape for name, part in preprocess.parts.items() if not (rule.masked and name == MASK)]
 
 
 def _signal(rule: ActionRule, losses: Sequence[str]) -> Signal:

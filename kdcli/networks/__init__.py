@@ -9,6 +9,9 @@ from kdcli.errors import RefusedError
 from kdcli.registry import Registry
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from kdcli.networks.layers import Shape
     from kdcli.networks.mlp import MLP
     from kdcli.networks.stack import Stack
 
@@ -17,12 +20,15 @@ NETWORKS = Registry(
     {
         "linear": ("kdcli.networks.mlp:linear", "one matrix and a bias, no hidden layer"),
         "mlp": ("kdcli.networks.mlp:mlp", "hidden layers by width, mlp:64x32, with activation=tanh|relu|..."),
+        "cnn": ("kdcli.networks.cnn:cnn", "convolutions by channels for images, cnn:8x16x16,hidden=64"),
     },
 )
 
 
-def build(choice: Choice, inputs: int, outputs: int, seed: int) -> MLP:
+def build(choice: Choice, sight: Sequence[Shape], outputs: int, seed: int) -> MLP | Stack:
     """A freshly initialised network from a choice such as `mlp:32x32,activation=relu`; equal seeds, equal weights.
+
+    `sight` are the shapes of the features side by side: (n,), or (C, H, W) of an image.
 
     Raises:
         UsageError: unknown name or bad arguments.
@@ -32,7 +38,7 @@ def build(choice: Choice, inputs: int, outputs: int, seed: int) -> MLP:
     make = NETWORKS.load(choice.name)
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
-        return make(choice, inputs, outputs)
+        return make(choice, sight, outputs)
 
 
 def from_config(config: dict[str, Any]) -> MLP | Stack:

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from itertools import pairwise
+from math import prod
 from typing import Any
 
 import torch.nn.functional as F
@@ -102,13 +104,17 @@ def parse_widths(text: str) -> tuple[int, ...]:
     return widths
 
 
-def mlp(choice: Choice, inputs: int, outputs: int) -> MLP:
-    """The network of `mlp:64x32[,activation=tanh]`."""
+def _width(sight: Sequence[tuple[int, ...]]) -> int:
+    return sum(map(prod, sight))
+
+
+def mlp(choice: Choice, sight: Sequence[tuple[int, ...]], outputs: int) -> MLP:
+    """The network of `mlp:64x32[,activation=tanh]`; images are flattened."""
     choice.only("activation")
-    return MLP(inputs, parse_widths(choice.value), outputs, choice.options.get("activation", "tanh"))
+    return MLP(_width(sight), parse_widths(choice.value), outputs, choice.options.get("activation", "tanh"))
 
 
-def linear(choice: Choice, inputs: int, outputs: int) -> MLP:
+def linear(choice: Choice, sight: Sequence[tuple[int, ...]], outputs: int) -> MLP:
     """The network of `linear`."""
     choice.only()
-    return MLP(inputs, (), outputs)
+    return MLP(_width(sight), (), outputs)

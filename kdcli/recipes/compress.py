@@ -7,6 +7,7 @@ from dataclasses import dataclass, replace
 
 from kdcli.agents.agent import Acts, Agent
 from kdcli.agents.runtime import OnnxAgent
+from kdcli.agents.states import States
 from kdcli.benchmarks.bench import Bench, bench
 from kdcli.benchmarks.config import BenchConfig
 from kdcli.benchmarks.contender import Contender
@@ -14,7 +15,6 @@ from kdcli.benchmarks.verdict import Verdict
 from kdcli.envs.play import collect_observations
 from kdcli.envs.seeds import first_seed
 from kdcli.exporters.config import ExportConfig
-from kdcli.agents.states import States
 from kdcli.exporters.step import Exported, Parents, convert
 from kdcli.progress import Listener, Note, silent
 from kdcli.recipes.clock import Clock
@@ -23,7 +23,7 @@ from kdcli.recipes.ladder import Rung, first_rung, ladder
 from kdcli.recipes.pace import Pace
 from kdcli.recipes.search import Candidate, search
 from kdcli.recipes.workshop import Workshop
-from kdcli.spec import n_features, n_outputs
+from kdcli.spec import n_outputs
 
 STATES = 1000
 # Two verdicts at 95%, on different episodes, keep the chance of a false one at 5%: each side of an interval has 2.5%.
@@ -68,7 +68,7 @@ def compress(
             Note(f"{teacher.name} is linear: {teacher.n_params} parameters, already minimal; it is exported as it is")
         )
         return _finish(shop, None, [], 0, config.episodes)
-    return _prove(shop, ladder(n_features(teacher.observation), n_outputs(teacher.action), _n_params(teacher)))
+    return _prove(shop, ladder(shop.sight, n_outputs(teacher.action), _n_params(teacher)))
 
 
 def _n_params(agent: Acts) -> int:
@@ -109,7 +109,7 @@ def _finish(
     if candidate is not None:
         files["student"] = _exported(candidate.student, shop)
         contenders.append(_contender("student", candidate.student, files["student"]))
-        linear = next((c for c in tried if c.index == 0 and c is not candidate), None)
+        linear = next((c for c in tried if c.rung.student == "linear" and c is not candidate), None)
         if linear is not None and config.baselines:
             contenders.append(
                 replace(_contender("linear", linear.student, _exported(linear.student, shop)), baseline=True)

@@ -6,8 +6,15 @@ from bisect import bisect_right
 from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import pairwise
+from math import prod
+
+from kdcli.choice import Choice
+from kdcli.networks import build
+from kdcli.networks.cnn import is_image
+from kdcli.networks.layers import Shape
 
 _WIDTHS = (4, 6, 8, 12, 16, 24, 32, 48, 64, 96, 128, 192, 256)
+_CHANNELS = (1, 2, 3, 4, 6, 8, 12, 16, 24)
 # The first size tried is this many times smaller than the teacher.
 _FIRST_RATIO = 30
 
@@ -26,11 +33,25 @@ def mlp_params(inputs: int, hidden: tuple[int, ...], outputs: int) -> int:
     return sum((a + 1) * b for a, b in pairwise(widths))
 
 
-def ladder(inputs: int, outputs: int, teacher_params: int) -> list[Rung]:
-    """Rungs of growing size, all of at most half the teacher's parameters; linear is always the first."""
+def ladder(sight: Sequence[Shape], outputs: int, teacher_params: int) -> list[Rung]:
+    """Rungs of growing size, all of at most half the teacher's parameters.
+
+    `sight` are the shapes of the features side by side. Linear is always the first, where nothing seen is an image;
+    then convolutions of growing width.
+    """
+    if any(map(is_image, sight)):
+        rungs = [_cnn_rung(width, sight, outputs) for width in _CHANNELS]
+        return [rungs[0], *(rung for rung in rungs[1:] if rung.n_params <= teacher_params / 2)]
+    inputs = sum(map(prod, sight))
     shapes = [Rung(f"mlp:{w}x{w}", mlp_params(inputs, (w, w), outputs)) for w in _WIDTHS]
     linear = Rung("linear", mlp_params(inputs, (), outputs))
     return [linear, *(r for r in shapes if linear.n_params < r.n_params <= teacher_params / 2)]
+
+
+def _cnn_rung(width: int, sight: Sequence[Shape], outputs: int) -> Rung:
+    text = f"cnn:{width}x{2 * width}x{2 * width},hidden={16 * width}"
+    network = build(Choice.parse(text), sight, outputs, 0)
+    return Rung(text, sum(p.numel() for p in network.parameters()))
 
 
 def first_rung(rungs: Sequence[Rung], teacher_params: int) -> int:

@@ -15,11 +15,12 @@ from kdcli.distillation.loop import Round, distill
 from kdcli.distillation.objective import Objective
 from kdcli.distillation.pool import Collector, Labelled, Pool
 from kdcli.distillation.schedules import parse_schedule
-from kdcli.distillation.student import default_losses, new_student
+from kdcli.distillation.student import default_losses, new_student, rule_of, sight_of
 from kdcli.envs.play import open_vector, play, seeds_from
 from kdcli.envs.seeds import first_seed
 from kdcli.errors import UsageError
 from kdcli.exporters.step import Parents
+from kdcli.networks.cnn import is_image
 from kdcli.progress import Listener, Note
 from kdcli.recipes.clock import Clock
 from kdcli.recipes.config import CompressConfig
@@ -70,12 +71,18 @@ class Workshop:
     def _updates_per_second(self) -> float:
         """Measured on a small student and thrown away."""
         losses, pool = self.config.loss or default_losses(self.teacher), self._pool()
-        student = new_student(self.teacher, Choice.parse("mlp:16x16"), losses, pool.preprocess, 0)
+        small = "cnn:4x8x8,hidden=64" if any(map(is_image, self.sight)) else "mlp:16x16"
+        student = new_student(self.teacher, Choice.parse(small), losses, pool.preprocess, 0)
         learner = Learner(student, Objective.parse(losses, "1"), parse_schedule("0.001"), 256, 0)
         learner.train(pool.buffer, 50)
         begin = time.perf_counter()
         learner.train(pool.buffer, 300)
         return 300 / (time.perf_counter() - begin)
+
+    @property
+    def sight(self) -> list[tuple[int, ...]]:
+        """The shapes of what a student sees, side by side."""
+        return sight_of(self._pool().preprocess, rule_of(self.teacher))
 
     def _pool(self) -> Pool:
         """The teacher's own states, to which one candidate adds its own: those of another, and all the more of one

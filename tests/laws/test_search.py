@@ -12,7 +12,7 @@ from kdcli.recipes.ladder import first_rung, ladder, mlp_params
 from kdcli.recipes.search import Candidate, search
 
 TEACHER = 71_942
-RUNGS = ladder(17, 6, TEACHER)
+RUNGS = ladder([(17,)], 6, TEACHER)
 
 
 def found(good: Callable[[int, int], bool], limit: int = 99) -> list[Any]:
@@ -77,3 +77,13 @@ def test_a_search_can_go_on_above_what_was_found() -> None:
     tried = search(RUNGS, first_rung(RUNGS, TEACHER), attempt, above=0)
     assert min(attempted) > 0
     assert min(RUNGS[c.index].n_params for c in tried if c.promising) == 662
+
+
+def test_the_ladder_of_images_is_convolutional() -> None:
+    """Law: for images the rungs are convolutions of growing width, at most half the teacher's parameters."""
+    rungs = ladder([(4, 84, 84)], 6, 866_439)
+    sizes = [rung.n_params for rung in rungs]
+    assert sizes == sorted(sizes)
+    assert all(rung.student.startswith("cnn:") for rung in rungs)
+    assert sizes[-1] <= 866_439 / 2
+    assert sizes[0] < 866_439 / 100
