@@ -158,6 +158,20 @@ def test_a_seed_gives_the_episode(spec: EnvSpec) -> None:
             break
 
 
+@needs_minatar
+def test_what_sticks_in_minatar_is_of_the_same_episode() -> None:
+    """Law: the action that may stick at the beginning of an episode is not the last one of the episode before."""
+    fresh, used = (Vector(EnvSpec("MinAtar/Breakout-v1"), 1) for _ in range(2))
+    for seed in range(40):
+        for vector in (fresh, used):
+            vector.reset(0, seed)
+            vector.step([0], np.array([2]))
+        np.testing.assert_array_equal(fresh.obs, used.obs)
+        for vector, last in ((fresh, 0), (used, 1)):
+            for _ in range(3):
+                vector.step([0], np.array([last]))
+
+
 def test_max_steps_counts_decisions() -> None:
     """Law: the cap on an episode is one on the agent's steps, not on frames, which may never end a game."""
     env = make(EnvSpec("ALE/Pong-v5", FRAMES, ("atari",), max_steps=5))

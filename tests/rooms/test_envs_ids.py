@@ -64,11 +64,22 @@ class Team:
         self.closed = True
 
 
+def called() -> None:
+    """Must not be."""
+    raise RuntimeError("called")
+
+
+class Called:
+    """Must not be, either."""
+
+    __init__ = called  # type: ignore[assignment]
+
+
 @pytest.fixture
 def module(monkeypatch: pytest.MonkeyPatch) -> str:
     """The name of a module with classes of somebody's own."""
     made = types.ModuleType("somebodys_games")
-    vars(made).update(Sized=Sized, helper=len, parallel_env=Team, Kept=int)
+    vars(made).update(Sized=Sized, helper=called, parallel_env=Team, Kept=Called)
     monkeypatch.setitem(sys.modules, made.__name__, made)
     return made.__name__
 
@@ -117,6 +128,16 @@ def test_agents_that_share_a_policy_take_turns(module: str) -> None:
         assert over == (not game.agents)
     assert total == theirs > 0
     assert truncated == any(cut.values())
+
+
+def test_turns_end_as_the_game_does(module: str) -> None:
+    """Law: an episode that ends since all agents are out is terminated, one that is cut is truncated."""
+    env = make(EnvSpec(f"pettingzoo:{module}", {"n": 2}))
+    for wrong, end in ((1, [True, False]), (0, [False, True])):
+        seen, ends = env.reset(seed=1)[0], [False, False]
+        while not any(ends):
+            seen, _, *ends, _ = env.step((int(seen.argmax()) + wrong) % 3)
+        assert ends == end
 
 
 def test_turns_repeat(module: str) -> None:
