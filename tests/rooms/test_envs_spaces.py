@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 from gymnasium import spaces
 
+from kdcli.envs.chance import random_actions
 from kdcli.envs.make import check_fits, make, spaces_of, to_action, to_space
 from kdcli.envs.toys import Reach
 from kdcli.envs.vector import Vector
@@ -164,6 +165,20 @@ def test_the_advice_mends_what_it_is_about() -> None:
         check_fits(EnvSpec("kdcli/Allowed-v0"), spaces_of(EnvSpec("kdcli/Allowed-v0")), agent)
     name = error.value.fix.removeprefix("--wrapper ")
     check_fits(BOTH, spaces_of(EnvSpec("kdcli/Allowed-v0", wrappers=(name,))), agent)
+
+
+def test_chance_plays_by_the_rules() -> None:
+    """Law: random play of an env that observes its mask takes allowed actions only, and each of them."""
+    vector, rng = Vector(ALLOWED, 4), np.random.default_rng(0)
+    for slot in range(4):
+        vector.reset(slot, slot)
+    seen = set()
+    for _ in range(19):
+        action = random_actions(vector.action, vector.obs, rng)
+        assert (vector.obs[MASK][np.arange(4), action] == 1).all()
+        assert (vector.step(range(4), action)[0] >= 0).all()
+        seen |= set(action.tolist())
+    assert seen == {0, 1, 2, 3}
 
 
 @pytest.mark.parametrize("name", ["See", "Both", "Remember", "Allowed", "Levers", "Switches", "Choose", "Reach"])
