@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ctypes
 import os
+import shlex
 import shutil
 import subprocess
 import tempfile
@@ -67,17 +68,17 @@ class _Batches:
 
 
 def _compile(files: Files, terms: Mapping[str, Any], flags: tuple[str, ...]) -> ctypes.CDLL:
-    compiler = os.environ.get("CC", "cc")
-    if shutil.which(compiler) is None:
-        why = f"C files are compared with the agent before they appear, and there is no compiler called {compiler!r}"
+    compiler = shlex.split(os.environ.get("CC") or "cc")
+    if shutil.which(compiler[0]) is None:
+        why = f"C files are compared with the agent before they appear, and there is no compiler called {compiler[0]!r}"
         raise UsageError("C cannot be exported here", why, "apt install gcc, or name one in the variable CC")
     with tempfile.TemporaryDirectory() as folder:
         source, library = Path(folder, "policy.c"), Path(folder, "policy.so")
         source.write_bytes(files[SOURCE])
         Path(folder, terms["header"]).write_bytes(files[HEADER])
-        command = [compiler, *flags, "-shared", "-fPIC", str(source), "-o", str(library)]
+        command = [*compiler, *flags, "-shared", "-fPIC", str(source), "-o", str(library)]
         done = subprocess.run(command, capture_output=True, text=True, check=False)
         if done.returncode:
             why = next((line for line in done.stderr.splitlines() if "error" in line), done.stderr.strip()[:200])
-            raise UsageError(f"{compiler} does not compile the policy", why, "name another compiler in CC; report it")
+            raise UsageError(f"{compiler[0]} does not compile the policy", why, "name another compiler in CC; report it")
         return ctypes.CDLL(str(library))

@@ -1,0 +1,256 @@
+"""Graphs written by hand and what torch makes of the same numbers: layers in shapes that no sample policy has."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from kdcli.graph.operations import Graph, Port
+from kdcli.graph.tape import Tape, array
+
+N = 9
+Arrays = dict[str, np.ndarray]
+
+
+@dataclass(frozen=True, eq=False)
+class Case:
+    """A graph, inputs for it (N, *shape) by name, and what the outputs are."""
+
+    graph: Graph
+    given: Arrays
+    wanted: Arrays
+
+
+def _case(ports: list[Port], build: Callable[..., dict[str, Port]], expect: Callable[..., dict[str, Tensor]]) -> Case:
+    """`build(tape, *ports)` gives outputs by name, `expect(*tensors)` what they should be; inputs are drawn."""
+    tape, rng = Tape(), np.random.default_rng(0)
+    graph = tape.graph(tuple(ports), build(tape, *ports))
+    given = {port.name: _drawn(rng, port) for port in ports}
+    with torch.no_grad():
+        found = expect(*(torch.from_numpy(given[port.name]) for port in ports))
+    kinds = {port.name: port.dtype for port in graph.outputs}
+    return Case(graph, given, {name: tensor.numpy().astype(kinds[name]) for name, tensor in found.items()})
+
+
+def _drawn(rng: np.random.Generator, port: Port) -> np.ndarray:
+    shape = (N, *port.shape)
+    if port.dtype.startswith("float"):
+        return rng.normal(size=shape).astype(port.dtype)
+    return rng.integers(0, 256 if port.dtype == "uint8" else 3, shape).astype(port.dtype)
+
+
+def _seeded(make: Callable[[], Case]) -> Case:
+    with torch.random.fork_rng():
+        torch.manual_seed(0)
+        return make()
+
+
+def _conv(tape: Tape, x: Port, layer: nn.Conv2d) -> Port:
+    rows, cols = (
+        (n + 2 * p - k) // s + 1  # type: ignore[operator]
+        for n, p, k, s in zip(x.shape[1:], layer.padding, layer.kernel_size, layer.stride, strict=True)
+    )
+    weights = {name: array(tensor) for name, tensor in layer.named_parameters()}
+    sides = {"stride": layer.stride, "padding": layer.padding}
+    return tape.add("conv2d", x, (layer.out_channels, rows, cols), **sides, **weights)
+
+
+def _pool(tape: Tape, x: Port, kernel: Any, stride: Any, padding: Any) -> Port:
+    size = [(n + 2 * p - k) // s + 1 for n, k, s, p in zip(x.shape[1:], kernel, stride, padding, strict=True)]
+    return tape.add("max_pool2d", x, (x.shape[0], *size), kernel=kernel, stride=stride, padding=padding)
+
+
+def _gemm(tape: Tape, x: Port, layer: nn.Linear) -> Port:
+    bias = None if layer.bias is None else array(layer.bias)
+    return tape.add("gemm", x, (layer.out_features,), weight=array(layer.weight), bias=bias)
+
+
+def _deep_convolutions() -> Case:
+    """Strides, padding, no bias, wide layers behind a ReLU, pooling, and a product wide enough to look for zeros."""
+    first, second = nn.Conv2d(3, 16, (3, 2), (2, 1), (1, 1), bias=False), nn.Conv2d(16, 18, 3, (1, 2), (0, 1))
+    last = nn.Linear(18 * 4 * 5, 48)
+
+    def build(tape: Tape, x: Port) -> dict[str, Port]:
+        a = tape.add("relu", _conv(tape, x, first))
+        b = tape.add("relu", _conv(tape, a, second))
+        return {"map": b, "action": _gemm(tape, tape.flat(b), last)}
+
+    def expect(x: Tensor) -> dict[str, Tensor]:
+        b = second(first(x).relu()).relu()
+        return {"map": b, "action": last(b.flatten(1))}
+
+    return _case([Port("obs", (3, 11, 9))], build, expect)
+
+
+def _bytes_in_both_orders() -> Case:
+    """An image with the channels last, and one with them first, as bytes: convolved, pooled, and read flat."""
+    conv, flat = nn.Conv2d(3, 5, 3, 2, 1), nn.Linear(3 * 7 * 6, 4)
+
+    def build(tape: Tape, last: Port, first: Port) -> dict[str, Port]:
+        a = tape.add("channels_first", tape.cast(last, "float32"), (3, 7, 6))
+        b = tape.add("scale", tape.cast(first, "float32"), divisor=255.0)
+        a = tape.add("scale", a, divisor=255.0)
+        pooled = _pool(tape, a, (2, 3), (2, 2), (1, 0))
+        found = {"conv_last": _conv(tape, a, conv), "conv_first": _conv(tape, b, conv), "pooled": pooled}
+        return {"action": _gemm(tape, tape.flat(a), flat), "again": _gemm(tape, tape.flat(b), flat), **found}
+
+    def expect(last: Tensor, first: Tensor) -> dict[str, Tensor]:
+        a, b = last.permute(0, 3, 1, 2).float() / 255, first.float() / 255
+        pooled = F.pad(a, (0, 0, 1, 1), value=-torch.inf).unfold(2, 2, 2).unfold(3, 3, 2).amax((4, 5))
+        found = {"conv_last": conv(a), "conv_first": conv(b), "pooled": pooled}
+        return {"action": flat(a.flatten(1)), "again": flat(b.flatten(1)), **found}
+
+    return _case([Port("last", (7, 6, 3), "uint8"), Port("first", (3, 7, 6), "uint8")], build, expect)
+
+
+def _pooling() -> Case:
+    """Windows that overlap, over numbers below zero, on planes and behind a convolution."""
+    conv = nn.Conv2d(2, 3, 2)
+
+    def build(tape: Tape, x: Port) -> dict[str, Port]:
+        minus = tape.add("clip", x, low=np.array(-9.0, np.float32), high=np.array(-0.5, np.float32))
+        after = _pool(tape, _conv(tape, minus, conv), (2, 2), (1, 1), (1, 1))
+        return {"action": _pool(tape, minus, (3, 3), (2, 1), (1, 1)), "after": after}
+
+    def expect(x: Tensor) -> dict[str, Tensor]:
+        minus = x.clamp(-9.0, -0.5)
+        return {"action": F.max_pool2d(minus, 3, (2, 1), 1), "after": F.max_pool2d(conv(minus), 2, 1, 1)}
+
+    return _case([Port("obs", (2, 6, 5))], build, expect)
+
+
+def _pieces() -> Case:
+    """Maps and vectors side by side, cut inside and across them, behind a convolution and before it."""
+    conv, norm, mix = nn.Conv2d(2, 3, 2), nn.LayerNorm(12), nn.Linear(12 + 4, 6)
+    nn.init.normal_(norm.weight)
+    nn.init.normal_(norm.bias)
+
+    def build(tape: Tape, x: Port, y: Port) -> dict[str, Port]:
+        z = tape.flat(_conv(tape, x, conv))
+        both = tape.concat([z, y])
+        parts = {"across": tape.slice(both, 10, 14), "inside": tape.slice(both, 2, 5), "rest": tape.slice(both, 12, 16)}
+        image = tape.reshape(tape.slice(tape.concat([y, tape.flat(x)]), 4, 22), (2, 3, 3))
+        normed = tape.add("layer_norm", z, eps=0.1, weight=array(norm.weight), bias=array(norm.bias))
+        doubled = tape.add("tanh", tape.concat([z, z]))
+        found = {"again": _conv(tape, image, conv), "normed": normed, "doubled": doubled}
+        return {"action": _gemm(tape, both, mix), **parts, **found}
+
+    def expect(x: Tensor, y: Tensor) -> dict[str, Tensor]:
+        z = conv(x).flatten(1)
+        both = torch.cat([z, y], 1)
+        normed = F.layer_norm(z, (12,), norm.weight, norm.bias, 0.1)
+        parts = {"across": both[:, 10:14], "inside": both[:, 2:5], "rest": y}
+        found = {"again": conv(x), "normed": normed, "doubled": torch.cat([z, z], 1).tanh()}
+        return {"action": mix(both), **parts, **found}
+
+    return _case([Port("x", (2, 3, 3)), Port("y", (4,))], build, expect)
+
+
+def _each_number() -> Case:
+    """Numbers one by one, in the order of the channels and in another, with one setting for each."""
+    rng = np.random.default_rng(1)
+    mean, scale = rng.normal(size=(2, 3, 4)), rng.uniform(0.5, 2.0, (2, 3, 4))
+    low, high = (rng.normal(size=24).astype(np.float32) + d for d in (-1, 1))
+    half, middle = rng.normal(size=(2, 24)).astype(np.float32)
+
+    def build(tape: Tape, x: Port) -> dict[str, Port]:
+        a = tape.add("channels_first", tape.cast(x, "float64"), (2, 3, 4))
+        a = tape.cast(tape.add("normalize", a, mean=mean, scale=scale, clip=1.2), "float32")
+        b = tape.add("clip", tape.flat(a), low=low.astype(np.float32), high=high.astype(np.float32))
+        c = tape.add("unscale", b, half=half, middle=middle)
+        return {"action": c, "normalized": a, "ints": tape.cast(c, "int32")}
+
+    def expect(x: Tensor) -> dict[str, Tensor]:
+        a = ((x.permute(0, 3, 1, 2).double() - torch.tensor(mean)) / torch.tensor(scale)).clamp(-1.2, 1.2).float()
+        b = a.flatten(1).clamp(torch.tensor(low), torch.tensor(high))
+        c = b * torch.tensor(half) + torch.tensor(middle)
+        return {"action": c, "normalized": a, "ints": c.int()}
+
+    return _case([Port("obs", (3, 4, 2))], build, expect)
+
+
+def _cells(bias: bool) -> Case:
+    """Cells behind a wide ReLU, the second reading a part of the state, both giving a part of it."""
+    first, gru, lstm = nn.Linear(7, 96), nn.GRUCell(96, 60, bias), nn.LSTMCell(60, 50, bias)
+
+    def build(tape: Tape, x: Port, state: Port) -> dict[str, Port]:
+        a = tape.add("relu", _gemm(tape, x, first))
+        weights = [{name: array(t) for name, t in cell.named_parameters()} for cell in (gru, lstm)]
+        h = tape.add("gru_cell", (a, tape.slice(state, 0, 60)), (60,), **weights[0])
+        before = tape.slice(state, 60, 110), tape.slice(state, 110, 160)
+        y, c = tape.add_pair("lstm_cell", (h, *before), (50,), **weights[1])
+        return {"action": y, "state_out": tape.concat([h, y, c])}
+
+    def expect(x: Tensor, state: Tensor) -> dict[str, Tensor]:
+        h = gru(first(x).relu(), state[:, :60])
+        y, c = lstm(h, (state[:, 60:110], state[:, 110:]))
+        return {"action": y, "state_out": torch.cat([h, y, c], 1)}
+
+    return _case([Port("obs", (7,)), Port("state_in", (160,))], build, expect)
+
+
+def _integers() -> Case:
+    """One-hot integers of several kinds, some outside their range, and a choice counted from a number."""
+
+    def build(tape: Tape, x: Port, y: Port) -> dict[str, Port]:
+        a = tape.add("one_hot", x, (5,), "float32", sizes=(2, 3), start=0)
+        b = tape.add("one_hot", tape.cast(y, "int64"), (4,), "float32", sizes=(4,), start=-1)
+        best = tape.add("argmax", tape.concat([a, b]), (), "int64", start=-3)
+        return {"action": tape.cast(best, "int32"), "a": a, "b": b}
+
+    def expect(x: Tensor, y: Tensor) -> dict[str, Tensor]:
+        a = torch.cat([x[:, :1] == torch.arange(2), x[:, 1:] == torch.arange(3)], 1).float()
+        b = (y.long()[:, None] == torch.arange(-1, 3)).float()
+        return {"action": torch.cat([a, b], 1).argmax(1) - 3, "a": a, "b": b}
+
+    return _case([Port("x", (2,), "int64"), Port("y", (), "int32")], build, expect)
+
+
+def _one_channel() -> Case:
+    """Images of one channel and of one pixel, for which both orders are one."""
+    conv, point = nn.Conv2d(1, 4, 3), nn.Conv2d(4, 6, (2, 1))
+
+    def build(tape: Tape, x: Port) -> dict[str, Port]:
+        a = tape.add("channels_first", x, (1, 4, 3))
+        b = _conv(tape, _conv(tape, a, conv), point)
+        return {"action": tape.add("tanh", tape.flat(b))}
+
+    def expect(x: Tensor) -> dict[str, Tensor]:
+        return {"action": point(conv(x.permute(0, 3, 1, 2))).tanh().flatten(1)}
+
+    return _case([Port("obs", (4, 3, 1))], build, expect)
+
+
+def _through() -> Case:
+    """Nothing is done: the observation itself, twice, and a constant."""
+    value = np.array([1.5, -2.0], np.float32)
+
+    def build(tape: Tape, x: Port) -> dict[str, Port]:
+        first = tape.reshape(x, (2, 2))
+        constant = tape.add("repeat", tape.slice(x, 0, 2), value=value)
+        return {"action": first, "same": tape.add("identity", x), "constant": constant}
+
+    def expect(x: Tensor) -> dict[str, Tensor]:
+        return {"action": x.view(-1, 2, 2), "same": x, "constant": torch.tensor(value).expand(len(x), 2)}
+
+    return _case([Port("obs", (4,))], build, expect)
+
+
+CASES: dict[str, Callable[[], Case]] = {
+    "deep_convolutions": lambda: _seeded(_deep_convolutions),
+    "bytes_in_both_orders": lambda: _seeded(_bytes_in_both_orders),
+    "pooling": lambda: _seeded(_pooling),
+    "pieces": lambda: _seeded(_pieces),
+    "each_number": lambda: _seeded(_each_number),
+    "cells": lambda: _seeded(lambda: _cells(True)),
+    "cells_no_bias": lambda: _seeded(lambda: _cells(False)),
+    "one_hot": lambda: _seeded(_integers),
+    "one_channel": lambda: _seeded(_one_channel),
+    "through": lambda: _seeded(_through),
+}
