@@ -149,14 +149,15 @@ def statistics(config: LoadConfig) -> Statistics:
     arrays = _arrays(path)
     if "mean" not in arrays or ("var" in arrays) == ("std" in arrays):
         raise RefusedError(f"{path.name} is not a file of statistics", f"it holds {', '.join(arrays)}", _WANTED)
-    epsilon, clip = (float(arrays.get(key, np.array(default)).reshape(())) for key, default in _DEFAULTS.items())
-    scale = np.sqrt(arrays["var"] + epsilon) if "var" in arrays else arrays["std"] + epsilon
-    if arrays["mean"].shape != scale.shape or not (scale > 0).all() or not clip > 0:
-        raise RefusedError(
-            f"{path.name} holds no usable statistics", "shapes differ, or a scale is not positive", _WANTED
-        )
+    epsilon, clip = (arrays.get(key, np.array(default)) for key, default in _DEFAULTS.items())
+    with np.errstate(invalid="ignore"):  # a variance below zero has no root
+        scale = np.sqrt(arrays["var"] + epsilon) if "var" in arrays else arrays["std"] + epsilon
+    single = epsilon.size == clip.size == 1 and clip > 0
+    if not single or arrays["mean"].shape != scale.shape or not (scale > 0).all():
+        why = "shapes differ, or a scale is not positive"
+        raise RefusedError(f"{path.name} holds no usable statistics", why, _WANTED)
     digest = hashlib.sha256(path.read_bytes()).hexdigest()
-    return Statistics(Normalizer(arrays["mean"], scale, clip), digest)
+    return Statistics(Normalizer(arrays["mean"], scale, float(clip.reshape(()))), digest)
 
 
 _DEFAULTS = {"epsilon": 1e-8, "clip": np.inf}
@@ -190,7 +191,14 @@ def _array(content: bytes) -> np.ndarray:
     return np.frombuffer(content[stream.tell() :], dtype).reshape(shape, order="F" if fortran else "C")
 
 
-def preprocess(space: Space, normalizer: Normalizer | None, what: str, image: bool = False) -> Sees:
+def channels_come_last(space: Space, n_channels: int) -> bool:
+    """Whether the env gives images (H, W, C) to a network whose first convolution reads `n_channels` of (C, H, W)."""
+    return len(space.shape) == 3 and space.shape[2] == n_channels != space.shape[0]
+
+
+def preprocess(
+    space: Space, normalizer: Normalizer | None, what: str, image: bool = False, channels_last: bool = False
+) -> Sees:
     """How a foreign agent reads observations of `space`: normalised, or as they are.
 
     Raises:
@@ -208,4 +216,4 @@ def preprocess(space: Space, normalizer: Normalizer | None, what: str, image: bo
     shaped = normalizer and Normalizer(
         normalizer.mean.reshape(space.shape), normalizer.scale.reshape(space.shape), normalizer.clip
     )
-    return Preprocess(space, shaped, image)
+    return Preprocess(space, shaped, image, channels_last)

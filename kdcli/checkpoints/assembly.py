@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from itertools import takewhile
+from math import prod
 
 import torch
 from torch import Tensor, nn
@@ -40,6 +41,18 @@ class Part:
     def outputs(self) -> int:
         """Features or channels of a layer with a weight."""
         return len(self.tensors["weight"])
+
+    @property
+    def inputs(self) -> int:
+        """Features or channels it reads."""
+        return int(self.tensors["weight"].shape[1])
+
+
+def image_shape(shape: Shape, channels_last: bool = False) -> Shape:
+    """What a network reads of observations of `shape`: an image, channels first, or numbers side by side."""
+    if len(shape) == 3:
+        return (shape[2], *shape[:2]) if channels_last else shape
+    return (prod(shape),)
 
 
 def linear(layer: Layer) -> Part:
@@ -168,11 +181,18 @@ def network(shape: Shape, parts: Sequence[Part], what: str) -> MLP | Stack:
     single = _only_activation(parts)
     if single is not None and len(shape) == 1:
         layers = [part for part in parts if part.kind == "linear"]
+        _check_widths(layers, what)
         return perceptron(
             [Layer("", part.tensors["weight"], part.tensors.get("bias")) for part in layers], single, what
         )
     inside = [part.kind for part in parts].index("flatten") + 1 if len(shape) > 1 else 0
     return stacked([(Branch(0, shape), parts[:inside])], parts[inside:-1], parts[-1], what)
+
+
+def _check_widths(layers: Sequence[Part], what: str) -> None:
+    for part in layers:
+        if part.outputs != part.options["out"]:
+            raise RefusedError(f"{what}: a layer does not fit its description", f"{part.outputs} for {part.options}")
 
 
 def _only_activation(parts: Sequence[Part]) -> str | None:

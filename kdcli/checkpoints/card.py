@@ -27,6 +27,7 @@ from __future__ import annotations
 import json
 import math
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, Literal
 
@@ -39,8 +40,8 @@ from kdcli.agents.action import ActionRule, Squash
 from kdcli.agents.agent import Agent
 from kdcli.agents.observation import Normalizer, is_image
 from kdcli.agents.policy import Policy, Signal
-from kdcli.checkpoints import assembly
-from kdcli.checkpoints.asked import Place, need_place, preprocess, statistics
+from kdcli.checkpoints import asked, assembly
+from kdcli.checkpoints.asked import Place, channels_come_last, preprocess, statistics
 from kdcli.checkpoints.config import LoadConfig
 from kdcli.checkpoints.finish import finish
 from kdcli.checkpoints.sniff import container, is_state, read_bytes
@@ -199,8 +200,9 @@ def read(path: Path, config: LoadConfig, listen: Listener) -> Agent:
         )
     weights = Weights(_tensors(path), path.name)
     observation, action, env = _spaces(path, card, config, weights, listen)
-    shape = observation.shape if len(observation.shape) == 3 else (int(np.prod(observation.shape)),)
     trunk = _trunk(card, weights, _groups(card, weights, read_bytes(path)[:2] == b"PK"))
+    last = bool(trunk) and trunk[0].kind == "conv2d" and channels_come_last(observation, trunk[0].inputs)
+    shape = assembly.image_shape(observation.shape, last)
     signal_head = card.head(*_SIGNALS)
     assert signal_head is not None
     network = assembly.network(shape, [*trunk, assembly.linear(weights.linear(signal_head))], path.name)
@@ -209,7 +211,7 @@ def read(path: Path, config: LoadConfig, listen: Listener) -> Agent:
     weights.refuse_leftovers(card.unused)
     known = statistics(config)
     normalizer = known.normalizer or _normalizer(card, observation.shape, path.name)
-    sees = preprocess(observation, normalizer, path.name, card.divided and _is_bytes(observation))
+    sees = preprocess(observation, normalizer, path.name, card.divided and _is_bytes(observation), last)
     facts = {
         "format": "card",
         "algorithm": None,
@@ -264,9 +266,9 @@ def _spaces(
 def _place(path: Path, config: LoadConfig, named: EnvSpec | None, listen: Listener) -> Place:
     """The env that was named, with its spaces."""
     if config.env is None and named is not None:
-        wrappers = config.wrapper or named.wrappers
-        config = config.model_copy(update={"env": named.id, "wrapper": wrappers})
-    return need_place(path, config, 0, listen)
+        kwargs = {**named.kwargs, **config.kwargs()}
+        return asked.place(replace(named, kwargs=kwargs, wrappers=config.wrapper or named.wrappers))
+    return asked.need_place(path, config, 0, listen)
 
 
 def _env(card: Card) -> EnvSpec | None:

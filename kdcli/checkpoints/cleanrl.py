@@ -28,7 +28,16 @@ from kdcli.agents.action import ActionRule
 from kdcli.agents.agent import Agent
 from kdcli.agents.policy import Network, Policy, Spread
 from kdcli.checkpoints import assembly
-from kdcli.checkpoints.asked import Place, Statistics, activations, need_place, need_statistics, preprocess, statistics
+from kdcli.checkpoints.asked import (
+    Place,
+    Statistics,
+    activations,
+    channels_come_last,
+    need_place,
+    need_statistics,
+    preprocess,
+    statistics,
+)
 from kdcli.checkpoints.config import LoadConfig
 from kdcli.checkpoints.finish import finish
 from kdcli.checkpoints.sniff import container, is_state
@@ -53,10 +62,15 @@ class Reading:
     listen: Listener
 
     @property
+    def channels_last(self) -> bool:
+        """Whether the env gives images (H, W, C)."""
+        first = next((t for t in self.weights.state.values() if t.ndim == 4), None)
+        return first is not None and channels_come_last(self.place.observation, int(first.shape[1]))
+
+    @property
     def shape(self) -> Shape:
         """What the network reads: an image, or numbers side by side."""
-        shape = self.place.observation.shape
-        return shape if len(shape) == 3 else (int(np.prod(shape)),)
+        return assembly.image_shape(self.place.observation.shape, self.channels_last)
 
     def names(self, widths: tuple[int, ...], published: tuple[int, ...], activation: str) -> list[str]:
         """An activation for each hidden layer: as the user says, or as published where the widths are."""
@@ -237,10 +251,11 @@ def read(path: Path, config: LoadConfig, listen: Listener) -> Agent:
     _refuse_atoms(state, path.name)
     weights = Weights(state, path.name)
     place = need_place(path, _with_env(config, saved), _n_inputs(state), listen)
-    policy = script.build(Reading(weights, config, place, listen))
+    reading = Reading(weights, config, place, listen)
+    policy = script.build(reading)
     weights.refuse_leftovers(script.unneeded)
     known = _statistics(script, config, path.name)
-    sees = preprocess(place.observation, known.normalizer, path.name, script.image)
+    sees = preprocess(place.observation, known.normalizer, path.name, script.image, reading.channels_last)
     facts = {
         "format": "cleanrl",
         "algorithm": script.algorithm,

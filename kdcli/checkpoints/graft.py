@@ -1,6 +1,6 @@
 """A foreign ONNX graph inside one that keeps kdcli's contract: raw observation in, env-ready action out, state beside.
 
-Only operations whose form never changed are added, so that any opset from 8 on keeps its own.
+Only operations whose form never changed are added, so that any opset from 11 on keeps its own.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from onnx import helper, numpy_helper
 from kdcli.spec import STATE_IN, STATE_OUT, Box, Discrete, MultiBinary, MultiDiscrete, Part, n_outputs
 
 INNER, ROW = "inner_", "row_"
-OLDEST = 8
+OLDEST = 11
 
 
 @dataclass(frozen=True)

@@ -47,8 +47,34 @@ def read_any(path: Path | str, config: LoadConfig | None = None, listen: Listene
         UsageError: the file cannot be opened, or an option does not fit it or is missing.
         RefusedError: it is damaged, unsafe, or of a kind not read yet.
     """
-    file = find_file(Path(path))
-    return FORMATS.load(sniff(file))(file, config or LoadConfig(), listen)
+    file, config = find_file(Path(path)), config or LoadConfig()
+    kind = sniff(file)
+    _refuse_unused(file, kind, config)
+    return FORMATS.load(kind)(file, config, listen)
+
+
+# What a kind of file is told beside its env; kdcli's own files stand beside others that are, and need nothing.
+_PROGRAM = ("signal", "output_name")
+_TOLD = {
+    "sb3": (),
+    "cleanrl": ("activation", "obs_stats"),
+    "rsl_rl": ("activation", "obs_stats", "signal"),
+    "skrl": ("activation", "obs_stats", "squash"),
+    "d3rlpy": (),
+    "card": ("obs_stats",),
+    "onnx_policy": _PROGRAM,
+    "torchscript": _PROGRAM,
+    "torch_export": _PROGRAM,
+}
+
+
+def _refuse_unused(file: Path, kind: str, config: LoadConfig) -> None:
+    """Raise UsageError for an option that says nothing about this kind of file: it was meant for another."""
+    for name in ("activation", "obs_stats", "squash", "signal", "output_name"):
+        if kind in _TOLD and name not in _TOLD[kind] and getattr(config, name) is not None:
+            option = f"--{name.replace('_', '-')}"
+            what = f"{option} says nothing about {file.name}"
+            raise UsageError(what, f"it is read as {kind}, which tells that itself or has none", "leave it out")
 
 
 def find_file(path: Path) -> Path:

@@ -181,7 +181,7 @@ def _written(
         torch.onnx.export(
             traced,
             given,
-            buffer,
+            buffer,  # type: ignore[arg-type]
             dynamo=False,
             opset_version=OPSET,
             input_names=inputs,
