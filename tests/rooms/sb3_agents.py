@@ -39,7 +39,7 @@ THINGS = spaces.Dict(
 # sb3-contrib cannot make an LSTM over a MultiDiscrete: torch does not take numpy's integers for sizes.
 FEW = spaces.Dict({name: part for name, part in THINGS.items() if name != "parts"})
 TWO_CAMERAS = spaces.Dict({"front": FIRST, "joints": BOX, "rear": GRAY, "touch": spaces.MultiBinary(2)})
-OFFICIAL = CNN["features_extractor_kwargs"]
+NATURE = CNN["features_extractor_kwargs"]
 SMALL = {"cnn_output_dim": 20}
 SHARED: dict[str, Any] = {"net_arch": [8], "share_features_extractor": True}
 

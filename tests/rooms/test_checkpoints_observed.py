@@ -12,7 +12,7 @@ import torch
 from gymnasium import spaces
 from sb3_agents import (
     FIRST,
-    OFFICIAL,
+    NATURE,
     SMALL,
     THINGS,
     assert_alike,
@@ -79,7 +79,7 @@ def test_images_in_a_dict_arrive_as_the_env_gives_them(tmp_path: Path) -> None:
 
 def test_a_normalised_image_has_the_dtype_of_the_env(tmp_path: Path) -> None:
     """Law: SB3 saves the space after VecNormalize; where the env is known, what it gives is what the agent observes."""
-    kwargs = {"features_extractor_kwargs": {**OFFICIAL, "normalized_image": True}, "normalize_images": False}
+    kwargs = {"features_extractor_kwargs": {**NATURE, "normalized_image": True}, "normalize_images": False}
     teacher = fresh(
         tmp_path, "PPO", FIRST, ACTIONS["discrete"], policy="CnnPolicy", policy_kwargs=kwargs, normalized=True
     )
@@ -93,7 +93,7 @@ def test_a_normalised_image_has_the_dtype_of_the_env(tmp_path: Path) -> None:
 
 def test_statistics_of_an_image_follow_its_axes(tmp_path: Path) -> None:
     """Law: statistics are those of channels first; of an image that arrives channels last each number has its own."""
-    kwargs = {"features_extractor_kwargs": {**OFFICIAL, "normalized_image": True}, "normalize_images": False}
+    kwargs = {"features_extractor_kwargs": {**NATURE, "normalized_image": True}, "normalize_images": False}
     teacher = made(tmp_path, "PPO", FIRST, policy="CnnPolicy", policy_kwargs=kwargs, normalized=True)
     agent, obs = read(teacher.path, LoadConfig(channels_last=True)), teacher.observations(50)
     assert agent.observation.shape == RGB.shape

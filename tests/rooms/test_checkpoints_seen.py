@@ -14,7 +14,7 @@ from sb3_agents import (
     BRIGHT,
     FIRST,
     GRAY,
-    OFFICIAL,
+    NATURE,
     SHARED,
     SMALL,
     THINGS,
@@ -35,7 +35,8 @@ from sb3_oracle import (
     rows,
     zoo_teacher,
 )
-from stable_baselines3.common.torch_layers import CombinedExtractor, NatureCNN
+from stable_baselines3.common.policies import BasePolicy
+from stable_baselines3.common.torch_layers import BaseFeaturesExtractor, CombinedExtractor, NatureCNN
 from torch import nn
 
 from kdcli.checkpoints.read import read
@@ -61,7 +62,7 @@ IMAGES: list[tuple[str, spaces.Space, dict[str, Any]]] = [
         {
             "policy": "CnnPolicy",
             "policy_kwargs": {
-                "features_extractor_kwargs": {**OFFICIAL, "normalized_image": True},
+                "features_extractor_kwargs": {**NATURE, "normalized_image": True},
                 "normalize_images": False,
             },
         },
@@ -69,7 +70,7 @@ IMAGES: list[tuple[str, spaces.Space, dict[str, Any]]] = [
     (
         "PPO",  # bytes said to be normalised are divided by 255 all the same
         FIRST,
-        {"policy": "CnnPolicy", "policy_kwargs": {"features_extractor_kwargs": {**OFFICIAL, "normalized_image": True}}},
+        {"policy": "CnnPolicy", "policy_kwargs": {"features_extractor_kwargs": {**NATURE, "normalized_image": True}}},
     ),
     ("PPO", FIRST, {"policy": "MlpPolicy", "policy_kwargs": {"net_arch": [6]}}),
     ("PPO", FIRST, {"policy": "MlpPolicy", "policy_kwargs": {"net_arch": [6], "normalize_images": False}}),
@@ -251,6 +252,22 @@ def test_convolutions_that_are_not_natures(change: dict[str, Any], match: str, t
     tensors = {f"q_net__features_extractor__{name}": tensor for name, tensor in change.items()}
     with pytest.raises(RefusedError, match=match):
         read(edit(teacher.path, **tensors))
+
+
+@pytest.mark.parametrize("what", ["policy class", "features extractor"])
+def test_classes_that_are_not_known_are_refused(what: str, tmp_path: Path) -> None:
+    """Law: a policy or an extractor that kdcli does not rebuild is refused by its name, with the names it knows."""
+    teacher = made(tmp_path, "PPO", BOX)
+    if what == "policy class":
+        teacher.model.policy_class = BasePolicy
+    else:
+        teacher.model.policy_kwargs = {"features_extractor_class": BaseFeaturesExtractor}
+    teacher.model.save(teacher.path)
+    with pytest.raises(
+        RefusedError, match=rf"the {what} stable_baselines3\.common\.\w+\.Base\w+ is not read yet"
+    ) as refusal:
+        read(teacher.path)
+    assert ("ActorCriticPolicy" if what == "policy class" else "NatureCNN") in refusal.value.why
 
 
 def test_a_nested_dict_is_refused(tmp_path: Path) -> None:
