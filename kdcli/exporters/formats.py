@@ -13,6 +13,8 @@ from kdcli.graph.operations import Graph
 
 # Suffix -> content; the first is the one a user names.
 Files = Mapping[str, bytes]
+# Inputs and the outputs that belong to them, by name, each (N, ...).
+Examples = Mapping[str, np.ndarray]
 # Inputs by name, each (B, ...) -> outputs by name.
 Run = Callable[[Mapping[str, np.ndarray]], Mapping[str, np.ndarray]]
 
@@ -22,12 +24,13 @@ class Format:
     """One format.
 
     Attributes:
-        write: graph, options and the stem of the files' names -> the files. Raises UsageError for an option it cannot
-            follow. Equal graphs give equal bytes.
+        write: graph, options, the stem of the files' names, and examples of what the policy does, for a format that
+            ships a test -> the files. Raises UsageError for an option it cannot follow. Equal graphs and examples give
+            equal bytes.
         stamp: the files with the record of what they are; nothing that acts changes.
         runner: the files of a graph as a function. Raises UsageError where what is needed to run them is not installed.
     """
 
-    write: Callable[[Graph, ExportConfig, str], Files]
+    write: Callable[[Graph, ExportConfig, str, Examples], Files]
     stamp: Callable[[Files, Mapping[str, Any]], Files]
     runner: Callable[[Files, Graph], Run]

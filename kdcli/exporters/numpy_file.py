@@ -24,7 +24,7 @@ RECORD = "record"
 _LONG_AGO = (1980, 1, 1, 0, 0, 0)
 
 
-def write(graph: Graph, config: ExportConfig, _: str) -> Files:
+def write(graph: Graph, config: ExportConfig, *_: Any) -> Files:
     """The .npz and the page, which is the same for every policy; equal graphs give equal bytes."""
     numbers: dict[str, np.ndarray] = {}
     operations = [_operation(op, numbers, config.precision == "fp16" and op.kind in LEARNED) for op in graph.ops]

@@ -25,7 +25,7 @@ from kdcli.graph.operations import Graph, Op, Port
 SUFFIX = ".onnx"
 
 
-def write(graph: Graph, config: ExportConfig, _: str) -> Files:
+def write(graph: Graph, config: ExportConfig, *_: Any) -> Files:
     """The graph as ONNX, without a record.
 
     Raises:

@@ -10,6 +10,8 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 from kdcli import artifact
 from kdcli.agents.agent import Agent
 from kdcli.agents.folding import can_fold, fold
@@ -19,7 +21,7 @@ from kdcli.agents.store import describe
 from kdcli.errors import RefusedError
 from kdcli.exporters import EXPORTERS, SUFFIXES
 from kdcli.exporters.config import ExportConfig
-from kdcli.exporters.formats import Files, Format
+from kdcli.exporters.formats import Examples, Files, Format
 from kdcli.exporters.onnx import SUFFIX
 from kdcli.exporters.parity import Parity, check
 from kdcli.exporters.rounding import compared, rounded
@@ -27,8 +29,9 @@ from kdcli.exporters.states import gather
 from kdcli.graph.count import Count, count
 from kdcli.graph.operations import Graph, Port
 from kdcli.graph.trace import trace
-from kdcli.spec import STATE_IN
+from kdcli.spec import STATE_IN, STATE_OUT, feed
 
+_N_EXAMPLES = 16  # that a test which is shipped runs through
 Parents = Sequence[Mapping[str, str]]
 
 _DESCRIBED = ("name", "observation", "action", "env", "facts", "parts", "network", "signal", "rule")
@@ -133,13 +136,24 @@ def _written(agent: Agent, states: States, config: ExportConfig, stem: str) -> _
 
     def attempt(shipped: Agent, folded: bool) -> _Written:
         graph = trace(shipped, config.outputs)
-        files = form.write(graph, config, stem)
+        files = form.write(graph, config, stem, _examples(shipped, graph, states))
         return _Written(files, graph, check(form.runner(files, graph), agent, states, _state_size(graph)), folded)
 
     if can_fold(agent) and config.precision == "fp32":
         with suppress(RefusedError):
             return attempt(fold(agent), True)
     return attempt(agent, False)
+
+
+def _examples(agent: Agent, graph: Graph, states: States) -> Examples:
+    """What the policy does in the first states, each as if an episode began there."""
+    obs = states.observations[:_N_EXAMPLES].astype(agent.observation.dtype, copy=False)
+    heads = agent.heads(obs)
+    said = {name: tensor.numpy() for name, tensor in heads.present().items()}
+    size = _state_size(graph)
+    memory = {STATE_IN: np.zeros((len(obs), size), np.float32), STATE_OUT: said["state"][:, :size]} if size else {}
+    given = {**said, **memory, **feed(agent.observation, obs), "action": agent.decode(heads)}
+    return {port.name: given[port.name] for port in (*graph.inputs, *graph.outputs)}
 
 
 def _precision(agent: Agent, shipped: Agent, states: States) -> dict[str, Any] | None:

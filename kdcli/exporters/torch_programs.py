@@ -43,7 +43,7 @@ def _module(graph: Graph, config: ExportConfig) -> tuple[GraphModule, tuple[Tens
     return GraphModule(graph).eval(), tuple(torch.zeros((_TRACED, *shape), dtype=kind) for shape, kind in kinds)
 
 
-def write_script(graph: Graph, config: ExportConfig, _: str) -> Files:
+def write_script(graph: Graph, config: ExportConfig, *_: Any) -> Files:
     """The graph as TorchScript: tensors (B, *shape) in the order of its inputs; one output, or a tuple.
 
     Raises:
@@ -56,7 +56,7 @@ def write_script(graph: Graph, config: ExportConfig, _: str) -> Files:
     return {SCRIPT: _repacked(buffer.getvalue())}
 
 
-def write_program(graph: Graph, config: ExportConfig, _: str) -> Files:
+def write_program(graph: Graph, config: ExportConfig, *_: Any) -> Files:
     """The graph as an ExportedProgram, its batch of any size.
 
     Raises:

@@ -60,7 +60,8 @@ def test_the_line_carries_it(kind: str, tmp_path: Path, capsys: pytest.CaptureFi
         assert main([*map(str, words), "--quiet"]) == Exit.DONE
         return capsys.readouterr().out
 
-    run("export", source, "-o", file, "--states", 60)
+    for path in (file, tmp_path / "a.c", tmp_path / "b.npz", tmp_path / "c.pt"):
+        run("export", source, "-o", path, "--states", 60)
     run("rollout", source, "-o", data, "--steps", 90)
     options = ("--episodes", 6, "--latency-budget", "0s", "--no-baselines", "--per-episode", "--json")
     told = json.loads(run("bench", source, file, *options))

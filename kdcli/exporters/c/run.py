@@ -80,5 +80,7 @@ def _compile(files: Files, terms: Mapping[str, Any], flags: tuple[str, ...]) -> 
         done = subprocess.run(command, capture_output=True, text=True, check=False)
         if done.returncode:
             why = next((line for line in done.stderr.splitlines() if "error" in line), done.stderr.strip()[:200])
-            raise UsageError(f"{compiler[0]} does not compile the policy", why, "name another compiler in CC; report it")
+            raise UsageError(
+                f"{compiler[0]} does not compile the policy", why, "name another compiler in CC; report it"
+            )
         return ctypes.CDLL(str(library))
