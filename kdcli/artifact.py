@@ -19,7 +19,8 @@ import numpy as np
 from kdcli.errors import RefusedError, UsageError
 
 Tensors = Mapping[str, np.ndarray]
-MAX_HEADER = 100 * 2**20
+# JSON of lists takes some thirty times its length in memory.
+MAX_HEADER, MAX_FILE = 2**24, 2**29
 _KEY = "kdcli"
 
 
@@ -201,14 +202,30 @@ def read_tensors(path: Path) -> tuple[dict[str, Any], dict[str, np.ndarray]]:
     from safetensors import SafetensorError
     from safetensors.numpy import load
 
-    header = read_header(path)
+    header, content = read_header(path), _content(path)
     try:
         sealed = json.loads(header["__metadata__"][_KEY])
-        tensors = load(path.read_bytes())
+        tensors = load(content)
         intact = _digest(sealed["record"], tensors) == sealed["sha256"]
         record = json.loads(sealed["record"])
-    except (KeyError, TypeError, ValueError, RecursionError, SafetensorError) as error:
-        raise RefusedError(f"{path} was not written by kdcli or is damaged", repr(error), "make it again") from None
-    if not intact:
+    except (AttributeError, KeyError, TypeError, ValueError, RecursionError, SafetensorError) as error:
+        why = repr(error)[:200]
+        raise RefusedError(f"{path} was not written by kdcli or is damaged", why, "make it again") from None
+    if not intact or not isinstance(record, dict):
         raise RefusedError(f"{path} is damaged", "its content does not match its digest", "copy or make it again")
+    if broken := next((name for name, array in tensors.items() if not _is_finite(array)), None):
+        raise RefusedError(f"{path}: {broken[:80]} holds NaN or infinity", "it is no policy that can act", "")
     return record, tensors
+
+
+def _is_finite(array: np.ndarray) -> bool:
+    return array.dtype.kind in "biu" or bool(np.isfinite(array).all())
+
+
+def _content(path: Path) -> bytes:
+    """All of a file of modest size."""
+    with path.open("rb") as handle:
+        content = handle.read(MAX_FILE + 1)
+    if len(content) > MAX_FILE:
+        raise RefusedError(f"{path} is too large", f"more than {MAX_FILE} bytes", "")
+    return content

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -12,8 +12,10 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from kdcli.agents.promises import check_decision, check_ends, check_numbers, check_record, refuse_other_files
+from kdcli.agents.trial import try_out
 from kdcli.errors import RefusedError, UsageError
-from kdcli.spec import STATE_IN, STATE_OUT, Dict, EnvSpec, Part, Space, feed, input_names, space_from_json
+from kdcli.spec import STATE_IN, STATE_OUT, Dict, EnvSpec, Part, Space, feed, space_from_json, zeros
 
 if TYPE_CHECKING:
     import onnx
@@ -21,6 +23,7 @@ if TYPE_CHECKING:
 
 KEY = "kdcli"
 SCHEMA = 2
+MAX_FILE = 2**28
 _OPEN = '"digest":"'
 _BLANK = "0" * 64
 
@@ -137,14 +140,19 @@ def load(path: Path) -> OnnxAgent:
         RefusedError: it is not ONNX, not exported by kdcli, or changed since.
     """
     try:
-        data = path.read_bytes()
+        with path.open("rb") as handle:
+            data = handle.read(MAX_FILE + 1)
     except OSError as error:
         raise UsageError(f"cannot read {path}", error.strerror or str(error), "check the path") from None
-    return from_bytes(data, path.name)
+    if len(data) > MAX_FILE:
+        raise RefusedError(f"{path.name} is too large", f"more than {MAX_FILE} bytes")
+    return from_bytes(data, path.name, strange=True)
 
 
-def from_bytes(data: bytes, source: str) -> OnnxAgent:
+def from_bytes(data: bytes, source: str, strange: bool = False) -> OnnxAgent:
     """The agent in the bytes of an exported file; `source` is what errors call it.
+
+    Where they are `strange`, of a file and not just made here, they are tried in another process first.
 
     Raises:
         RefusedError: as `load`.
@@ -154,26 +162,20 @@ def from_bytes(data: bytes, source: str) -> OnnxAgent:
     try:
         env = None if record["env"] is None else EnvSpec.from_json(record["env"])
         sees, does = (space_from_json(record[key]) for key in ("observation", "action"))
+        check_record(record)
+        check_numbers(model)
+        if strange:
+            try_out(data, source)
         session = start(data, source)
-        _check_promises(session, record, sees)
+        check_ends(session, record, sees)
         if isinstance(does, Dict):
             raise ValueError("actions of a Dict")
-        return OnnxAgent(record["name"], env, sees, does, record, session, len(data), *_count(model))
-    except (AttributeError, KeyError, TypeError, ValueError) as error:
+        agent = OnnxAgent(record["name"], env, sees, does, record, session, len(data), *_count(model))
+        if strange:
+            check_decision(lambda: agent.run(zeros(sees, 2)), does)
+        return agent
+    except (AttributeError, KeyError, OverflowError, TypeError, ValueError) as error:
         raise RefusedError(f"{source} does not describe a policy", repr(error), "export it again") from None
-
-
-def _check_promises(session: onnxruntime.InferenceSession, record: Mapping[str, Any], sees: Space) -> None:
-    """Raise ValueError or KeyError unless the file can be asked what `OnnxAgent` asks."""
-    ins, outs = ([end.name for end in found] for found in (session.get_inputs(), session.get_outputs()))
-    memory = record["state"] is not None and int(record["state"]["size"]) > 0
-    wanted = [*input_names(sees).values(), *([STATE_IN] if memory else [])]
-    if ins != wanted or "action" not in outs or (STATE_OUT in outs) != memory:
-        raise ValueError(f"inputs {ins} and outputs {outs}, not {wanted} and action")
-    if record["rule"].keys() != {"squash", "limit", "masked"}:
-        raise ValueError("no rule for actions")
-    if not set(record["sampled_by"]) <= {"logits", "mean", "log_std"}:
-        raise ValueError("no outputs to sample by")
 
 
 def start(data: bytes, source: str) -> onnxruntime.InferenceSession:
@@ -203,21 +205,8 @@ def _parse(data: bytes, source: str) -> onnx.ModelProto:
         model = onnx.load_model_from_string(data)
     except DecodeError as error:
         raise RefusedError(f"{source} is not an ONNX file", str(error), "copy or export it again") from None
-    tensors = (tensor for body in (model.graph, *model.functions) for tensor in _tensors(body))
-    if any(onnx.external_data_helper.uses_external_data(tensor) for tensor in tensors):
-        raise RefusedError(f"{source} keeps weights in other files", "kdcli reads single files only", "join them first")
+    refuse_other_files(model, source)
     return model
-
-
-def _tensors(body: onnx.GraphProto | onnx.FunctionProto) -> Iterator[onnx.TensorProto]:
-    """Every tensor of a graph or function, and of the graphs inside it."""
-    yield from getattr(body, "initializer", ())  # a function has none
-    for sparse in getattr(body, "sparse_initializer", ()):
-        yield from (sparse.values, sparse.indices)
-    for attribute in (attribute for node in body.node for attribute in node.attribute):
-        yield from (attribute.t, *attribute.tensors)
-        for inner in (attribute.g, *attribute.graphs):
-            yield from _tensors(inner)
 
 
 def _record(model: onnx.ModelProto, data: bytes, source: str) -> dict[str, Any]:
@@ -226,11 +215,12 @@ def _record(model: onnx.ModelProto, data: bytes, source: str) -> dict[str, Any]:
     try:
         record = json.loads(properties[KEY])
         kind, schema, digest = record["kind"], record["schema"], record["digest"]
-    except (KeyError, TypeError, ValueError):
+    except (KeyError, RecursionError, TypeError, ValueError):
         why = "its metadata does not say what it observes and how it acts"
         raise RefusedError(f"{source} was not exported by kdcli", why, "export the agent with kdcli export") from None
     if (kind, schema) != ("policy", SCHEMA):
-        raise RefusedError(f"{source} is a {kind!r} of schema {schema}", f"this kdcli reads {SCHEMA}", "update kdcli")
+        what = f"{source} is a {str(kind)[:40]!r} of schema {str(schema)[:40]}"
+        raise RefusedError(what, f"this kdcli reads {SCHEMA}", "update kdcli")
     if not _is_intact(data, str(digest)):
         raise RefusedError(f"{source} was changed or damaged", "its bytes do not match its digest", "export it again")
     return record

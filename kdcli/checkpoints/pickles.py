@@ -25,6 +25,7 @@ MAX_BYTES = 64 * 2**20
 MAX_OPCODES = 200_000
 # A value may be mentioned again and again; written out in full it must not be much longer than the file.
 SPREAD, FREE_SPREAD = 4, 2**20
+MAX_PROTOCOL = 5
 MAX_INTEGER = 2**130  # random generators keep 128 bits; Python cannot even print an integer of some thousand digits
 
 _NUMBERS = frozenset({"INT", "BININT", "BININT1", "BININT2", "LONG", "LONG1", "LONG4", "FLOAT", "BINFLOAT"})
@@ -146,7 +147,7 @@ class _Machine:
             self.stack.append(self.memo[argument])
         elif name in _ACTIONS:
             _ACTIONS[name](self, argument)
-        elif name not in ("PROTO", "FRAME"):
+        elif name not in ("PROTO", "FRAME") or (name == "PROTO" and argument > MAX_PROTOCOL):
             raise MalformedError(f"it uses {name}, which no checkpoint does")
 
     def push(self, value: Any) -> None:

@@ -98,7 +98,7 @@ class Weights:
 
 
 def _some(names: Iterable[str]) -> str:
-    listed = sorted(names)
+    listed = sorted(name[:60] for name in names)
     return ", ".join(listed[:6]) + (", ..." if len(listed) > 6 else "")
 
 

@@ -16,6 +16,7 @@ MAX_TOTAL = 2**33
 # Weights hardly compress, JSON some 20 times; a small file that unpacks to much more is a bomb.
 MAX_RATIO, FREE_SIZE = 100, 2**24
 _LOCAL_HEADER = 30
+_METHODS, _KNOWN = (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED), "kdcli unpacks deflated members and stored ones"
 _WRITTEN = "copy it again; it may be damaged"
 
 
@@ -46,6 +47,8 @@ class Members:
             raise RefusedError(f"{self._name} has no member {name!r}", "it is not complete", _WRITTEN)
         with _explained(f"{self._name}: {name}"):
             info = self._archive.getinfo(name)
+            if info.compress_type not in _METHODS:  # others can ask for gigabytes before the first byte
+                raise RefusedError(f"{self._name}: {name} is packed in a way that no checkpoint is", _KNOWN, _WRITTEN)
             if info.file_size > min(limit, max(FREE_SIZE, MAX_RATIO * info.compress_size)):
                 raise RefusedError(f"{self._name}: {name} is too large", f"it unpacks to {info.file_size} bytes")
             with self._archive.open(info) as member:
