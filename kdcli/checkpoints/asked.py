@@ -191,9 +191,11 @@ def _array(content: bytes) -> np.ndarray:
     return np.frombuffer(content[stream.tell() :], dtype).reshape(shape, order="F" if fortran else "C")
 
 
-def channels_come_last(space: Space, n_channels: int) -> bool:
+def channels_come_last(space: Space, n_channels: int, config: LoadConfig) -> bool:
     """Whether the env gives images (H, W, C) to a network whose first convolution reads `n_channels` of (C, H, W)."""
-    return len(space.shape) == 3 and space.shape[2] == n_channels != space.shape[0]
+    if len(space.shape) != 3 or config.channels_last is not None:
+        return bool(config.channels_last)
+    return space.shape[2] == n_channels != space.shape[0]
 
 
 def preprocess(

@@ -39,8 +39,8 @@ from kdcli.checkpoints.asked import (
     statistics,
 )
 from kdcli.checkpoints.config import LoadConfig
+from kdcli.checkpoints.containers import container, is_state
 from kdcli.checkpoints.finish import finish
-from kdcli.checkpoints.sniff import container, is_state
 from kdcli.checkpoints.weights import Weights
 from kdcli.errors import RefusedError, UsageError
 from kdcli.networks.layers import Shape
@@ -65,7 +65,7 @@ class Reading:
     def channels_last(self) -> bool:
         """Whether the env gives images (H, W, C)."""
         first = next((t for t in self.weights.state.values() if t.ndim == 4), None)
-        return first is not None and channels_come_last(self.place.observation, int(first.shape[1]))
+        return first is not None and channels_come_last(self.place.observation, int(first.shape[1]), self.config)
 
     @property
     def shape(self) -> Shape:

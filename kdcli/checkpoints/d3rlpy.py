@@ -1,6 +1,6 @@
 """d3rlpy's `.d3`: a pickled dictionary of {torch: the networks, config: JSON, version}; the JSON describes everything.
 
-Read from d3rlpy 2.0 to 2.8: actors that squash (SAC, TD3, DDPG, CQL, IQL, AWAC, TD3+BC, BC, ...), logits of DiscreteSAC
+Read from d3rlpy 2.1 to 2.8: actors that squash (SAC, TD3, DDPG, CQL, IQL, AWAC, TD3+BC, BC, ...), logits of DiscreteSAC
 and DiscreteBC, Q-functions of DQN, DoubleDQN, DiscreteCQL and NFQ (mean, quantile and implicit quantile, of which the
 expectation is one linear layer; ensembles are averaged). Actions are in -1..1 unless an action scaler says otherwise.
 """
@@ -8,15 +8,13 @@ expectation is one linear layer; ensembles are averaged). Actions are in -1..1 u
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cached_property
-from math import pi
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-import torch
 from torch import Tensor
 
 from kdcli.agents.action import ActionRule
@@ -26,12 +24,13 @@ from kdcli.agents.policy import Policy, Spread
 from kdcli.checkpoints import assembly
 from kdcli.checkpoints.assembly import Part
 from kdcli.checkpoints.config import LoadConfig
+from kdcli.checkpoints.containers import is_state, read_bytes
+from kdcli.checkpoints.d3rlpy_layers import EXPORT, encoder, expected
 from kdcli.checkpoints.env_ids import Inputs
 from kdcli.checkpoints.finish import finish
 from kdcli.checkpoints.pickles import decode
-from kdcli.checkpoints.sniff import is_state, read_bytes
 from kdcli.checkpoints.torch_files import read_torch
-from kdcli.checkpoints.weights import Layer, Weights
+from kdcli.checkpoints.weights import Weights
 from kdcli.checkpoints.zoo import find_env, look_around
 from kdcli.errors import KdcliError, RefusedError
 from kdcli.networks.layers import Shape
@@ -45,8 +44,6 @@ _LOGITS = {"discrete_sac": "policy", "discrete_bc": "imitator"}
 _Q = dict.fromkeys(("dqn", "double_dqn", "discrete_cql", "nfq"), "q_funcs")
 # Sampled around the mean before tanh, with a spread clamped as kdcli's is; others sample in other ways.
 _GAUSSIAN = ("sac", "cql", "cal_ql")
-_ACTIVATIONS = {"relu": "relu", "gelu": "gelu", "tanh": "tanh", "swish": "silu"}
-_NATURE = [[32, 8, 4], [64, 4, 2], [64, 3, 1]]
 _DAMAGED = "copy it again; it may be damaged"
 
 
@@ -131,26 +128,25 @@ def _policy(saved: Saved, listen: Listener) -> Policy:
         return Policy(assembly.ensemble(saved.shape, members, saved.name), ActionRule(Discrete(saved.n_actions)), "q")
     if name in _LOGITS:
         weights = Weights(_state(saved, _LOGITS[name]), f"{saved.name}: {_LOGITS[name]}")
-        parts = [*_encoder(weights, "", _factory(saved, name)), assembly.linear(weights.linear("_fc"))]
+        parts = [*encoder(weights, "", _factory(saved, name)), assembly.linear(weights.linear("_fc"))]
         network = assembly.network(saved.shape, parts, saved.name)
         return Policy(network, ActionRule(Discrete(saved.n_actions)), "logits")
     if name in _SQUASHED:
         return _squashed(saved, listen)
     why = "it plays by sampling or by several networks" if name in _SAMPLING else "an algorithm kdcli does not know"
     known = ", ".join(sorted([*_SQUASHED, *_LOGITS, *_Q]))
-    raise RefusedError(f"{saved.name}: the policy of {name[:40]} is not read", f"{why}; read: {known}", _EXPORT)
+    raise RefusedError(f"{saved.name}: the policy of {name[:40]} is not read", f"{why}; read: {known}", EXPORT)
 
 
 _SAMPLING = ("bcq", "bear", "crr", "discrete_bcq", "plas", "plas_with_perturbation")
-_EXPORT = "save_policy('policy.onnx') of d3rlpy gives a file that kdcli reads"
 
 
 def _squashed(saved: Saved, listen: Listener) -> Policy:
     key = _SQUASHED[saved.algorithm]
     weights = Weights(_state(saved, key), f"{saved.name}: {key}")
     head = weights.linear("_mu" if "_mu.weight" in weights else "_fc")
-    encoder = _encoder(weights, "", _factory(saved, saved.algorithm))
-    network = assembly.network(saved.shape, [*encoder, assembly.linear(head)], saved.name)
+    layers = encoder(weights, "", _factory(saved, saved.algorithm))
+    network = assembly.network(saved.shape, [*layers, assembly.linear(head)], saved.name)
     spread = None
     if saved.algorithm in _GAUSSIAN:
         layer = weights.linear("_logstd")
@@ -175,96 +171,19 @@ def _factory(saved: Saved, algorithm: str) -> Mapping[str, Any]:
     if kind == "default":
         kind = "pixel" if len(saved.shape) == 3 else "vector"
     if kind not in ("vector", "pixel"):
-        raise RefusedError(f"{saved.name}: the encoder {str(kind)[:40]} is not read", "read: vector, pixel", _EXPORT)
+        raise RefusedError(f"{saved.name}: the encoder {str(kind)[:40]} is not read", "read: vector, pixel", EXPORT)
     return {**params, "type": kind}
-
-
-def _encoder(weights: Weights, prefix: str, factory: Mapping[str, Any]) -> list[Part]:
-    """The layers of an encoder, in d3rlpy's order: linear, activation, batch norm, layer norm, dropout."""
-    inside = f"{prefix}_encoder."
-    if factory["type"] == "vector":
-        hidden = len(factory.get("hidden_units") or (256, 256))
-        return _blocks(_Walk(weights, f"{inside}_layers"), [None] * hidden, factory, True)
-    filters: list[Any] = factory.get("filters") or _NATURE
-    cnn = _blocks(_Walk(weights, f"{inside}_cnn_layers"), [int(f[2]) for f in filters], factory, False)
-    last = _blocks(_Walk(weights, f"{inside}_last_layers"), [None], factory, True)
-    return [*cnn, assembly.FLATTEN, *last]
-
-
-class _Walk:
-    """The places of an `nn.Sequential`, one after the other."""
-
-    def __init__(self, weights: Weights, prefix: str) -> None:
-        self.weights, self.prefix, self.place = weights, prefix, 0
-
-    def next(self) -> str:
-        self.place += 1
-        return f"{self.prefix}.{self.place - 1}"
-
-
-def _blocks(walk: _Walk, strides: Sequence[int | None], factory: Mapping[str, Any], ends: bool) -> list[Part]:
-    """One block a stride, a linear one where there is none; `ends`: the last one is the encoder's last."""
-    parts: list[Part] = []
-    for at, stride in enumerate(strides):
-        name = walk.next()
-        layer = assembly.linear(walk.weights.linear(name)) if stride is None else None
-        parts.append(layer or assembly.conv2d(walk.weights, name, stride or 1))
-        parts += _after(walk, factory, ends and at == len(strides) - 1, stride is None)
-    return parts
-
-
-def _after(walk: _Walk, factory: Mapping[str, Any], last: bool, flat: bool) -> list[Part]:
-    """What follows a layer; an identity and a dropout take a place but do nothing."""
-    found: list[Part] = []
-    if not (last and factory.get("exclude_last_activation")):
-        walk.next()
-        name = (factory.get("last_activation") if last else None) or factory.get("activation", "relu")
-        if name != "none":
-            found.append(assembly.activation(_ACTIVATIONS[name]))
-    if factory.get("use_batch_norm"):
-        found.append(assembly.batch_norm(walk.weights, walk.next()))
-    if factory.get("use_layer_norm") and flat:
-        found.append(assembly.layer_norm(walk.weights, walk.next()))
-    if factory.get("dropout_rate") is not None:
-        walk.next()
-    return found
 
 
 def _members(weights: Weights, saved: Saved) -> list[list[Part]]:
     """The Q-functions of an ensemble: encoder and expectation."""
     count = 1 + max(int(name.partition(".")[0]) for name in weights.state)
     kind = saved.params["q_func_factory"]
-    encoder = _factory(saved, saved.algorithm)
+    described = _factory(saved, saved.algorithm)
     return [
-        [*_encoder(weights, f"{i}.", encoder), assembly.linear(_expected(weights, f"{i}.", kind, saved))]
+        [*encoder(weights, f"{i}.", described), assembly.linear(expected(weights, f"{i}.", kind, saved.n_actions))]
         for i in range(count)
     ]
-
-
-def _expected(weights: Weights, prefix: str, kind: Mapping[str, Any], saved: Saved) -> Layer:
-    """The layer whose outputs are Q-values (A,): the mean over quantiles is taken in float64 beforehand."""
-    head, name = weights.linear(f"{prefix}_fc"), kind["type"]
-    if name == "mean":
-        return head
-    if name == "qr":
-        quantiles = int(kind["params"]["n_quantiles"])
-        weight = head.weight.double().reshape(saved.n_actions, quantiles, -1).mean(1)
-        assert head.bias is not None
-        return Layer(head.name, weight.float(), head.bias.double().reshape(saved.n_actions, quantiles).mean(1).float())
-    if name == "iqn":
-        mean = _embedding(weights.linear(f"{prefix}_embed"), kind["params"])
-        return Layer(head.name, (head.weight.double() * mean).float(), head.bias)
-    raise RefusedError(
-        f"{saved.name}: Q-functions of kind {str(name)[:40]} are not read", "read: mean, qr, iqn", _EXPORT
-    )
-
-
-def _embedding(layer: Layer, params: Mapping[str, Any]) -> Tensor:
-    """The mean over the greedy quantile fractions of relu(W cos(pi i tau) + b), Dabney et al. 2018, eq. 4: (H,)."""
-    taus = torch.linspace(0, 1, int(params["n_greedy_quantiles"]), dtype=torch.float64)
-    steps = torch.arange(int(params["embed_size"]), dtype=torch.float64) + 1
-    assert layer.bias is not None
-    return torch.relu(torch.cos(pi * taus[:, None] * steps) @ layer.weight.double().T + layer.bias.double()).mean(0)
 
 
 def _action(saved: Saved) -> Box:
@@ -273,7 +192,7 @@ def _action(saved: Saved) -> Box:
     if scaler["type"] == "none":
         return box((saved.n_actions,), -1.0, 1.0)
     if scaler["type"] != "min_max":
-        raise RefusedError(f"{saved.name}: the action scaler {str(scaler['type'])[:40]} is not read", "", _EXPORT)
+        raise RefusedError(f"{saved.name}: the action scaler {str(scaler['type'])[:40]} is not read", "", EXPORT)
     low, high = (np.asarray(scaler["params"][key], np.float32) for key in ("minimum", "maximum"))
     if low.shape != (saved.n_actions,) or high.shape != low.shape or not (low < high).all():
         raise RefusedError(f"{saved.name}: its action scaler makes no sense", f"from {low} to {high}")
@@ -293,7 +212,7 @@ def _sees(saved: Saved) -> Preprocess:
     if kind == "standard":
         mean, std = (np.asarray(params[key], np.float64) for key in ("mean", "std"))
         return _normalized(saved, space, mean, std + float(params["eps"]))
-    raise RefusedError(f"{saved.name}: the observation scaler {str(kind)[:40]} is not read", "", _EXPORT)
+    raise RefusedError(f"{saved.name}: the observation scaler {str(kind)[:40]} is not read", "", EXPORT)
 
 
 def _normalized(saved: Saved, space: Box, mean: np.ndarray, scale: np.ndarray) -> Preprocess:

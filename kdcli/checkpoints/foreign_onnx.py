@@ -7,135 +7,28 @@ onnxruntime itself knows are run.
 
 from __future__ import annotations
 
-import json
-from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from math import prod
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import onnx
-import onnxruntime
-from google.protobuf.message import DecodeError
-from onnx import helper
 
 from kdcli import artifact
 from kdcli.agents.runtime import KEY, OnnxAgent, blank_record, from_bytes, seal, start
 from kdcli.checkpoints.asked import Place, need_place
 from kdcli.checkpoints.config import LoadConfig
-from kdcli.checkpoints.graft import OLDEST, Carried, Plan, Seen, graft
-from kdcli.checkpoints.sniff import read_bytes, sniff
+from kdcli.checkpoints.graft import Carried, Plan, Seen, graft
+from kdcli.checkpoints.onnx_file import FLOATS, INTEGERS, End, Opened, carried_states, count_numbers, open_file
 from kdcli.errors import RefusedError, UsageError
 from kdcli.progress import Listener, Note
 from kdcli.spec import Box, Part, input_names, n_outputs, parts, space_to_json, zeros
 
-_DOMAINS = ("", "ai.onnx", "ai.onnx.ml", "com.microsoft")
-_FLOATS = ("tensor(float)", "tensor(double)", "tensor(float16)")
-_INTEGERS = ("tensor(int64)", "tensor(int32)", "tensor(int8)", "tensor(uint8)", "tensor(bool)")
 _ACTS = ("action", "actions")
 _MEANT = {"logits": "logits", "q": "q", "q_values": "q", "qvalues": "q", "mean": "mean", "mu": "mean"}
-# How the name of a state's output follows from its input's.
-_RETURNS = (("_in", "_out"), ("in_", "out_"), ("In", "Out"), ("", "_out"), ("", "n"), ("_0", "_n"))
 _PROBES = 3
-
-
-@dataclass(frozen=True)
-class End:
-    """An input or output: its name, dimensions (None where any number goes), and type as onnxruntime says it."""
-
-    name: str
-    dims: tuple[int | None, ...]
-    kind: str
-
-    @property
-    def code(self) -> int:
-        """ONNX's number of its type."""
-        names = {"float": "float32", "double": "float64"}
-        inside = self.kind.removeprefix("tensor(").removesuffix(")")
-        return int(helper.np_dtype_to_tensor_dtype(np.dtype(names.get(inside, inside))))
-
-    def __str__(self) -> str:
-        sizes = ", ".join("?" if n is None else str(n) for n in self.dims)
-        return f"{self.name} {self.kind.removeprefix('tensor(').removesuffix(')')} ({sizes})"
-
-
-@dataclass(frozen=True, eq=False)
-class Opened:
-    """A foreign file: its model, its ends, and a session of it."""
-
-    name: str
-    model: onnx.ModelProto
-    session: onnxruntime.InferenceSession
-    inputs: tuple[End, ...]
-    outputs: tuple[End, ...]
-
-
-def open_file(path: Path) -> Opened:
-    """The model at `path`, checked before anything of it is run.
-
-    Raises:
-        UsageError: it cannot be opened.
-        RefusedError: it is damaged, keeps weights elsewhere, or needs operations onnxruntime does not bring.
-    """
-    return open_bytes(read_bytes(path), path.name)
-
-
-def open_bytes(data: bytes, name: str) -> Opened:
-    """As `open_file`, of the bytes of a file that errors call `name`."""
-    try:
-        model = onnx.load_model_from_string(data)
-    except DecodeError as error:
-        raise RefusedError(f"{name} is not an ONNX file", str(error), "copy or export it again") from None
-    if any(onnx.external_data_helper.uses_external_data(tensor) for tensor in _tensors(model)):
-        fix = f"python -c \"import onnx; onnx.save(onnx.load('{name}'), 'whole.onnx')\" makes one file of them"
-        raise RefusedError(f"{name} keeps weights in other files", "kdcli reads single files only", fix)
-    _refuse_strangers(model, name)
-    session = start(data, name)
-    ends = [tuple(map(_end, found)) for found in (session.get_inputs(), session.get_outputs())]
-    return Opened(name, model, session, ends[0], ends[1])
-
-
-def _end(port: onnxruntime.NodeArg) -> End:
-    return End(port.name, tuple(n if isinstance(n, int) and n > 0 else None for n in port.shape), port.type)
-
-
-def _refuse_strangers(model: onnx.ModelProto, name: str) -> None:
-    """Raise RefusedError for operations of other makers, and for opsets too old to be added to."""
-    own = {function.domain for function in model.functions}
-    bodies = [model.graph, *model.functions]
-    strange = {node.domain for body in bodies for node in _nodes(body)} - {*_DOMAINS, *own}
-    if strange:
-        fix = "export it with standard operations only"
-        raise RefusedError(f"{name} needs operations of {min(strange)[:60]}", "kdcli loads no code for them", fix)
-    opset = max((found.version for found in model.opset_import if found.domain in ("", "ai.onnx")), default=0)
-    if opset < OLDEST:
-        raise RefusedError(f"{name} has opset {opset}", f"kdcli reads {OLDEST} and newer", "export it again")
-
-
-def _nodes(body: onnx.GraphProto | onnx.FunctionProto) -> Iterator[onnx.NodeProto]:
-    """Every node of a graph, and of the graphs inside it."""
-    for node in body.node:
-        yield node
-        for attribute in node.attribute:
-            for inner in (attribute.g, *attribute.graphs):
-                yield from _nodes(inner)
-
-
-def _tensors(model: onnx.ModelProto) -> Iterator[onnx.TensorProto]:
-    """Every tensor in the file, however deep."""
-    for body in (model.graph, *model.functions):
-        yield from _kept(body)
-
-
-def _kept(body: onnx.GraphProto | onnx.FunctionProto) -> Iterator[onnx.TensorProto]:
-    yield from getattr(body, "initializer", ())  # a function has none
-    for sparse in getattr(body, "sparse_initializer", ()):
-        yield from (sparse.values, sparse.indices)
-    for attribute in (attribute for node in body.node for attribute in node.attribute):
-        yield from (attribute.t, *attribute.tensors)
-        for inner in (attribute.g, *attribute.graphs):
-            yield from _kept(inner)
 
 
 def read(path: Path, config: LoadConfig, listen: Listener) -> OnnxAgent:
@@ -146,13 +39,15 @@ def read(path: Path, config: LoadConfig, listen: Listener) -> OnnxAgent:
         RefusedError: as `open_file`; or its inputs are not observations of the env.
     """
     opened = open_file(path)
-    n_inputs = sum(prod(n or 1 for n in end.dims[1:]) for end in _free(opened, _carried(opened)))
+    n_inputs = sum(prod(n or 1 for n in end.dims[1:]) for end in _free(opened, carried_states(opened)))
     place = need_place(path, config, n_inputs, listen)
     return agent(path, opened, place, config, listen)
 
 
-def agent(path: Path, opened: Opened, place: Place, config: LoadConfig, listen: Listener) -> OnnxAgent:
-    """The opened program as the agent of the file at `path`.
+def agent(
+    path: Path, opened: Opened, place: Place, config: LoadConfig, listen: Listener, kind: str = "onnx_policy"
+) -> OnnxAgent:
+    """The opened program as the agent of the file at `path`, which is of a `kind` in the table of formats.
 
     Raises:
         UsageError: output or signal are not named where they cannot be told, or do not fit.
@@ -160,8 +55,8 @@ def agent(path: Path, opened: Opened, place: Place, config: LoadConfig, listen: 
     """
     plan = _plan(opened, place, config, listen)
     model = _working(opened, plan, listen)
-    made = from_bytes(_sealed(model, _record(path, opened, plan, place)), path.name)
-    return replace(made, n_params=_count(opened.model), n_constants=0)
+    made = from_bytes(_sealed(model, {**_record(path, opened, plan, place), **_facts(path, kind, plan)}), path.name)
+    return replace(made, n_params=count_numbers(opened.model), n_constants=0)
 
 
 def _free(opened: Opened, carried: Sequence[Carried]) -> list[End]:
@@ -170,48 +65,12 @@ def _free(opened: Opened, carried: Sequence[Carried]) -> list[End]:
 
 
 def _plan(opened: Opened, place: Place, config: LoadConfig, listen: Listener) -> Plan:
-    carried = _carried(opened)
+    carried = carried_states(opened)
     output = _output(opened, carried, config)
     signal = _signal(output, place.action, config, opened.name)
     _check_output(output, signal, place.action, opened.name)
     seen = _seen(opened.name, _free(opened, carried), place, listen)
     return Plan(seen, tuple(carried), output.name, signal, place.action)
-
-
-def _carried(opened: Opened) -> list[Carried]:
-    """Inputs that come back as outputs of the same shape under a name that follows from theirs."""
-    returns = {end.name: end for end in opened.outputs}
-    found = []
-    for end in opened.inputs:
-        back = next((returns[name] for name in _returned(end.name) if name in returns), None)
-        alike = back is not None and end.kind in _FLOATS and back.kind == end.kind and _alike(back.dims, end.dims)
-        if back is not None and alike and len(end.dims) > 1:
-            axis = _batch_axis(end)
-            shape = tuple(n for at, n in enumerate(end.dims) if at != axis)
-            if any(n is None for n in shape):
-                raise RefusedError(f"{opened.name}: the state {end} has an open size", "only its batch may be open")
-            found.append(Carried(end.name, back.name, tuple(n or 1 for n in shape), axis, end.code))
-    return found
-
-
-def _alike(dims: Sequence[int | None], others: Sequence[int | None]) -> bool:
-    """Whether two ends may have the same shape."""
-    return len(dims) == len(others) and all(None in (a, b) or a == b for a, b in zip(dims, others, strict=True))
-
-
-def _returned(name: str) -> list[str]:
-    """What the output may be called that an input comes back from."""
-    plain = [f"next_{name}", f"new_{name}", f"{name}_next", f"{name}_new"]
-    ends = [f"{name}{new}" if not old else name.replace(old, new) for old, new in _RETURNS if not old or old in name]
-    return [*ends, *plain]
-
-
-def _batch_axis(end: End) -> int:
-    """Where the batch is: the only open size; else second of three, as torch's recurrent layers have it, or first."""
-    open_sizes = [at for at, n in enumerate(end.dims) if n is None]
-    if len(open_sizes) == 1:
-        return open_sizes[0]
-    return 1 if len(end.dims) == 3 else 0
 
 
 def _seen(name: str, free: Sequence[End], place: Place, listen: Listener) -> tuple[Seen, ...]:
@@ -229,7 +88,7 @@ def _seen(name: str, free: Sequence[End], place: Place, listen: Listener) -> tup
 
 def _fitted(name: str, key: str, part: Part, end: End, listen: Listener) -> Seen:
     """How an observation gets the shape of its input."""
-    if end.kind not in (*_FLOATS, *_INTEGERS):
+    if end.kind not in (*FLOATS, *INTEGERS):
         raise RefusedError(f"{name}: the input {end} takes no numbers", "", "")
     dims, size = end.dims[1:], prod(part.shape)
     known = [n for n in dims if n is not None]
@@ -240,7 +99,7 @@ def _fitted(name: str, key: str, part: Part, end: End, listen: Listener) -> Seen
         raise UsageError(
             f"{name} does not take {part}", why, "name the env it was trained on with --env, see --wrapper"
         )
-    if isinstance(part, Box) and part.dtype == "uint8" and end.kind in _FLOATS:
+    if isinstance(part, Box) and part.dtype == "uint8" and end.kind in FLOATS:
         listen(Note(f"{name} is given images as they are, 0 to 255: if it wants them divided, it will act wrongly"))
     return Seen(key, part, end.name, shape, end.code, last)
 
@@ -270,7 +129,7 @@ def _signal(output: End, action: Part, config: LoadConfig, name: str) -> str:
     """What the output is: as the user says, or where it cannot be anything else."""
     if config.signal is not None:
         return config.signal
-    if output.kind in _INTEGERS and not isinstance(action, Box):
+    if output.kind in INTEGERS and not isinstance(action, Box):
         return "action"
     if output.name.lower() in _MEANT:
         return _MEANT[output.name.lower()]
@@ -339,16 +198,18 @@ def _sealed(model: onnx.ModelProto, record: Mapping[str, Any]) -> bytes:
     return seal(model.SerializeToString(deterministic=True))
 
 
+def _facts(path: Path, kind: str, plan: Plan) -> dict[str, Any]:
+    return {"facts": {"format": kind, "algorithm": None, "output": plan.output, **artifact.parent(path)}}
+
+
 def _record(path: Path, opened: Opened, plan: Plan, place: Place) -> dict[str, Any]:
     """What kdcli knows of the file, in the words of its own exports."""
-    digest = artifact.sha256(path)
     logits = plan.signal == "logits"
     return {
         "name": path.stem,
         "observation": space_to_json(place.observation),
         "action": space_to_json(place.action),
         "env": None if place.env is None else place.env.to_json(),
-        "facts": {"format": sniff(path), "algorithm": None, "sha256": digest, "output": plan.output},
         "network": {"kind": "onnx", "inputs": list(map(str, opened.inputs)), "outputs": list(map(str, opened.outputs))},
         "signal": plan.signal,
         "rule": {"squash": "clip", "limit": 0.0, "masked": False},
@@ -356,28 +217,6 @@ def _record(path: Path, opened: Opened, plan: Plan, place: Place) -> dict[str, A
         "normalizer": None,
         "sampled_by": ["logits"] if logits else [],
         "parity": None,
-        "parents": [{"sha256": digest}],
+        "parents": [artifact.parent(path)],
         "versions": artifact.versions("onnx", "onnxruntime"),
-    }
-
-
-def _count(model: onnx.ModelProto) -> int:
-    """Numbers in the file that are not counters or shapes: arrays of real numbers, wherever they are kept."""
-    real = (onnx.TensorProto.FLOAT, onnx.TensorProto.DOUBLE, onnx.TensorProto.FLOAT16, onnx.TensorProto.INT8)
-    return sum(prod(tensor.dims) for tensor in _tensors(model) if tensor.data_type in real and prod(tensor.dims) > 1)
-
-
-def describe(path: Path) -> dict[str, Any]:
-    """What a foreign file says of itself, without an env: its ends, its opset, its own metadata."""
-    opened = open_file(path)
-    model = opened.model
-    kept = {entry.key: entry.value[:200] for entry in model.metadata_props}
-    return {
-        "inputs": list(map(str, opened.inputs)),
-        "outputs": list(map(str, opened.outputs)),
-        "state": [f"{state.source} -> {state.target}" for state in _carried(opened)],
-        "opset": max((found.version for found in model.opset_import if found.domain in ("", "ai.onnx")), default=0),
-        "producer": f"{model.producer_name} {model.producer_version}".strip()[:80],
-        "parameters": _count(model),
-        "metadata": json.loads(json.dumps(kept)),
     }

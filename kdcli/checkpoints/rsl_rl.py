@@ -27,8 +27,8 @@ from kdcli.agents.policy import Policy, Spread
 from kdcli.checkpoints import assembly
 from kdcli.checkpoints.asked import activations, find_place, preprocess, statistics
 from kdcli.checkpoints.config import LoadConfig
+from kdcli.checkpoints.containers import container, is_state
 from kdcli.checkpoints.finish import finish
-from kdcli.checkpoints.sniff import container, is_state
 from kdcli.checkpoints.weights import Layer, Weights
 from kdcli.errors import RefusedError, UsageError
 from kdcli.progress import Listener, Note

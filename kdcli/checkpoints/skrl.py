@@ -31,8 +31,8 @@ from kdcli.checkpoints.asked import (
     statistics,
 )
 from kdcli.checkpoints.config import LoadConfig
+from kdcli.checkpoints.containers import container, is_state
 from kdcli.checkpoints.finish import finish
-from kdcli.checkpoints.sniff import container, is_state
 from kdcli.checkpoints.weights import Weights
 from kdcli.errors import RefusedError
 from kdcli.progress import Listener, Note

@@ -8,48 +8,11 @@ from typing import Any
 
 from kdcli import artifact
 from kdcli.checkpoints import FORMATS
+from kdcli.checkpoints.containers import container, read_bytes
 from kdcli.errors import RefusedError, UsageError
 
-MAX_FILE = 2**30
 _ONNX, _PICKLE, _ZIP = b"\x08", b"\x80", b"PK"
-_CARD = 'describe it in a card beside it, {"trunk": [...], "heads": {...}}: see the README'
-
-
-def read_bytes(path: Path) -> bytes:
-    """The content of a file.
-
-    Raises:
-        UsageError: it cannot be opened.
-        RefusedError: it is larger than a gigabyte.
-    """
-    try:
-        with path.open("rb") as handle:
-            content = handle.read(MAX_FILE + 1)
-    except OSError as error:
-        raise UsageError(f"cannot read {path}", error.strerror or str(error), "check the path") from None
-    if len(content) > MAX_FILE:
-        raise RefusedError(f"{path.name} is too large", f"more than {MAX_FILE} bytes")
-    return content
-
-
-def container(path: Path) -> Any:
-    """What a file of torch.save holds: plain containers, numbers and tensors.
-
-    Raises:
-        UsageError: it cannot be opened.
-        RefusedError: it is damaged, or holds other things.
-    """
-    from kdcli.checkpoints.torch_files import read_torch
-
-    return read_torch(read_bytes(path), path.name)
-
-
-def is_state(value: Any) -> bool:
-    """Whether a value is a state dict: tensors by name."""
-    from torch import Tensor
-
-    named = isinstance(value, dict) and bool(value)
-    return named and all(isinstance(name, str) and isinstance(item, Tensor) for name, item in value.items())
+_CARD = 'describe it in a card beside it, of the same name and .json: {"trunk": [...], "heads": {...}}'
 
 
 def sniff(path: Path) -> str:
@@ -96,9 +59,9 @@ def _sniff_zip(path: Path) -> str:
 
 def _sniff_container(path: Path) -> str:
     """Which library's containers it is; the card of a file that has one comes first."""
-    from kdcli.checkpoints import card, cleanrl, rsl_rl, skrl
+    from kdcli.checkpoints import cards, cleanrl, rsl_rl, skrl
 
-    if card.beside(path):
+    if cards.beside(path):
         return "card"
     saved = container(path)
     kinds = {"rsl_rl": rsl_rl.is_rsl_rl, "skrl": skrl.is_skrl, "cleanrl": cleanrl.is_cleanrl}
@@ -127,10 +90,10 @@ def _sniff_pickle(path: Path) -> str:
 
 
 def _sniff_onnx(path: Path) -> str:
-    """Whether it was exported by kdcli: such a file carries a record."""
+    """Whether it was exported by kdcli, whose name such a file carries."""
     from kdcli.agents.runtime import KEY
 
-    return "onnx" if b'"kind":"policy"' in read_bytes(path) and KEY.encode() in read_bytes(path) else "onnx_policy"
+    return "onnx" if KEY.encode() in read_bytes(path) else "onnx_policy"
 
 
 def _is_safetensors(path: Path) -> bool:
@@ -142,9 +105,9 @@ def _is_safetensors(path: Path) -> bool:
 
 
 def _with_card(path: Path) -> str:
-    from kdcli.checkpoints import card
+    from kdcli.checkpoints import cards
 
-    if not card.beside(path):
+    if not cards.beside(path):
         raise RefusedError(f"{path.name} holds tensors alone", "it does not say what its weights mean", _CARD)
     return "card"
 

@@ -75,11 +75,11 @@ def _named(file: Path, kind: str) -> dict[str, Any]:
 
 def _of_program(file: Path, kind: str, config: LoadConfig, listen: Listener) -> dict[str, Any]:
     """A foreign program: as a policy where its env is named, else what can be seen without running it."""
-    from kdcli.checkpoints import foreign_onnx, torch_program
+    from kdcli.checkpoints import onnx_file, torch_program
 
     named = _named(file, kind)
     if kind == "onnx_policy":
-        program = foreign_onnx.describe(file)
+        program = onnx_file.describe(file)
         known = _of_any(read_any(file, config, listen)) if config.env else {"actor_params": program["parameters"]}
         return {**named, **known, "program": program}
     record = torch_program.own_record(file)

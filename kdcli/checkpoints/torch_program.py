@@ -21,13 +21,14 @@ from kdcli.agents.runtime import OnnxAgent
 from kdcli.checkpoints import foreign_onnx
 from kdcli.checkpoints.asked import Place, need_place
 from kdcli.checkpoints.config import LoadConfig
-from kdcli.checkpoints.foreign_onnx import Opened
-from kdcli.checkpoints.sniff import read_bytes, sniff
+from kdcli.checkpoints.containers import read_bytes
+from kdcli.checkpoints.onnx_file import Opened, open_bytes
 from kdcli.checkpoints.zips import open_zip
 from kdcli.errors import KdcliError, RefusedError
 from kdcli.progress import Listener
 from kdcli.spec import Box, Dict, EnvSpec, Part, parts, space_from_json
 
+SCRIPT, EXPORTED = "torchscript", "torch_export"
 OPSET, PROBES, TOLERANCE = 17, 16, 1e-4
 _RECORD = "/extra/kdcli.json"
 MAX_RECORD = 2**24
@@ -46,7 +47,8 @@ def read(path: Path, config: LoadConfig, listen: Listener) -> OnnxAgent:
         raise RefusedError(f"{path.name} is not read without being trusted", why, f"--trust if you made it, or {_ELSE}")
     record = own_record(path)
     place = _own_place(record, config) or need_place(path, config, 0, listen)
-    program = _loaded(path)
+    kind = program_kind(path)
+    program = _loaded(path, kind)
     given = _own_inputs(record) if record else _inputs(place)
     names = [port["name"] for port in record["outputs"]] if record else []
     _refuse_memory(program, list(given.values()), path.name)
@@ -54,7 +56,17 @@ def read(path: Path, config: LoadConfig, listen: Listener) -> OnnxAgent:
     _check(program, opened, list(given.values()), path.name)
     if record is not None and config.signal is None:
         config = config.model_copy(update={"signal": "action", "output_name": config.output_name or "action"})
-    return foreign_onnx.agent(path, opened, place, config, listen)
+    return foreign_onnx.agent(path, opened, place, config, listen, kind)
+
+
+def program_kind(path: Path) -> str:
+    """Which of the two it is: TorchScript keeps code in its zip.
+
+    Raises:
+        RefusedError: it is not a zip.
+    """
+    with open_zip(path) as members:
+        return SCRIPT if any("/code/" in name for name in members.names) else EXPORTED
 
 
 def own_record(path: Path) -> dict[str, Any] | None:
@@ -88,12 +100,12 @@ def _quiet() -> Iterator[None]:
         yield
 
 
-def _loaded(path: Path) -> nn.Module:
+def _loaded(path: Path, kind: str) -> nn.Module:
     """The program as a module on the CPU."""
     data = io.BytesIO(read_bytes(path))
     try:
         with _quiet():
-            if sniff(path) == "torchscript":
+            if kind == SCRIPT:
                 return torch.jit.load(data, map_location="cpu").eval()
             return torch.export.load(data).module()
     except Exception as error:  # whatever the code in the file raises
@@ -160,7 +172,7 @@ def _as_onnx(program: nn.Module, given: Mapping[str, np.ndarray], outputs: list[
     for batch in (2, 1):
         tensors = tuple(torch.from_numpy(array[:batch]) for array in rows)
         try:
-            return foreign_onnx.open_bytes(_written(program, tensors, list(given), outputs, batch > 1), name)
+            return open_bytes(_written(program, tensors, list(given), outputs, batch > 1), name)
         except KdcliError:
             raise
         except Exception as error:  # torch's own kinds have no common base but this

@@ -11,7 +11,7 @@ from kdcli.checkpoints.config import LoadConfig
 from kdcli.cli.console import Console
 from kdcli.cli.options import Force, Output, command
 
-Checkpoint = Annotated[Path, typer.Argument(metavar="CKPT", help="Stable-Baselines3 zip, RL Zoo folder, agent file.")]
+Checkpoint = Annotated[Path, typer.Argument(metavar="CKPT", help="Checkpoint or its folder; see: kdcli list formats.")]
 NoVecNormalize = Annotated[bool, typer.Option("--no-vecnormalize", help="Its observations were not normalised.")]
 
 
@@ -25,7 +25,7 @@ def load(
     force: Force = False,
     console: Console,
 ) -> None:
-    """Turn a checkpoint into an agent file. Nothing in it is executed, and Stable-Baselines3 is not needed."""
+    """Turn a checkpoint into an agent file. Nothing in it is executed, and the library that wrote it is not needed."""
     from kdcli.checkpoints import step
 
     chosen = config.without_vecnormalize() if no_vecnormalize else config

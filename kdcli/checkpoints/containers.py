@@ -1,0 +1,47 @@
+"""The content of a file as bytes, and of a file of torch.save as plain containers."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+from kdcli.errors import RefusedError, UsageError
+
+MAX_FILE = 2**30
+
+
+def read_bytes(path: Path) -> bytes:
+    """The content of a file.
+
+    Raises:
+        UsageError: it cannot be opened.
+        RefusedError: it is larger than a gigabyte.
+    """
+    try:
+        with path.open("rb") as handle:
+            content = handle.read(MAX_FILE + 1)
+    except OSError as error:
+        raise UsageError(f"cannot read {path}", error.strerror or str(error), "check the path") from None
+    if len(content) > MAX_FILE:
+        raise RefusedError(f"{path.name} is too large", f"more than {MAX_FILE} bytes")
+    return content
+
+
+def container(path: Path) -> Any:
+    """What a file of torch.save holds: plain containers, numbers and tensors.
+
+    Raises:
+        UsageError: it cannot be opened.
+        RefusedError: it is damaged, or holds other things.
+    """
+    from kdcli.checkpoints.torch_files import read_torch
+
+    return read_torch(read_bytes(path), path.name)
+
+
+def is_state(value: Any) -> bool:
+    """Whether a value is a state dict: tensors by name."""
+    from torch import Tensor
+
+    named = isinstance(value, dict) and bool(value)
+    return named and all(isinstance(name, str) and isinstance(item, Tensor) for name, item in value.items())
