@@ -244,13 +244,20 @@ def _part_from_json(data: Json) -> Part:
 class EnvSpec:
     """An environment as data: gymnasium id, keyword arguments, wrappers (`name[:value]`, inner first).
 
-    `max_steps` caps an episode; None keeps the env's own limit.
+    `max_steps` caps an episode; None keeps the env's own limit. `quoted` ones were read from a file: modules that they
+    name are not imported.
     """
 
     id: str
     kwargs: Mapping[str, Any] = field(default_factory=dict)
     wrappers: tuple[str, ...] = ()
     max_steps: int | None = None
+    quoted: bool = field(default=False, compare=False)
+
+    def modules(self) -> list[str]:
+        """The ids and wrappers that name a module to import: `module:Name-v0`, `module:Class:key=value`."""
+        foreign = [text for text in self.wrappers if "." in text.partition(":")[0]]
+        return [*([self.id] if ":" in self.id else []), *foreign]
 
     def to_json(self) -> Json:
         """JSON values, the inverse of `from_json`."""
@@ -263,8 +270,9 @@ class EnvSpec:
 
     @classmethod
     def from_json(cls, data: Json) -> EnvSpec:
-        """An EnvSpec from JSON values."""
-        return cls(data["id"], dict(data.get("kwargs", {})), tuple(data.get("wrappers", ())), data.get("max_steps"))
+        """An EnvSpec from the JSON values in a file."""
+        wrappers, kwargs = tuple(data.get("wrappers", ())), dict(data.get("kwargs", {}))
+        return cls(data["id"], kwargs, wrappers, data.get("max_steps"), quoted=True)
 
     def __str__(self) -> str:
         inside = [f"{k}={v}" for k, v in self.kwargs.items()] + list(self.wrappers)

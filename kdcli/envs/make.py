@@ -35,8 +35,10 @@ def make(spec: EnvSpec) -> gymnasium.Env:
     With wrappers, `spec.max_steps` counts the agent's steps, and the env's own limit the env's.
 
     Raises:
-        UsageError: unknown id, missing package, bad keyword arguments, or a wrapper that does not fit.
+        UsageError: unknown id, missing package, bad keyword arguments, a wrapper that does not fit, or a module that
+            only a file names.
     """
+    _refuse_quoted(spec)
     try:
         known = registration(spec.id)
         within, around = _limits(spec, known)
@@ -52,6 +54,16 @@ def make(spec: EnvSpec) -> gymnasium.Env:
     for name in spec.wrappers:
         env = wrap(env, name)
     return env if around is None else gymnasium.wrappers.TimeLimit(env, around)
+
+
+def _refuse_quoted(spec: EnvSpec) -> None:
+    """A file decides on no import: what it names as code, the user must name, too."""
+    if spec.quoted and spec.modules():
+        flags = [f"--env {spec.id}", *(f"--wrapper {wrapper}" for wrapper in spec.wrappers)]
+        named = ", ".join(spec.modules())
+        raise UsageError(
+            f"the file's env is code of a module: {named}", "names in a file are never imported", " ".join(flags)
+        )
 
 
 def _limits(spec: EnvSpec, known: Registration) -> tuple[int, int | None]:

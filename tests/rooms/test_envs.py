@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 import sys
 from itertools import count, islice
 from pathlib import Path
@@ -202,3 +203,15 @@ def test_observations_of_real_play() -> None:
     obs = collect_observations(reach_teacher(), Vector(REACH, 3), 70, 0)
     assert obs.shape == (70, 2)
     assert obs.dtype == np.float64
+
+
+def test_a_file_decides_on_no_import(monkeypatch: pytest.MonkeyPatch) -> None:
+    """An env or wrapper that is code of a module is not imported because a file says so."""
+    monkeypatch.setattr(importlib, "import_module", lambda name: pytest.fail(f"{name} was imported"))
+    for given in (EnvSpec("json:Name-v0"), EnvSpec("CartPole-v1", wrappers=("package.module:Class",))):
+        with pytest.raises(UsageError, match="code of a module") as raised:
+            make(EnvSpec.from_json(given.to_json()))
+        assert raised.value.fix.startswith(f"--env {given.id}")
+    monkeypatch.undo()
+    with pytest.raises(UsageError, match="cannot make"):
+        make(EnvSpec("json:Name-v0"))

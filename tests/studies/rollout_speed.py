@@ -23,9 +23,10 @@ import numpy as np
 
 from kdcli.agents.threads import one_thread
 from kdcli.checkpoints.read import read
+from kdcli.envs.chance import random_actions
 from kdcli.envs.play import open_vector
 from kdcli.envs.stream import stream
-from kdcli.envs.vector import Vector, random_actions
+from kdcli.envs.vector import Vector
 from kdcli.rollouts.config import RolloutConfig
 from kdcli.rollouts.step import rollout
 from kdcli.rollouts.work import Cast
@@ -48,7 +49,7 @@ def timed(work: Callable[[], object]) -> Took:
 def random_play(vector: Vector, steps: int, seed: int) -> None:
     """Step every env with random actions."""
     rng = np.random.default_rng(seed)
-    played = stream(vector, count(seed), lambda obs: random_actions(vector.action, len(obs), rng))
+    played = stream(vector, count(seed), lambda turn: random_actions(vector.action, turn.obs, rng))
     for _ in islice(played, steps // len(vector)):
         pass
 
