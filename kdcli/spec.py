@@ -135,7 +135,7 @@ def box(shape: tuple[int, ...], low: Any = -np.inf, high: Any = np.inf, dtype: s
 
 
 def input_names(space: Space) -> dict[str, str]:
-    """Part of the observation -> the name of its input in an exported file: its own, or `obs_NAME` where it is taken."""
+    """Part of the observation -> its input's name in an exported file: its own, or `obs_NAME` where that is taken."""
     return {name: f"obs_{name}" if name in _TAKEN else name for name in parts(space)}
 
 
