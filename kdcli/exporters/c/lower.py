@@ -19,7 +19,6 @@ from kdcli.graph.operations import Graph, Op, Port
 # From here on a product looks for zeros first: below, the matrix is in the cache and the search costs more.
 MANY_WEIGHTS = 1 << 14
 WIDE = 16
-PATCHES = 4  # pixels that a convolution works on at once, to read its weights once for all of them
 
 
 def lower(graph: Graph) -> list[Step]:
@@ -186,15 +185,20 @@ class _Lowering:
         x, window = self._windowed(op, op.weights["weight"].shape[2:])
         out, channels = op.out.shape[0], window["planes"] * window["cell"]
         weight = op.weights["weight"].reshape(out, channels, *op.weights["weight"].shape[2:])
-        # Rows of weights in the order in which a patch of x lies: plane, row, column, channel.
+        # Rows of weights in the order in which what is under a window lies: plane, row, column, channel.
         rows = weight.transpose(2, 3, 1, 0) if window["cell"] > 1 else weight.transpose(1, 2, 3, 0)
         rows = rows.reshape(-1, out) / np.float32(x.divisor or 1.0)
-        n, searching = len(rows), x.zeros and out >= WIDE
-        scratch = [self.scratch(op, "patches", n * (1 if searching else PATCHES))]
-        scratch += [self.scratch(op, "places", n, "int32")] if searching else []
+        scratch = self._under_windows(op, window, len(rows), x.zeros and out >= WIDE)
         y = Value(op.out.name, op.out.size, order=_channels_last(op.out.shape))
         weights = {**op.weights, "weight": rows}
-        self.keep(Step("conv2d", (x,), (y,), {"window": window, "out": out}, weights, tuple(scratch)), op)
+        self.keep(Step("conv2d", (x,), (y,), {"window": window, "out": out}, weights, scratch), op)
+
+    def _under_windows(self, op: Op, window: Mapping[str, int], n: int, searching: bool) -> tuple[Value, ...]:
+        """Memory for a band of rows, for where n numbers are in it, and for those that are not 0 and their rows."""
+        width = (window["cols"] + 2 * window["pad_cols"]) * window["cell"]
+        band = self.scratch(op, "band", window["planes"] * window["height"] * width)
+        found = band, self.scratch(op, "places", n, "int32")
+        return (*found, self.scratch(op, "values", n), self.scratch(op, "rows", n, "int32")) if searching else found
 
     def _max_pool2d(self, op: Op) -> None:
         x, window = self._windowed(op, op.attrs["kernel"], as_bytes=False)

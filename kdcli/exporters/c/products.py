@@ -10,29 +10,22 @@ from __future__ import annotations
 from collections.abc import Mapping
 
 _DENSE = """
-/* y (p, m) += x (p, n) w (n, m), four rows of w at a time. */
-static void dense(int p, int n, int m, const float *restrict x, const float *restrict w, float *restrict y)
+/* y (m) += x (n) w (n, m), four rows of w at a time. */
+static void dense(int n, int m, const float *restrict x, const float *restrict w, float *restrict y)
 {
     const int fours = n - n % 4, wide = m - m % 16;
     for (int i = 0; i < fours; i += 4) {
+        const float a = x[i], b = x[i + 1], c = x[i + 2], d = x[i + 3];
         const float *const w0 = w + i * m, *const w1 = w0 + m, *const w2 = w1 + m, *const w3 = w2 + m;
-        for (int k = 0; k < p; k++) {
-            const float *const v = x + k * n + i;
-            const float a = v[0], b = v[1], c = v[2], d = v[3];
-            float *restrict z = y + k * m;
-            for (int o = 0; o < wide; o += 16)
-                for (int j = o; j < o + 16; j++)
-                    z[j] += a * w0[j] + b * w1[j] + c * w2[j] + d * w3[j];
-            for (int o = wide; o < m; o++)
-                z[o] += a * w0[o] + b * w1[o] + c * w2[o] + d * w3[o];
-        }
+        for (int o = 0; o < wide; o += 16)
+            for (int j = o; j < o + 16; j++)
+                y[j] += a * w0[j] + b * w1[j] + c * w2[j] + d * w3[j];
+        for (int o = wide; o < m; o++)
+            y[o] += a * w0[o] + b * w1[o] + c * w2[o] + d * w3[o];
     }
-    for (int k = 0; k < p; k++)
-        for (int i = fours; i < n; i++) {
-            const float a = x[k * n + i];
-            for (int o = 0; o < m; o++)
-                y[k * m + o] += a * w[i * m + o];
-        }
+    for (int i = fours; i < n; i++)
+        for (int o = 0; o < m; o++)
+            y[o] += x[i] * w[i * m + o];
 }
 """
 
@@ -84,61 +77,104 @@ typedef struct {
 } window;
 """
 
-_PATCH = """
-/* The part of x under the window at one place, zeros where it sticks out. */
-static void patch_SOURCE(const window *s, const SOURCE *x, int row, int col, float *patch)
+_BAND = """
+/* The rows of x under a row of windows, as real numbers, with zeros where windows stick out. */
+static void band_SOURCE(const window *s, const SOURCE *x, int row, float *band)
 {
-    const int left = col * s->step_cols - s->pad_cols, top = row * s->step_rows - s->pad_rows;
-    const int first = left < 0 ? -left : 0;
-    const int last = left + s->width > s->cols ? s->cols - left : s->width;
+    const int edge = s->pad_cols * s->cell, width = s->cols * s->cell, top = row * s->step_rows - s->pad_rows;
     for (int plane = 0; plane < s->planes; plane++)
-        for (int r = top; r < top + s->height; r++) {
-            const int at = ((plane * s->rows + r) * s->cols + left) * s->cell;
-            const int inside = r >= 0 && r < s->rows;
-            const int begin = (inside ? first : s->width) * s->cell, end = (inside ? last : 0) * s->cell;
-            int i = 0;
-            for (; i < begin; i++)
-                patch[i] = 0.0f;
-            for (; i < end; i++)
-                patch[i] = (float)x[at + i];
-            for (; i < s->width * s->cell; i++)
-                patch[i] = 0.0f;
-            patch += i;
+        for (int r = top; r < top + s->height; r++, band += width + 2 * edge) {
+            const int inside = r >= 0 && r < s->rows, at = (plane * s->rows + r) * width;
+            for (int i = 0; i < edge; i++)
+                band[i] = band[edge + width + i] = 0.0f;
+            if (inside)
+                for (int i = 0; i < width; i++)
+                    band[edge + i] = (float)x[at + i];
+            else
+                for (int i = 0; i < width; i++)
+                    band[edge + i] = 0.0f;
         }
 }
 """
 
-_CONVOLVE = """
-/* y (places of the window, m): the patch at each place times w, plus b; `patches` has room for four. */
-static void convolve_SOURCE(const window *s, int m, const SOURCE *x, const float *w, const float *b, float *y,
-                            float *patches)
+_PLACES = """
+/* Where in a band the numbers under its first window are; returns how many there are. */
+static int places_in(const window *s, int32_t *places)
 {
-    const int n = s->planes * s->height * s->width * s->cell, places = s->out_rows * s->out_cols;
-    for (int first = 0; first < places; first += 4, y += 4 * m) {
-        const int p = places - first < 4 ? places - first : 4;
-        for (int k = 0; k < p; k++) {
-            patch_SOURCE(s, x, (first + k) / s->out_cols, (first + k) % s->out_cols, patches + k * n);
+    const int width = (s->cols + 2 * s->pad_cols) * s->cell;
+    int found = 0;
+    for (int line = 0; line < s->planes * s->height; line++)
+        for (int i = 0; i < s->width * s->cell; i++)
+            places[found++] = line * width + i;
+    return found;
+}
+"""
+
+_SPREAD = """
+/* y (windows, m) += the n numbers under each window, at `places` in the band, times w (n, m). */
+static void spread(int windows, int step, int n, int m, const float *restrict band, const int32_t *restrict places,
+                   const float *restrict w, float *restrict y)
+{
+    const int fours = n - n % 4, wide = m - m % 16;
+    for (int i = 0; i < fours; i += 4) {
+        const int at0 = places[i], at1 = places[i + 1], at2 = places[i + 2], at3 = places[i + 3];
+        const float *const w0 = w + i * m, *const w1 = w0 + m, *const w2 = w1 + m, *const w3 = w2 + m;
+        for (int k = 0; k < windows; k++) {
+            const float *const x = band + k * step;
+            const float a = x[at0], b = x[at1], c = x[at2], d = x[at3];
+            float *restrict z = y + k * m;
+            for (int o = 0; o < wide; o += 16)
+                for (int j = o; j < o + 16; j++)
+                    z[j] += a * w0[j] + b * w1[j] + c * w2[j] + d * w3[j];
+            for (int o = wide; o < m; o++)
+                z[o] += a * w0[o] + b * w1[o] + c * w2[o] + d * w3[o];
+        }
+    }
+    for (int i = fours; i < n; i++)
+        for (int k = 0; k < windows; k++)
+            for (int o = 0; o < m; o++)
+                y[k * m + o] += band[k * step + places[i]] * w[i * m + o];
+}
+"""
+
+_CONVOLVE = """
+/* y (out_rows, out_cols, m): what is under each window times w, plus b. */
+static void convolve_SOURCE(const window *s, int m, const SOURCE *x, const float *w, const float *b, float *y,
+                            float *band, int32_t *places)
+{
+    const int n = places_in(s, places);
+    for (int row = 0; row < s->out_rows; row++, y += s->out_cols * m) {
+        band_SOURCE(s, x, row, band);
+        for (int k = 0; k < s->out_cols; k++)
             for (int o = 0; o < m; o++)
                 y[k * m + o] = b[o];
-        }
-        dense(p, n, m, patches, w, y);
+        spread(s->out_cols, s->step_cols * s->cell, n, m, band, places, w, y);
     }
 }
 """
 
 _CONVOLVE_SPARSE = """
-/* The same where many numbers of x are 0: only the others are multiplied. */
+/* The same where many numbers of x are 0: under each window, only the others are multiplied. */
 static void convolve_sparse(const window *s, int m, const float *x, const float *w, const float *b, float *y,
-                            float *patch, int32_t *places)
+                            float *band, int32_t *places, float *values, int32_t *rows)
 {
-    const int n = s->planes * s->height * s->width * s->cell;
-    for (int row = 0; row < s->out_rows; row++)
+    const int n = places_in(s, places);
+    for (int row = 0; row < s->out_rows; row++) {
+        band_float(s, x, row, band);
         for (int col = 0; col < s->out_cols; col++, y += m) {
-            patch_float(s, x, row, col, patch);
+            const float *const under = band + col * s->step_cols * s->cell;
+            int found = 0;
+            for (int i = 0; i < n; i++) {
+                const float v = under[places[i]];
+                values[found] = v;
+                rows[found] = i;
+                found += v != 0.0f;
+            }
             for (int o = 0; o < m; o++)
                 y[o] = b[o];
-            sparse(nonzero(n, patch, patch, places), m, patch, places, w, y);
+            sparse(found, m, values, rows, w, y);
         }
+    }
 }
 """
 
@@ -167,8 +203,10 @@ PRODUCTS: Mapping[str, str] = {
     "nonzero": _NONZERO,
     "sparse": _SPARSE,
     "window": _WINDOW,
-    "patch_float": _PATCH.replace("SOURCE", "float"),
-    "patch_uint8_t": _PATCH.replace("SOURCE", "uint8_t"),
+    "places_in": _PLACES,
+    "band_float": _BAND.replace("SOURCE", "float"),
+    "band_uint8_t": _BAND.replace("SOURCE", "uint8_t"),
+    "spread": _SPREAD,
     "convolve_float": _CONVOLVE.replace("SOURCE", "float"),
     "convolve_uint8_t": _CONVOLVE.replace("SOURCE", "uint8_t"),
     "convolve_sparse": _CONVOLVE_SPARSE,

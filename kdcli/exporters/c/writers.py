@@ -36,7 +36,7 @@ def _product(sheet: Sheet, name: str, x: Value, weight: np.ndarray, y: str, sear
     n, m = weight.shape
     table = sheet.table(name, np.ascontiguousarray(weight))
     if not search:
-        sheet.call("dense", 1, n, m, sheet.at(x), table, y)
+        sheet.call("dense", n, m, sheet.at(x), table, y)
         return
     values, places = map(sheet.at, search)
     sheet.used |= {"nonzero", "sparse"}
@@ -55,7 +55,7 @@ def _conv2d(sheet: Sheet, step: Step) -> None:
     weight = sheet.table(f"{name}_weight", np.ascontiguousarray(step.weights["weight"]))
     bias = sheet.table(f"{name}_bias", step.weights.get("bias", np.zeros(out, np.float32)))
     source = "uint8_t" if step.x.divisor else "float"
-    function = f"convolve_{source}" if len(step.scratch) == 1 else "convolve_sparse"
+    function = f"convolve_{source}" if len(step.scratch) == 2 else "convolve_sparse"
     places = [sheet.at(value) for value in step.scratch]
     sheet.call(function, window, out, sheet.at(step.x), weight, bias, sheet.at(step.y), *places)
 
