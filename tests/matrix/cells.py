@@ -81,8 +81,12 @@ class Cell:
         return found
 
     def _policy_kwargs(self) -> dict[str, Any]:
-        """Small networks; CrossQ is given an extractor, since it has no policy for images."""
-        hidden = [16, 12] if self.observation == "flat" else [12]
+        """Small networks, the fewer layers the longer the way: rounding grows with each, in SB3, too.
+
+        CrossQ is given an extractor, since it has no policy for images.
+        """
+        far = (self.observation in ("image", "dict")) + (self.algorithm == "RecurrentPPO")
+        hidden = [16, 12][far:]
         one = self.algorithm in ("DQN", "QRDQN", "ARS")
         arch: Any = hidden if one else {"pi": hidden, "qf": [8], "vf": [8]}
         found: dict[str, Any] = {"net_arch": arch}

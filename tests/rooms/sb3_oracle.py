@@ -248,17 +248,32 @@ def _spread_out(teacher: Teacher) -> None:
     columns = {name: column for name, column in teacher.columns(200, seed=1).items() if name != MASK}
     layers: list[torch.nn.Module] = []
     _listen(teacher, columns, lambda layer, _: layers.append(layer))
-    for layer in layers:
+    for layer in dict.fromkeys(layers):
         seen: list[torch.Tensor] = []
         _listen(teacher, columns, lambda who, out, layer=layer, seen=seen: seen.append(out) if who is layer else None)
-        _rescale(layer, seen[0].transpose(0, 1).flatten(1))
+        _rescale(layer, torch.cat(seen).transpose(0, 1).flatten(1))
+    space = teacher.model.action_space
+    if isinstance(space, spaces.Box) and not teacher.model.policy.squash_output:
+        _aim(layers[-1], *(torch.as_tensor(bound).flatten() for bound in (space.low, space.high)))
+
+
+def _aim(head: Any, low: torch.Tensor, high: torch.Tensor) -> None:
+    """Most actions between their bounds (A,), some beyond."""
+    reach = 0.35 * (high - low)
+    head.weight *= reach[:, None]
+    if head.bias is not None:
+        head.bias.copy_(head.bias * reach + (low + high) / 2)
 
 
 def _listen(teacher: Teacher, columns: Columns, told: Callable[[Any, torch.Tensor], None]) -> None:
     """Act, and tell of what every linear layer and convolution on the way puts out."""
     layers = [m for m in teacher.model.policy.modules() if isinstance(m, torch.nn.Linear | torch.nn.Conv2d)]
     hooks = [layer.register_forward_hook(lambda layer, _, out: told(layer, out)) for layer in layers]
-    teacher.on(columns)
+    if "Recurrent" in type(teacher.model).__name__:  # a memory is empty at first, and fuller later
+        turns = {name: column.reshape(20, 10, *column.shape[1:]) for name, column in columns.items()}
+        teacher.through(turns, np.arange(20)[:, None].repeat(10, 1) == 0)
+    else:
+        teacher.on(columns)
     for hook in hooks:
         hook.remove()
 
