@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 import onnx
 import onnxruntime
-from google.protobuf.message import DecodeError
+from google.protobuf.message import DecodeError, Message
 from onnx import helper
 
 from kdcli.agents.runtime import start
@@ -74,6 +74,8 @@ def open_bytes(data: bytes, name: str) -> Opened:
         model = onnx.load_model_from_string(data)
     except DecodeError as error:
         raise RefusedError(f"{name} is not an ONNX file", str(error), "copy or export it again") from None
+    if _is_garbled(model):
+        raise RefusedError(f"{name} is damaged", "a name in it is no text", "copy it again")
     if any(onnx.external_data_helper.uses_external_data(tensor) for tensor in _tensors(model)):
         fix = f"python -c \"import onnx; onnx.save(onnx.load('{name}'), 'whole.onnx')\" makes one file of them"
         raise RefusedError(f"{name} keeps weights in other files", "kdcli reads single files only", fix)
@@ -85,6 +87,17 @@ def open_bytes(data: bytes, name: str) -> Opened:
 
 def _end(port: onnxruntime.NodeArg) -> End:
     return End(port.name, tuple(n if isinstance(n, int) and n > 0 else None for n in port.shape), port.type)
+
+
+def _is_garbled(message: Message) -> bool:
+    """Whether some text, however deep, is not UTF-8; protobuf gives such a text as bytes."""
+    for field, value in message.ListFields():
+        items = [value] if isinstance(value, Message | str | bytes) else value
+        if field.type == field.TYPE_STRING and not all(isinstance(item, str) for item in items):
+            return True
+        if field.type == field.TYPE_MESSAGE and any(map(_is_garbled, items)):
+            return True
+    return False
 
 
 def _refuse_strangers(model: onnx.ModelProto, name: str) -> None:

@@ -139,6 +139,7 @@ def test_images_and_flat_inputs(tmp_path: Path, where: Where) -> None:
     """Law: an observation gets the shape of its input, channels first where that has them so; others do not fit."""
     where(box((2, 3, 4), 0, 255, "uint8"), Discrete(3))
     weights, obs = RNG.normal(size=(24, 3)).astype(np.float32), RNG.integers(0, 256, (20, 2, 3, 4), dtype=np.uint8)
+    weights -= weights.mean(0)  # else one choice is always the best
     out = [("q", TensorProto.FLOAT, ["batch", 3])]
     layer = helper.make_node("Gemm", ["flat", "v", "c"], ["q"])
     flat = model([("flat", TensorProto.FLOAT, ["batch", 24])], out, [layer], v=weights, c=np.zeros(3, np.float32))
@@ -169,11 +170,13 @@ def test_named_observations(tmp_path: Path, where: Where) -> None:
         opened(model(ends, out, nodes), tmp_path)
 
 
+# Names, shape, and how the batch gets to the front and back.
 STATES = {
-    "torch": ("h_in", "h_out", [1, "batch", 5], (1, 0, 2)),
-    "flat": ("state_in", "state_out", ["batch", 5], None),
-    "next": ("state", "next_state", ["batch", 5], None),
-    "one row": ("h_in", "h_out", [1, 1, 5], (1, 0, 2)),
+    "torch": ("h_in", "h_out", [1, "batch", 5], (1, 0, 2), (1, 0, 2)),
+    "flat": ("state_in", "state_out", ["batch", 5], (0, 1), (0, 1)),
+    "next": ("state", "next_state", ["batch", 5], (0, 1), (0, 1)),
+    "one row": ("h_in", "h_out", [1, 1, 5], (1, 0, 2), (1, 0, 2)),
+    "batch last": ("h_in", "h_out", [1, 5, "batch"], (2, 0, 1), (1, 2, 0)),
 }
 
 
@@ -181,18 +184,20 @@ STATES = {
 def test_memory(kind: str, tmp_path: Path, where: Where) -> None:
     """Law: an input that comes back under its name is the state, zeros at first, wherever its batch is."""
     where(VECTOR, box((5,), -1, 1))
-    source, target, shape, _ = STATES[kind]
+    source, target, shape, front, back = STATES[kind]
     rows = 1 if kind == "one row" else "batch"
     nodes = [
         gemm("obs", "y"),
-        helper.make_node("Reshape", [source, "two"], ["before"]),
+        helper.make_node("Transpose", [source], ["in_front"], perm=front),
+        helper.make_node("Reshape", ["in_front", "two"], ["before"]),
         helper.make_node("Add", ["y", "before"], ["sum"]),
         helper.make_node("Tanh", ["sum"], ["mean"]),
-        helper.make_node("Reshape", ["mean", "own"], [target]),
+        helper.make_node("Reshape", ["mean", "own"], ["after"]),
+        helper.make_node("Transpose", ["after"], [target], perm=back),
     ]
     ends = [("obs", TensorProto.FLOAT, [rows, 7]), (source, TensorProto.FLOAT, shape)]
     out = [("mean", TensorProto.FLOAT, [rows, 5]), (target, TensorProto.FLOAT, shape)]
-    own = np.array([1, -1, 5] if len(shape) == 3 else [-1, 5], np.int64)
+    own = np.array([-1, 1, 5] if len(shape) == 3 else [-1, 5], np.int64)
     agent = opened(model(ends, out, nodes, two=np.array([-1, 5], np.int64), own=own), tmp_path)
     state, wanted = np.zeros((4, 5), np.float32), np.zeros((4, 5), np.float32)
     assert agent.state_size == 5
@@ -237,6 +242,16 @@ def hidden(change: Callable[[onnx.ModelProto], onnx.ModelProto]) -> Callable[[on
         return made
 
     return inside
+
+
+@pytest.mark.parametrize("text", [b"Gemm", b"batch", b"w", b"g"])
+def test_texts_that_are_none(text: bytes, tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
+    """Law: a name that is not UTF-8 is refused before onnxruntime, which would print of it, sees it."""
+    whole = plain().SerializeToString()
+    (tmp_path / "policy.onnx").write_bytes(whole.replace(text, b"\xba" + text[1:], 1))
+    with pytest.raises(RefusedError):
+        read_any(tmp_path / "policy.onnx", LoadConfig(env="Some-v0", signal="q"))
+    assert capfd.readouterr() == ("", "")
 
 
 @pytest.mark.parametrize("change", [external, custom, hidden(external), hidden(custom)])
