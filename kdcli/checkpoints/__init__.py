@@ -5,9 +5,10 @@ step            any file -> agent file
 config, asked   what the user may, and where a file does not tell must, say about a checkpoint
 sb3, saved      a Stable-Baselines3 zip; networks: extractors, then actor_critic, off_policy, crossq or ars; observed
 vecnormalize    the observation statistics beside it
-cleanrl, rsl_rl, skrl, d3rlpy, card             other libraries' files, and tensors with a card that describes them
-assembly, finish                                tensors in order -> network -> Agent
-foreign_onnx, graft, torch_program              programs as black boxes
+cleanrl, rsl_rl, skrl, d3rlpy(_layers)          other libraries' files
+card, cards                                     tensors with a card that describes them
+containers, assembly, finish                    file -> tensors in order -> network -> Agent
+foreign_onnx, onnx_file, graft, torch_program   programs as black boxes
 zoo, env_ids    what the files around it tell, and which of today's environments is meant
 pickles, torch_files, arrays, allowed, spaces, weights, zips        bytes -> checked values
 """

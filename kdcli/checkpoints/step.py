@@ -63,6 +63,7 @@ def inspect(source: Path, config: LoadConfig | None = None, listen: Listener = s
     return {**_named(file, kind), **_of_any(agent), "made": made}
 
 
+BLACK_BOX = "onnx"
 _PROGRAMS = ("onnx_policy", "torchscript", "torch_export")
 _UNTOLD = ("algorithm", "observation", "action", "env", "normalizer", "network", "activation", "rule", "actor_params")
 _UNTOLD_TOO = ("state_size", "critic_params", "total_params", "made", "contract", "program")
@@ -146,7 +147,7 @@ def _of_record(record: Mapping[str, Any]) -> dict[str, Any]:
         "rule": _rule(isinstance(action, Box), rule["squash"], rule["limit"]),
         "signals": [port["name"] for port in record.get("outputs", [])],
         "state_size": 0 if state is None else state["size"],
-        "contract": _contract(record, action),
+        "contract": None if network["kind"] == BLACK_BOX else _contract(record, action),
     }
 
 
@@ -166,7 +167,7 @@ def _range(action: Space) -> list[Any] | None:
 
 def _network(described: Mapping[str, Any]) -> str:
     """A network in a few words, from its description alone."""
-    if described["kind"] == "onnx":
+    if described["kind"] == BLACK_BOX:
         return "a black box"
     if described["kind"] == "mlp":
         return "-".join(map(str, (described["inputs"], *described["hidden"], described["outputs"])))

@@ -42,7 +42,7 @@ def _rows(found: dict[str, Any]) -> list[tuple[str, str]]:
         "algorithm": found["algorithm"],
         "env": None if env is None else str(EnvSpec.from_json(env)),
         "observation": found["observation"],
-        "normalizer": None if found["observation"] is None else "none" if norm is None else _normalizer(norm),
+        "normalizer": _normalizer(norm) if norm is not None else None if found["program"] else "none",
         "action": found["action"],
         "rule": found["rule"],
         "layers": f"{found['network']} {activation}" if activation else found["network"],
@@ -73,7 +73,7 @@ def _contract(contract: dict[str, Any]) -> list[tuple[str, str]]:
     if state is not None:
         rows.append(("reset", f"state_in: {state['reset']}"))
     if contract.get("normalizer"):
-        rows.append(("normalizer is", f"{contract['normalizer']} the file: observations go in as the env gives them"))
+        rows.append(("normalized", f"{contract['normalizer']}: observations go in as the env gives them"))
     if parity is not None:
         rows.append(("parity", _parity(parity)))
     rows += [("made from", parent["sha256"]) for parent in contract.get("parents") or []]

@@ -232,6 +232,27 @@ def test_a_network_of_another_env(tmp_path: Path, where: Where) -> None:
         missing(path, "--env")
 
 
+def test_arguments_beside_the_weights(tmp_path: Path) -> None:
+    """Law: the env that the script's own arguments name is taken; one that the user names comes first."""
+    net = stirred(Network(mlp(4, 120, 84, 2, activation=nn.ReLU)))
+    path = saved({"model_weights": net.state_dict(), "args": {"env_id": "CartPole-v1", "seed": 1}}, tmp_path)
+    agent = read(path, LoadConfig())
+    assert agent.env is not None
+    assert agent.env.id == "CartPole-v1"
+    strange = saved({"model_weights": net.state_dict(), "args": {"env_id": "os:CartPole-v1"}}, tmp_path)
+    with pytest.raises(UsageError, match="does not say what it observes"):
+        read(strange, LoadConfig())
+
+
+def test_c51_is_refused(tmp_path: Path, where: Where) -> None:
+    """Law: the logits over atoms of C51 are not taken for Q-values."""
+    where(VECTOR, Discrete(4))
+    net = stirred(Network(mlp(7, 120, 84, 4 * 5, activation=nn.ReLU)))
+    state = {**net.state_dict(), "atoms": torch.linspace(-1, 1, 5)}
+    with pytest.raises(RefusedError, match="C51"):
+        loaded(saved({"model_weights": state, "args": {"env_id": "CartPole-v1", "n_atoms": 5}}, tmp_path))
+
+
 def test_what_is_not_read(tmp_path: Path, where: Where) -> None:
     """Law: another layer than the scripts have, and NaN weights, are refused."""
     where(VECTOR, Discrete(4))
