@@ -4,16 +4,17 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Any, Protocol
+from typing import Any, Protocol, TypeGuard
 
 import numpy as np
 import torch
 from torch import Tensor
 
+from kdcli.agents.action import ActionRule
 from kdcli.agents.distributions import sample
 from kdcli.agents.heads import Heads
 from kdcli.agents.observation import Sees
-from kdcli.agents.policy import Policy
+from kdcli.agents.policy import Policy, Signal
 from kdcli.errors import UsageError
 from kdcli.spec import EnvSpec, Part, Space, zeros
 
@@ -53,6 +54,32 @@ class Acts(Protocol):
         ...
 
 
+class Teaches(Acts, Protocol):
+    """Who can say more than what to do: an agent run by torch, or several seen as one."""
+
+    @property
+    def rule(self) -> ActionRule: ...
+
+    @property
+    def signal(self) -> Signal: ...
+
+    @property
+    def preprocess(self) -> Sees: ...
+
+    def heads(self, obs: np.ndarray, state: np.ndarray | None = None) -> Heads:
+        """Every signal for raw observations (B, *shape) and states (B, S), at first none."""
+        ...
+
+    def decode(self, heads: Heads) -> np.ndarray:
+        """The env-ready deterministic actions (B, *shape) of what was said."""
+        ...
+
+
+def teaches(agent: Acts) -> TypeGuard[Teaches]:
+    """Whether the agent says more than what to do."""
+    return hasattr(agent, "heads")
+
+
 def no_memory(agent: Acts) -> None:
     """Raise UsageError for an agent that cannot act without its state."""
     if agent.state_size:
@@ -77,6 +104,14 @@ class Agent:
     @property
     def action(self) -> Part:
         return self.policy.rule.space
+
+    @property
+    def rule(self) -> ActionRule:
+        return self.policy.rule
+
+    @property
+    def signal(self) -> Signal:
+        return self.policy.signal
 
     @property
     def state_size(self) -> int:

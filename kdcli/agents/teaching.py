@@ -8,7 +8,7 @@ import numpy as np
 from torch import Tensor
 
 from kdcli.agents.action import ActionRule
-from kdcli.agents.agent import Acts, Agent
+from kdcli.agents.agent import Acts, Teaches, teaches
 from kdcli.agents.heads import Heads
 from kdcli.agents.memory import Memory, Turn
 
@@ -23,14 +23,14 @@ def label(teacher: Acts, obs: np.ndarray) -> Labels:
 
     A black box gives `greedy` alone.
     """
-    if not isinstance(teacher, Agent):
+    if not teaches(teacher):
         return {"greedy": teacher.act(obs)}
     return _labels(teacher, teacher.heads(obs))
 
 
 def label_step(teacher: Acts, obs: np.ndarray, state: np.ndarray) -> tuple[Labels, np.ndarray]:
     """As `label`, for any teacher: with the states before (B, S); returns those after, too."""
-    if not isinstance(teacher, Agent):
+    if not teaches(teacher):
         greedy, after = teacher.step(obs, state)
         return {"greedy": greedy}, after
     heads = teacher.heads(obs, state)
@@ -46,12 +46,9 @@ def label_turn(memory: Memory, turn: Turn) -> Labels:
     return labels
 
 
-def _labels(teacher: Agent, heads: Heads) -> Labels:
+def _labels(teacher: Teaches, heads: Heads) -> Labels:
     found = {name: t.numpy() for name, t in heads.present().items() if name in COLUMNS}
-    return {
-        **found,
-        "greedy": teacher.policy.rule.decode(heads.scores()).numpy().astype(teacher.action.dtype, copy=False),
-    }
+    return {**found, "greedy": teacher.decode(heads)}
 
 
 def teaching_heads(columns: Mapping[str, Tensor], rule: ActionRule) -> Heads:

@@ -15,6 +15,10 @@ from kdcli.distillation.config import DistillConfig
 Teacher = Annotated[Path, typer.Argument(metavar="TEACHER", help="Any file or folder that kdcli load reads.")]
 Recorded = Annotated[Path | None, typer.Option("--dataset", metavar="<path>", help="Recorded states to begin with.")]
 
+Also = Annotated[
+    list[Path] | None, typer.Option("--also", metavar="<path>", help="One more teacher of the same env; repeatable.")
+]
+
 
 @command
 def distill(
@@ -23,6 +27,7 @@ def distill(
     config: DistillConfig,
     *,
     output: Output,
+    also: Also = None,
     dataset: Recorded = None,
     force: Force = False,
     as_json: AsJson = False,
@@ -30,14 +35,18 @@ def distill(
 ) -> None:
     """Distill a teacher into a smaller student; the best by its return in the env is kept."""
     from kdcli import artifact
+    from kdcli.agents.agent import Acts
+    from kdcli.agents.ensemble import Ensemble
     from kdcli.agents.threads import one_thread
-    from kdcli.checkpoints.read import find_file, read_any
+    from kdcli.checkpoints.read import find_file, read, read_any
     from kdcli.datasets import Dataset
     from kdcli.distillation.step import distill_to
 
-    file = find_file(teacher)
-    agent = read_any(file, source, console.listener)
-    parents = [artifact.parent(file), *([artifact.parent(dataset / "manifest.json")] if dataset else [])]
+    files = [find_file(path) for path in (teacher, *(also or []))]
+    agent: Acts = read_any(files[0], source, console.listener)
+    if also:
+        agent = Ensemble([read(file, source, console.listener) for file in files], config.combine)
+    parents = [artifact.parent(file) for file in (*files, *([dataset / "manifest.json"] if dataset else []))]
     data = Dataset.open(dataset).labelled(config.capacity) if dataset else None
     with one_thread():
         done = distill_to(output, agent, parents, config, data, force, console.listener)

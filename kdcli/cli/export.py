@@ -54,6 +54,6 @@ def export(
 def _sentence(said: dict[str, Any]) -> str:
     size, alike = f"{said['n_params']:,} parameters in {said['size_bytes']:,} bytes", said["parity"]
     ties = f", {alike['ties']} ties" if alike["ties"] else ""
-    others = [suffix for suffix in said["files"]][1:]
+    others = list(said["files"])[1:]
     beside = f", with {' and '.join(others)} beside it" if others else ""
     return f"{size}{beside}; acts as the agent does in {alike['n_states']:,} states ({alike['source']}{ties})"

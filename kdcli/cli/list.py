@@ -17,6 +17,7 @@ ROOMS = {
     "losses": "kdcli.distillation:LOSSES",
     "temperatures": "kdcli.distillation:TEMPERATURES",
     "schedules": "kdcli.distillation:SCHEDULES",
+    "combinations": "kdcli.agents.ensemble:COMBINATIONS",
     "weighings": "kdcli.distillation:WEIGHINGS",
     "wrappers": "kdcli.envs:WRAPPERS",
     "exporters": "kdcli.exporters:EXPORTERS",

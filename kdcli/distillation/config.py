@@ -14,6 +14,7 @@ class DistillConfig(BaseModel):
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
+    combine: str = Field("mean", description="several teachers as one, one of: kdcli list combinations")
     student: str = Field(
         "mlp:32x32", description="architecture of the student: mlp:32x32, mlp:16,activation=relu, linear"
     )

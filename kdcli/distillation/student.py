@@ -9,7 +9,7 @@ import torch
 from torch import nn
 
 from kdcli.agents.action import ActionRule
-from kdcli.agents.agent import Acts, Agent
+from kdcli.agents.agent import Acts, Agent, teaches
 from kdcli.agents.observation import JointPreprocess, Normalizer, Preprocess, Sees, is_image
 from kdcli.agents.policy import Policy, Signal
 from kdcli.choice import Choice
@@ -23,13 +23,13 @@ def default_losses(teacher: Acts) -> tuple[str, ...]:
     rule = rule_of(teacher)
     if rule.continuous:
         return ("action",) if rule.bounded else ("mean",)
-    return ("kl",) if isinstance(teacher, Agent) and teacher.policy.signal == "logits" else ("nll",)
+    return ("kl",) if teaches(teacher) and teacher.signal == "logits" else ("nll",)
 
 
 def rule_of(teacher: Acts) -> ActionRule:
     """The teacher's action rule; a black box gets the plain one of its action space."""
-    if isinstance(teacher, Agent):
-        return teacher.policy.rule
+    if teaches(teacher):
+        return teacher.rule
     return ActionRule(teacher.action, masked=MASK in parts(teacher.observation))
 
 
@@ -66,7 +66,7 @@ def _signal(rule: ActionRule, losses: Sequence[str]) -> Signal:
 def preprocess_for(teacher: Acts, observations: np.ndarray) -> Sees:
     """The teacher's preprocessing, or normalization by `observations` (N, *shape) where the teacher has none."""
     space = teacher.observation
-    given: Mapping[str, Preprocess] = teacher.preprocess.parts if isinstance(teacher, Agent) else {}
+    given: Mapping[str, Preprocess] = teacher.preprocess.parts if teaches(teacher) else {}
     columns = split_rows(space, observations)
     read = {name: _part_for(part, given.get(name), columns[name]) for name, part in parts(space).items()}
     return JointPreprocess(space, read) if isinstance(space, Dict) else read[OBS]

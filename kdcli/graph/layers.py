@@ -78,11 +78,9 @@ def _conv2d(tape: Tape, layer: Any, x: Port) -> Port:
 
 
 def _max_pool2d(tape: Tape, layer: Any, x: Port) -> Port:
-    sides: dict[str, Any] = {name: _pair(getattr(layer, f"{name}_size" if name == "kernel" else name)) for name in _SIDES}
+    given = {"kernel": layer.kernel_size, "stride": layer.stride, "padding": layer.padding}
+    sides: dict[str, Any] = {name: _pair(value) for name, value in given.items()}
     return tape.add("max_pool2d", x, _moved(x.shape, x.shape[0], **sides), **sides)
-
-
-_SIDES = ("kernel", "stride", "padding")
 
 
 def _pair(value: Any) -> tuple[int, int]:

@@ -8,7 +8,7 @@ from itertools import count
 
 import numpy as np
 
-from kdcli.agents.agent import Acts, Agent
+from kdcli.agents.agent import Acts, teaches
 from kdcli.agents.memory import Memory, Turn
 from kdcli.agents.teaching import label_step
 from kdcli.datasets.observations import spread
@@ -208,7 +208,7 @@ def _remembered(state: np.ndarray) -> Columns:
 
 def _signals(teacher: Acts, obs: np.ndarray, state: np.ndarray) -> Columns:
     """What the teacher says beside its action; nothing for a black box."""
-    if not isinstance(teacher, Agent):
+    if not teaches(teacher):
         return {}
     labels, _ = label_step(teacher, obs, state)
     return {f"teacher.{name}": array for name, array in labels.items() if name != "greedy"}
