@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 import torch
 from sample_policies import POLICIES, agent, observations
-from toy_teachers import CHOOSE, choose_teacher, reach_teacher
+from toy_teachers import CHOOSE, REACH, choose_teacher, reach_teacher
 
 from kdcli.agents import store
 from kdcli.agents.action import ActionRule
@@ -118,15 +118,11 @@ def test_several_teachers_teach_one_student(tmp_path: Path) -> None:
     also = [word for file in files[1:] for word in ("--also", str(file))]
     assert main(["distill", str(files[0]), *also, "-o", str(out), "--combine", "confidence", *few]) == Exit.DONE
     assert play(store.load(out), Vector(CHOOSE, 4), range(8)).returns.mean() > 18
-    assert (
-        main(["distill", str(files[0]), "--also", str(files[0]), "-o", str(out), "--combine", "most", *few])
-        == Exit.USAGE
-    )
+    twice = ["distill", str(files[0]), "--also", str(files[0])]
+    assert main([*twice, "-o", str(tmp_path / "none"), "--combine", "most", *few]) == Exit.USAGE
 
 
 def test_an_ensemble_is_played_as_any_agent() -> None:
     """Law: whoever plays an agent plays several."""
-    assert (
-        play(Ensemble([reach_teacher(8), reach_teacher(4)]), Vector(reach_teacher().env, 4), range(4)).returns.mean()
-        > -5
-    )  # type: ignore[arg-type]
+    both = Ensemble([reach_teacher(8), reach_teacher(4)])
+    assert play(both, Vector(REACH, 4), range(4)).returns.mean() > -5
