@@ -26,7 +26,7 @@ from kdcli.errors import RefusedError
 MAX_FILE = 2**29
 # Tensors share memory where networks share layers; many more than the file holds are no checkpoint.
 SHARING, FREE_BYTES = 8, 2**20
-MAX_TENSORS = 2**30
+MAX_TENSORS = 3 * 2**28
 MAX_AXES = 16
 _MAGIC, _PROTOCOL = 0x1950A86A20F9469CFC6C, 1001
 _DAMAGED = "copy it again; it may be damaged"

@@ -11,7 +11,7 @@ from pathlib import Path
 from kdcli.errors import KdcliError, RefusedError, UsageError
 
 MAX_MEMBERS = 1000
-MAX_MEMBER = 2**30
+MAX_MEMBER = 2**29
 MAX_TOTAL = 2**33
 # Weights hardly compress, JSON some 20 times; a small file that unpacks to much more is a bomb.
 MAX_RATIO, FREE_SIZE = 100, 2**24

@@ -184,6 +184,24 @@ def test_a_bomb_inside_the_weights(copy: Path) -> None:
     refused_because(write(copy, {**members(copy), "policy.pth": buffer.getvalue()}), "policy.pth is too large")
 
 
+def test_another_packing(copy: Path) -> None:
+    """Law: LZMA, which asks for gigabytes before the first byte, and other packings no checkpoint has are refused."""
+    content = members(copy)
+    with zipfile.ZipFile(copy, "w", zipfile.ZIP_LZMA) as archive:
+        for name, data in content.items():
+            archive.writestr(name, data)
+    refused_because(copy, "packed in a way")
+
+
+def test_members_inside_others(copy: Path) -> None:
+    """Law: members that share bytes, of which a small zip can have any number, are refused."""
+    with zipfile.ZipFile(copy, "a") as archive:
+        first = archive.infolist()[0]
+        archive.writestr("copy", b"x")
+        archive.getinfo("copy").header_offset = first.header_offset
+    refused_because(copy, "is not a checkpoint")
+
+
 @pytest.mark.filterwarnings("ignore:Duplicate name")
 @pytest.mark.parametrize("name", ["../data", "/data", "a\\b", "policy.pth"])
 def test_names_no_checkpoint_has(name: str, copy: Path) -> None:

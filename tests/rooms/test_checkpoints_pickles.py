@@ -222,6 +222,15 @@ NASTY = {
     "bad text": b"\x80\x04\x8c\x01\xff.",
     "bad number": b"I" + b"9" * 5000 + b"\n.",
     "no opcode": b"\x80\x04\xff.",
+    "a protocol of the future": b"\x80\x06}.",
+    "an integer too large to print": b"\x80\x02\x8b" + struct.pack("<I", 3000) + b"\x7f" * 3000 + b".",
+    "a list of itself": b"\x80\x04]\x94h\x00a.",
+    "a dictionary of itself": b"\x80\x04}\x94X\x01\x00\x00\x00ah\x00s.",
+    "lists in lists": b"\x80\x04" + b"]" * 1000 + b"a" * 999 + b".",
+    "lists of two lists of two lists": b"\x80\x04]\x94"
+    + b"".join(b"0]\x94(h%ch%ce" % (n, n) for n in range(40))
+    + b".",
+    "a long text again and again": b"\x80\x04X\x10\x27\x00\x00" + b"x" * 10_000 + b"\x940(" + b"h\x00" * 5000 + b"l.",
 }
 
 
@@ -230,6 +239,12 @@ def test_nasty_streams(case: str) -> None:
     """Law: what is no complete, single, modest pickle is refused, never another exception."""
     with pytest.raises(RefusedError):
         decode(NASTY[case], "x")
+
+
+def test_values_may_be_shared() -> None:
+    """Law: what pickle writes once and mentions again is read, as long as it stays readable written out in full."""
+    shared = ["x" * 1000, {"a": 1}]
+    assert decode(pickle.dumps([shared] * 100), "x") == [shared] * 100
 
 
 def test_the_same_bytes_again_and_again() -> None:
