@@ -21,7 +21,7 @@ from sample_graphs import CASES
 from sample_policies import POLICIES, observations
 
 from kdcli.agents.agent import Agent
-from kdcli.errors import RefusedError, UsageError
+from kdcli.errors import KdcliError, RefusedError, UsageError
 from kdcli.exporters.c import FORMAT, runner, stamp, write
 from kdcli.exporters.c.files import HEADER, NO_RECORD, PROGRAM, SOURCE
 from kdcli.exporters.c.lower import lower
@@ -29,6 +29,7 @@ from kdcli.exporters.c.memory import plan
 from kdcli.exporters.c.run import FLAGS, bind, compiled
 from kdcli.exporters.c.stamp import contract
 from kdcli.exporters.config import ExportConfig
+from kdcli.exporters.step import convert
 from kdcli.graph.operations import KINDS, Graph, Op, Port
 from kdcli.graph.tape import Tape
 from kdcli.graph.trace import output_names, trace
@@ -417,3 +418,22 @@ def test_an_image_needs_no_copy_of_itself() -> None:
     """A convolution reads bytes where they are: no room is needed for the image as real numbers."""
     sizes = plan(lower(graph_of("stack_image"))).sizes
     assert sizes["float32"] < 2 * 9 * 8 * 2
+
+
+ZOO = Path(os.environ.get("KDCLI_ZOO", "/nonexistent"))
+
+
+@pytest.mark.skipif(not ZOO.is_dir(), reason="set KDCLI_ZOO to a folder of Stable-Baselines3 checkpoints")
+@pytest.mark.parametrize("form", ["kdcli.exporters.c:FORMAT", "kdcli.exporters.numpy_file:FORMAT"])
+@pytest.mark.parametrize("path", sorted(ZOO.glob("*/*/*.zip")), ids=lambda path: path.parent.name)
+def test_real_agents(path: Path, form: str) -> None:
+    """Agents that people trained act in C and in NumPy as they did, on a thousand states of their own play."""
+    read = pytest.importorskip("kdcli.checkpoints.read").read
+    try:
+        made = read(path)
+    except KdcliError as error:
+        pytest.skip(error.what)
+    found = convert(made, None, ExportConfig(outputs=output_names(made), format=form))
+    assert found.parity.n_states == 1000
+    assert found.parity.max_abs_difference <= found.parity.tolerance <= 1e-4
+    assert found.parity.ties == 0

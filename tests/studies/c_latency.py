@@ -6,8 +6,8 @@ LunarLander's size (64x64, tanh), HalfCheetah's (256x256, ReLU; the agent in KDC
 convolutional network for 84x84x4 images (Mnih et al. 2015) with weights as torch draws them, and one that was trained
 on Pong, on its own frames (where KDCLI_TEACHERS is set). C is compiled with -O2, -O3, and -O3 -march=native, and called
 as a C program does it (a loop of calls over different observations, divided) and from Python through ctypes, with
-pointers that are ready. A figure is the median over rounds of a round's median; a ratio is the median over rounds of the
-ratio to onnxruntime's session.run in that round.
+pointers that are ready. A figure is the median over rounds of a round's median; a ratio is the median over rounds of
+the ratio to onnxruntime's session.run in that round.
 """
 
 from __future__ import annotations

@@ -115,6 +115,7 @@ def _header(graph: Graph, sheet: Sheet, name: str, stem: str) -> str:
         [
             f"/*\n * {words(stem)}: a policy as C99. Observation in, as the env gives it; action for the env out.\n",
             *_explained(graph, sheet),
+            *_used(sheet, name),
             f"{CONTRACT}{json_words(_contract(graph, sheet.memory, name, stem))}\n */\n",
             f"#ifndef {guard}\n#define {guard}\n\n#include <stdint.h>\n\n",
             '#ifdef __cplusplus\nextern "C" {\n#endif\n\n',
@@ -147,6 +148,16 @@ def _explained(graph: Graph, sheet: Sheet) -> list[str]:
     ]
 
 
+def _used(sheet: Sheet, name: str) -> list[str]:
+    """Lines that show how the policy is called."""
+    state = sheet.inputs.get(STATE_IN)
+    arguments = ", ".join([*sheet.inputs.values(), *sheet.outputs.values(), "&work"])
+    reset = (
+        [f" *     {name}_reset({state});  where an episode begins; state_out may be the same array\n"] if state else []
+    )
+    return [f" *     static {name}_work work;\n", *reset, f" *     {name}_run({arguments});\n", " *\n"]
+
+
 def _shape(port: Port) -> str:
     return f"{CTYPES[port.dtype]} {'x'.join(map(str, port.shape)) or '1'}"
 
@@ -168,13 +179,14 @@ def _contract(graph: Graph, memory: Memory, name: str, stem: str) -> dict[str, o
 def _sizes(graph: Graph, sheet: Sheet, name: str) -> list[str]:
     lines = [f"#define {name.upper()}_{sheet.inputs[port.name].upper()}_SIZE {port.size}\n" for port in graph.inputs]
     lines += [f"#define {name.upper()}_{sheet.outputs[port.name].upper()}_SIZE {port.size}\n" for port in graph.outputs]
-    return ["/* How many numbers each array holds. */\n", *lines, "\n"]
+    flash = f"/* Bytes of constants (flash). */\n#define {name.upper()}_CONSTANT_BYTES {sheet.n_table_bytes}\n\n"
+    return ["/* How many numbers each array holds. */\n", *lines, "\n", flash]
 
 
 def _workspace(memory: Memory, name: str) -> list[str]:
     fields = [f"    {CTYPES[dtype]} {dtype}[{size}];\n" for dtype, size in memory.sizes.items()]
     return [
-        "/* Room for what is computed on the way; needs no preparation. */\n",
+        "/* Room for what is computed on the way (RAM); needs no preparation. */\n",
         "typedef struct {\n",
         *(fields or ["    char nothing;\n"]),
         f"}} {name}_work;\n",
