@@ -64,7 +64,7 @@ def check(run: Run, agent: Agent, states: States, state_size: int = 0) -> Parity
         UsageError: there are no states, or not such as the agent observes.
         RefusedError: the file acts otherwise.
     """
-    _check_states(states.observations, agent.observation)
+    check_states(states.observations, agent.observation)
     states = replace(states, observations=states.observations.astype(agent.observation.dtype, copy=False))
     tolerance = TOLERANCE
     gap = _total(_gaps(run, agent, states, tolerance, state_size))
@@ -79,7 +79,8 @@ def check(run: Run, agent: Agent, states: States, state_size: int = 0) -> Parity
     return Parity(len(states), states.source, gap.worst, tolerance, gap.ties)
 
 
-def _check_states(obs: np.ndarray, space: Space) -> None:
+def check_states(obs: np.ndarray, space: Space) -> None:
+    """Raise UsageError unless these are observations (N, *shape) of the space, at least one."""
     if len(obs) == 0 or obs.shape[1:] != space.shape:
         why = f"they are an array {obs.shape}, the agent observes {space}"
         raise UsageError("file and agent cannot be compared on these states", why, "give raw observations (N, *shape)")

@@ -23,7 +23,7 @@ from kdcli.exporters import EXPORTERS, SUFFIXES
 from kdcli.exporters.config import ExportConfig
 from kdcli.exporters.formats import Examples, Files, Format
 from kdcli.exporters.onnx import SUFFIX
-from kdcli.exporters.parity import Parity, check
+from kdcli.exporters.parity import Parity, check, check_states
 from kdcli.exporters.rounding import compared, rounded
 from kdcli.exporters.states import gather
 from kdcli.graph.count import Count, count
@@ -113,6 +113,7 @@ def convert(
     """
     config = resolved(config, SUFFIX)
     states = gather(agent, config.states, config.seed) if states is None else states
+    check_states(states.observations, agent.observation)
     shipped = rounded(agent) if config.precision == "fp16" else agent
     made = _written(shipped, states, config, stem)
     record = {**_record(agent, made, config, parents), "precision": _precision(agent, shipped, states)}

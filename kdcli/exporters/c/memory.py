@@ -52,7 +52,7 @@ def _lifetimes(steps: Sequence[Step]) -> dict[str, Block]:
     last = {value.root: at for at, step in enumerate(steps) for value in step.inputs}
     blocks: dict[str, Block] = {}
     for at, step in enumerate(steps):
-        kept = _taken_over(step, blocks.get(step.inputs[0].root), last, at) if step.inputs else None
+        kept = _taken_over(step, blocks.get(step.inputs[0].root), at) if step.inputs else None
         for value in (*step.outputs, *step.scratch):
             until = last.get(value.root, at)
             if kept is not None and value is step.outputs[0]:
@@ -63,10 +63,10 @@ def _lifetimes(steps: Sequence[Step]) -> dict[str, Block]:
     return blocks
 
 
-def _taken_over(step: Step, block: Block | None, last: Mapping[str, int], at: int) -> Block | None:
+def _taken_over(step: Step, block: Block | None, at: int) -> Block | None:
     """The memory of the first input where nobody needs that any more and the output fits its place."""
     x: Value = step.inputs[0]
-    if block is None or not step.is_in_place or last[x.root] != at or block.last != at:
+    if block is None or not step.is_in_place or block.last != at:
         return None
     again = [value for value in step.inputs[1:] if value.root == x.root]
     same = (block.size, block.dtype) == (step.outputs[0].size, step.outputs[0].dtype)

@@ -59,6 +59,6 @@ def words(text: str) -> str:
 
 
 def json_words(value: Any, indent: int | None = None) -> str:
-    """JSON for a comment: the same value, written without what C would take for something else."""
+    """JSON for a comment: the same value, written without what ends a comment or begins one."""
     text = json.dumps(value, sort_keys=True, allow_nan=False, indent=indent)
-    return text.replace("*", "\\u002a").replace("?", "\\u003f")
+    return text.replace("*", "\\u002a")
