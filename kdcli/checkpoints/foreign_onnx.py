@@ -18,6 +18,7 @@ import onnx
 
 from kdcli import artifact
 from kdcli.agents.runtime import KEY, OnnxAgent, blank_record, from_bytes, seal, start
+from kdcli.agents.trial import try_out
 from kdcli.checkpoints.asked import Place, need_place
 from kdcli.checkpoints.config import LoadConfig
 from kdcli.checkpoints.graft import Carried, Plan, Seen, graft
@@ -55,7 +56,8 @@ def agent(
     """
     plan = _plan(opened, place, config, listen)
     model = _working(opened, plan, listen)
-    made = from_bytes(_sealed(model, {**_record(path, opened, plan, place), **_facts(path, kind, plan)}), path.name)
+    record = {**_record(path, opened, plan, place), **_facts(path, kind, plan)}
+    made = from_bytes(_sealed(model, record), path.name, strange=True)
     return replace(made, n_params=count_numbers(opened.model), n_constants=0)
 
 
@@ -88,7 +90,7 @@ def _seen(name: str, free: Sequence[End], place: Place, listen: Listener) -> tup
 
 def _fitted(name: str, key: str, part: Part, end: End, listen: Listener) -> Seen:
     """How an observation gets the shape of its input."""
-    if end.kind not in (*FLOATS, *INTEGERS):
+    if end.code not in (*FLOATS, *INTEGERS):
         raise RefusedError(f"{name}: the input {end} takes no numbers", "", "")
     dims, size = end.dims[1:], prod(part.shape)
     known = [n for n in dims if n is not None]
@@ -99,7 +101,7 @@ def _fitted(name: str, key: str, part: Part, end: End, listen: Listener) -> Seen
         raise UsageError(
             f"{name} does not take {part}", why, "name the env it was trained on with --env, see --wrapper"
         )
-    if isinstance(part, Box) and part.dtype == "uint8" and end.kind in FLOATS:
+    if isinstance(part, Box) and part.dtype == "uint8" and end.code in FLOATS:
         listen(Note(f"{name} is given images as they are, 0 to 255: if it wants them divided, it will act wrongly"))
     return Seen(key, part, end.name, shape, end.code, last)
 
@@ -129,7 +131,7 @@ def _signal(output: End, action: Part, config: LoadConfig, name: str) -> str:
     """What the output is: as the user says, or where it cannot be anything else."""
     if config.signal is not None:
         return config.signal
-    if output.kind in INTEGERS and not isinstance(action, Box):
+    if output.code in INTEGERS and not isinstance(action, Box):
         return "action"
     if output.name.lower() in _MEANT:
         return _MEANT[output.name.lower()]
@@ -161,6 +163,7 @@ def _working(opened: Opened, plan: Plan, listen: Listener) -> onnx.ModelProto:
     if 1 not in rows:
         return graft(opened.model, plan, single=False)
     single = graft(opened.model, plan, single=True)
+    try_out(single.SerializeToString(), opened.name)
     batched = graft(_without_sizes(opened.model), plan, single=False)
     if _same(batched, single, plan):
         return batched
@@ -179,11 +182,7 @@ def _without_sizes(model: onnx.ModelProto) -> onnx.ModelProto:
 def _same(batched: onnx.ModelProto, single: onnx.ModelProto, plan: Plan) -> bool:
     """Whether several rows at once give what they give alone."""
     rng = np.random.default_rng(0)
-    given = {seen.name: zeros(seen.part, _PROBES) for seen in plan.seen}
-    given = {
-        name: array + rng.standard_normal(array.shape).astype(array.dtype) if array.dtype.kind == "f" else array
-        for name, array in given.items()
-    }
+    given = {seen.name: _drawn(zeros(seen.part, _PROBES), rng) for seen in plan.seen}
     if plan.carried:
         given["state_in"] = rng.standard_normal((_PROBES, plan.state_size)).astype(np.float32)
     try:
@@ -191,6 +190,13 @@ def _same(batched: onnx.ModelProto, single: onnx.ModelProto, plan: Plan) -> bool
     except Exception:  # onnxruntime's own kinds have no common base but this
         return False
     return all(a.shape == b.shape and np.allclose(a, b, atol=1e-5) for a, b in zip(ours, theirs, strict=True))
+
+
+def _drawn(array: np.ndarray, rng: np.random.Generator) -> np.ndarray:
+    """Observations that are not all alike."""
+    if array.dtype.kind == "f":
+        return array + rng.standard_normal(array.shape).astype(array.dtype)
+    return array + rng.integers(0, 2, array.shape).astype(array.dtype)
 
 
 def _sealed(model: onnx.ModelProto, record: Mapping[str, Any]) -> bytes:

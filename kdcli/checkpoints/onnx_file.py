@@ -9,57 +9,49 @@ from math import prod
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import onnx
-import onnxruntime
 from google.protobuf.message import DecodeError, Message
-from onnx import helper
+from onnx.external_data_helper import uses_external_data
 
-from kdcli.agents.runtime import start
+from kdcli.agents.promises import tensors_of
 from kdcli.checkpoints.containers import read_bytes
 from kdcli.checkpoints.graft import OLDEST, Carried
 from kdcli.errors import RefusedError
 
 _DOMAINS = ("", "ai.onnx", "ai.onnx.ml", "com.microsoft")
-FLOATS = ("tensor(float)", "tensor(double)", "tensor(float16)")
-INTEGERS = ("tensor(int64)", "tensor(int32)", "tensor(int8)", "tensor(uint8)", "tensor(bool)")
+_TYPES = onnx.TensorProto
+FLOATS = (_TYPES.FLOAT, _TYPES.DOUBLE, _TYPES.FLOAT16)
+INTEGERS = (_TYPES.INT64, _TYPES.INT32, _TYPES.INT16, _TYPES.INT8, _TYPES.UINT8, _TYPES.BOOL)
 # How the name of a state's output follows from its input's.
 _RETURNS = (("_in", "_out"), ("in_", "out_"), ("In", "Out"), ("", "_out"), ("", "n"), ("_0", "_n"))
 
 
 @dataclass(frozen=True)
 class End:
-    """An input or output: its name, dimensions (None where any number goes), and type as onnxruntime says it."""
+    """An input or output: its name, dimensions (None where any number goes), and ONNX's number of its type."""
 
     name: str
     dims: tuple[int | None, ...]
-    kind: str
-
-    @property
-    def code(self) -> int:
-        """ONNX's number of its type."""
-        names = {"float": "float32", "double": "float64"}
-        inside = self.kind.removeprefix("tensor(").removesuffix(")")
-        return int(helper.np_dtype_to_tensor_dtype(np.dtype(names.get(inside, inside))))
+    code: int
 
     def __str__(self) -> str:
         sizes = ", ".join("?" if n is None else str(n) for n in self.dims)
-        return f"{self.name} {self.kind.removeprefix('tensor(').removesuffix(')')} ({sizes})"
+        known = self.code in _TYPES.DataType.values()
+        return f"{self.name} {_TYPES.DataType.Name(self.code).lower() if known else 'of no type'} ({sizes})"
 
 
 @dataclass(frozen=True, eq=False)
 class Opened:
-    """A foreign file: its model, its ends, and a session of it."""
+    """A foreign file: its model and its ends. Nothing of it has been run."""
 
     name: str
     model: onnx.ModelProto
-    session: onnxruntime.InferenceSession
     inputs: tuple[End, ...]
     outputs: tuple[End, ...]
 
 
 def open_file(path: Path) -> Opened:
-    """The model at `path`, checked before anything of it is run.
+    """The model at `path`, of which nothing is run.
 
     Raises:
         UsageError: it cannot be opened.
@@ -76,17 +68,19 @@ def open_bytes(data: bytes, name: str) -> Opened:
         raise RefusedError(f"{name} is not an ONNX file", str(error), "copy or export it again") from None
     if _is_garbled(model):
         raise RefusedError(f"{name} is damaged", "a name in it is no text", "copy it again")
-    if any(onnx.external_data_helper.uses_external_data(tensor) for tensor in _tensors(model)):
+    if any(map(uses_external_data, _tensors(model))):
         fix = f"python -c \"import onnx; onnx.save(onnx.load('{name}'), 'whole.onnx')\" makes one file of them"
         raise RefusedError(f"{name} keeps weights in other files", "kdcli reads single files only", fix)
     _refuse_strangers(model, name)
-    session = start(data, name)
-    ends = [tuple(map(_end, found)) for found in (session.get_inputs(), session.get_outputs())]
-    return Opened(name, model, session, ends[0], ends[1])
+    kept = {tensor.name for tensor in model.graph.initializer}  # before IR 4, weights were inputs, too
+    inputs = tuple(_end(port) for port in model.graph.input if port.name not in kept)
+    return Opened(name, model, inputs, tuple(map(_end, model.graph.output)))
 
 
-def _end(port: onnxruntime.NodeArg) -> End:
-    return End(port.name, tuple(n if isinstance(n, int) and n > 0 else None for n in port.shape), port.type)
+def _end(port: onnx.ValueInfoProto) -> End:
+    tensor = port.type.tensor_type
+    dims = tuple(dim.dim_value if dim.dim_value > 0 else None for dim in tensor.shape.dim)
+    return End(port.name, dims, tensor.elem_type)
 
 
 def _is_garbled(message: Message) -> bool:
@@ -125,17 +119,7 @@ def _nodes(body: onnx.GraphProto | onnx.FunctionProto) -> Iterator[onnx.NodeProt
 def _tensors(model: onnx.ModelProto) -> Iterator[onnx.TensorProto]:
     """Every tensor in the file, however deep."""
     for body in (model.graph, *model.functions):
-        yield from _kept(body)
-
-
-def _kept(body: onnx.GraphProto | onnx.FunctionProto) -> Iterator[onnx.TensorProto]:
-    yield from getattr(body, "initializer", ())  # a function has none
-    for sparse in getattr(body, "sparse_initializer", ()):
-        yield from (sparse.values, sparse.indices)
-    for attribute in (attribute for node in body.node for attribute in node.attribute):
-        yield from (attribute.t, *attribute.tensors)
-        for inner in (attribute.g, *attribute.graphs):
-            yield from _kept(inner)
+        yield from tensors_of(body)
 
 
 def carried_states(opened: Opened) -> list[Carried]:
@@ -144,7 +128,7 @@ def carried_states(opened: Opened) -> list[Carried]:
     found = []
     for end in opened.inputs:
         back = next((returns[name] for name in _returned(end.name) if name in returns), None)
-        alike = back is not None and end.kind in FLOATS and back.kind == end.kind and _alike(back.dims, end.dims)
+        alike = back is not None and end.code in FLOATS and back.code == end.code and _alike(back.dims, end.dims)
         if back is not None and alike and len(end.dims) > 1:
             axis = _batch_axis(end)
             shape = tuple(n for at, n in enumerate(end.dims) if at != axis)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -114,6 +114,8 @@ def native(path: Path, config: LoadConfig, _: Listener) -> Agent:
     from kdcli.agents.store import load
 
     agent, env = load(path), config.named_env()
+    if not isinstance(agent.facts, Mapping):
+        raise RefusedError(f"{path} does not describe an agent", "its facts are not names with values", "make it again")
     if config.vecnormalize not in ("auto", "none"):
         raise UsageError(f"{path.name} has its own statistics", "an agent file is complete", "leave --vecnormalize out")
     return agent if env is None else replace(agent, env=env)

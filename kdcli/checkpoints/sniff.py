@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import zipfile
 from pathlib import Path
 from typing import Any
 
 from kdcli import artifact
 from kdcli.checkpoints import FORMATS
 from kdcli.checkpoints.containers import container, read_bytes
+from kdcli.checkpoints.zips import open_zip
 from kdcli.errors import RefusedError, UsageError
 
 _ONNX, _PICKLE, _ZIP = b"\x08", b"\x80", b"PK"
@@ -31,21 +31,18 @@ def sniff(path: Path) -> str:
         return _sniff_zip(path)
     if artifact.is_ours(path):
         return "native"
-    if head[:1] == _ONNX:  # an ONNX file begins with its version
+    if _is_safetensors(path):  # before ONNX: the length of its header may begin with any byte
+        return _with_card(path)
+    if head[:1] == _ONNX:  # such a file begins with its version
         return _sniff_onnx(path)
     if head[:1] == _PICKLE:
         return _sniff_pickle(path)
-    if _is_safetensors(path):
-        return _with_card(path)
     raise _refusal(path, head)
 
 
 def _sniff_zip(path: Path) -> str:
-    try:
-        with zipfile.ZipFile(path) as archive:
-            names = {name.partition("/")[2] for name in archive.namelist()} | set(archive.namelist())
-    except Exception:
-        return "sb3"  # its reader says what is wrong with it
+    with open_zip(path) as members:
+        names = {name.partition("/")[2] for name in members.names} | set(members.names)
     if "data" in names:
         return "sb3"
     if "constants.pkl" in names and any(name.startswith("code/") for name in names):

@@ -17,7 +17,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from kdcli.agents.runtime import OnnxAgent
+from kdcli.agents.runtime import OnnxAgent, start
 from kdcli.checkpoints import foreign_onnx
 from kdcli.checkpoints.asked import Place, need_place
 from kdcli.checkpoints.config import LoadConfig
@@ -205,10 +205,11 @@ def _written(
 
 def _check(program: nn.Module, opened: Opened, rows: Sequence[np.ndarray], name: str) -> None:
     """Raise RefusedError unless the ONNX program gives what the program gives."""
+    session = start(opened.model.SerializeToString(), name)
     for at in range(PROBES):
         given = [array[at : at + 1] for array in rows]
         theirs = _ask(program, [torch.from_numpy(array) for array in given], name)
-        ours = opened.session.run(None, dict(zip((end.name for end in opened.inputs), given, strict=True)))
+        ours = session.run(None, dict(zip((end.name for end in opened.inputs), given, strict=True)))
         for a, b in zip(ours, theirs, strict=True):
             if not np.allclose(a, b.numpy(), atol=TOLERANCE, rtol=TOLERANCE):
                 raise RefusedError(f"{name} acts otherwise as ONNX", "torch could not translate all of it", _ELSE)

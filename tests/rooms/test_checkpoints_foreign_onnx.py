@@ -10,6 +10,7 @@ import numpy as np
 import onnx
 import pytest
 from foreign import BOUNDED, VECTOR, Where, observations
+from foreign import here as here
 from foreign import where as where
 from onnx import TensorProto, helper, numpy_helper
 
@@ -71,6 +72,7 @@ def chosen(outputs: np.ndarray, action: Part) -> np.ndarray:
             return np.clip(outputs, action.low, action.high)
 
 
+pytestmark = pytest.mark.usefixtures("here")
 SIGNALS: list[tuple[str, Part]] = [
     ("logits", Discrete(5, start=-2)),
     ("q", Discrete(5)),
@@ -242,6 +244,27 @@ def hidden(change: Callable[[onnx.ModelProto], onnx.ModelProto]) -> Callable[[on
         return made
 
     return inside
+
+
+@pytest.mark.parametrize("rows", ["batch", 1])
+def test_it_is_tried_first(rows: Any, tmp_path: Path, where: Where, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Law: before any of it is run here, the file is tried in another process."""
+    from kdcli.agents import runtime
+    from kdcli.checkpoints import foreign_onnx
+
+    where(VECTOR, Discrete(5))
+
+    def refuse(data: bytes, source: str) -> None:
+        raise RefusedError(f"{source} wants too much")
+
+    def run(*_: Any) -> None:
+        raise AssertionError("it was run")
+
+    for module in (runtime, foreign_onnx):
+        monkeypatch.setattr(module, "try_out", refuse)
+        monkeypatch.setattr(module, "start", run)
+    with pytest.raises(RefusedError, match="wants too much"):
+        opened(plain(rows=rows), tmp_path, signal="q")
 
 
 @pytest.mark.parametrize("text", [b"Gemm", b"batch", b"w", b"g"])

@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 import torch
 from foreign import VECTOR, Where, mlp, observations, out, stirred
+from foreign import here as here
 from foreign import where as where
 from sample_policies import POLICIES
 from torch import Tensor, nn
@@ -22,6 +23,7 @@ from kdcli.exporters.config import ExportConfig
 from kdcli.exporters.step import export
 from kdcli.spec import Discrete
 
+pytestmark = pytest.mark.usefixtures("here")
 KINDS = ("torchscript", "torch_export", "torch_export, one row")
 
 
