@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from kdcli.exporters.c.values import Step, Value
+from kdcli.exporters.c.values import Step
 
 
 @dataclass
@@ -65,12 +65,9 @@ def _lifetimes(steps: Sequence[Step]) -> dict[str, Block]:
 
 def _taken_over(step: Step, block: Block | None, at: int) -> Block | None:
     """The memory of the first input where nobody needs that any more and the output fits its place."""
-    x: Value = step.inputs[0]
     if block is None or not step.is_in_place or block.last != at:
         return None
-    again = [value for value in step.inputs[1:] if value.root == x.root]
-    same = (block.size, block.dtype) == (step.outputs[0].size, step.outputs[0].dtype)
-    return block if same and not again else None
+    return block if (block.size, block.dtype) == (step.y.size, step.y.dtype) else None
 
 
 def _place(blocks: Iterable[Block]) -> int:

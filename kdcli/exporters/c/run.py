@@ -29,12 +29,7 @@ def runner(files: Files, _: Graph | None = None) -> Run:
     Raises:
         UsageError: there is no C compiler, or it does not take the files.
     """
-    return compiled(files, FLAGS)
-
-
-def compiled(files: Files, flags: tuple[str, ...]) -> Run:
-    """As `runner`, compiled with `flags`."""
-    return bind(_compile(files, contract(files), flags), files)
+    return bind(_compile(files, contract(files)), files)
 
 
 def bind(library: ctypes.CDLL, files: Files) -> Run:
@@ -67,7 +62,7 @@ class _Batches:
         return {port["name"]: array for port, array in zip(self._outputs, found, strict=True)}
 
 
-def _compile(files: Files, terms: Mapping[str, Any], flags: tuple[str, ...]) -> ctypes.CDLL:
+def _compile(files: Files, terms: Mapping[str, Any]) -> ctypes.CDLL:
     compiler = shlex.split(os.environ.get("CC") or "cc")
     if shutil.which(compiler[0]) is None:
         why = f"C files are compared with the agent before they appear, and there is no compiler called {compiler[0]!r}"
@@ -76,7 +71,7 @@ def _compile(files: Files, terms: Mapping[str, Any], flags: tuple[str, ...]) -> 
         source, library = Path(folder, "policy.c"), Path(folder, "policy.so")
         source.write_bytes(files[SOURCE])
         Path(folder, terms["header"]).write_bytes(files[HEADER])
-        command = [*compiler, *flags, "-shared", "-fPIC", str(source), "-o", str(library)]
+        command = [*compiler, *FLAGS, "-shared", "-fPIC", str(source), "-o", str(library)]
         done = subprocess.run(command, capture_output=True, text=True, check=False)
         if done.returncode:
             why = next((line for line in done.stderr.splitlines() if "error" in line), done.stderr.strip()[:200])
