@@ -7,7 +7,7 @@ from typing import Any
 
 from kdcli.errors import RefusedError, UsageError
 
-MAX_FILE = 2**30
+MAX_FILE = 2**29
 
 
 def read_bytes(path: Path) -> bytes:
@@ -15,7 +15,7 @@ def read_bytes(path: Path) -> bytes:
 
     Raises:
         UsageError: it cannot be opened.
-        RefusedError: it is larger than a gigabyte.
+        RefusedError: it is larger than half a gigabyte.
     """
     try:
         with path.open("rb") as handle:

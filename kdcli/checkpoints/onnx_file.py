@@ -74,6 +74,8 @@ def open_bytes(data: bytes, name: str) -> Opened:
     _refuse_strangers(model, name)
     kept = {tensor.name for tensor in model.graph.initializer}  # before IR 4, weights were inputs, too
     inputs = tuple(_end(port) for port in model.graph.input if port.name not in kept)
+    if not inputs or not model.graph.output:
+        raise RefusedError(f"{name} is no policy", "it takes nothing, or gives nothing", "export the policy again")
     return Opened(name, model, inputs, tuple(map(_end, model.graph.output)))
 
 

@@ -289,7 +289,8 @@ def test_what_is_not_run(change: Callable[[onnx.ModelProto], onnx.ModelProto], t
 def test_what_does_not_fit(tmp_path: Path, where: Where) -> None:
     """Law: an old opset, a fixed batch above one, a wrong width or kind of output is refused by name."""
     where(VECTOR, Discrete(5))
-    for made in (plain(opset=10), plain(rows=4)):
+    nothing = model([], [("y", TensorProto.FLOAT, ["batch", 5])], [helper.make_node("Identity", ["b"], ["y"])])
+    for made in (plain(opset=10), plain(rows=4), nothing):
         with pytest.raises(RefusedError):
             opened(made, tmp_path, signal="q")
     for action, signal in ((Discrete(4), "q"), (BOUNDED, "mean"), (box((5,)), "logits"), (Discrete(5), "mean")):
