@@ -159,7 +159,8 @@ def _squashed(saved: Saved, listen: Listener) -> Policy:
 def _state(saved: Saved, key: str) -> Mapping[str, Tensor]:
     state = saved.networks.get(key) if isinstance(saved.networks, dict) else None
     if state is None or not is_state(state):
-        raise RefusedError(f"{saved.name} has no network {key!r}", "it is not complete", _DAMAGED)
+        why = f"written by d3rlpy {saved.version[:20]}, of which kdcli reads 2.1 and newer, or not complete"
+        raise RefusedError(f"{saved.name} has no network {key!r}", why, _DAMAGED)
     return state
 
 
