@@ -253,8 +253,10 @@ def _spread_out(teacher: Teacher) -> None:
         _listen(teacher, columns, lambda who, out, layer=layer, seen=seen: seen.append(out) if who is layer else None)
         _rescale(layer, torch.cat(seen).transpose(0, 1).flatten(1))
     space = teacher.model.action_space
-    if isinstance(space, spaces.Box) and not teacher.model.policy.squash_output:
-        _aim(layers[-1], *(torch.as_tensor(bound).flatten() for bound in (space.low, space.high)))
+    if isinstance(space, spaces.Box):
+        low, high = (torch.as_tensor(bound).flatten() for bound in (space.low, space.high))
+        squashed = teacher.model.policy.squash_output
+        _aim(layers[-1], -torch.ones_like(low) if squashed else low, torch.ones_like(high) if squashed else high)
 
 
 def _aim(head: Any, low: torch.Tensor, high: torch.Tensor) -> None:
