@@ -82,24 +82,21 @@ def load(path: Path) -> Agent:
         raise RefusedError(f"{path} has schema {record.get('schema')}", f"this kdcli reads {SCHEMA}", "update kdcli")
     try:
         return rebuild(record, tensors)
-    except (KeyError, TypeError, ValueError, RuntimeError) as error:
-        raise RefusedError(f"{path} does not describe an agent", str(error).splitlines()[0], "make it again") from None
+    except (AttributeError, KeyError, TypeError, ValueError, RuntimeError) as error:
+        why = (str(error) or repr(error)).splitlines()[0]
+        raise RefusedError(f"{path} does not describe an agent", why, "make it again") from None
 
 
 def rebuild(record: Mapping[str, Any], tensors: artifact.Tensors) -> Agent:
     """The agent that `describe` and `tensors_of` took apart."""
     weights = {k.removeprefix("policy."): torch.from_numpy(v) for k, v in tensors.items() if k.startswith("policy.")}
     rule = ActionRule(_action(record), **record["rule"])
-    network = from_config(record["network"])
-    policy = Policy(
-        network,
-        rule,
-        record["signal"],
-        _spread(record["spread"], weights),
-        _value(record["value"], network),
-        int(record["quantiles"]),
-    )
-    policy.load_state_dict(weights)
+    with torch.device("meta"):  # takes no memory for what the file only claims
+        network = from_config(record["network"])
+        value = _value(record["value"], network)
+    spread = _spread(record["spread"], weights)
+    policy = Policy(network, rule, record["signal"], spread, value, int(record["quantiles"]))
+    policy.load_state_dict(weights, assign=True)
     preprocess = _preprocess(record, tensors)
     check_sizes(policy, preprocess.n_features)
     env = None if record["env"] is None else EnvSpec.from_json(record["env"])

@@ -21,8 +21,8 @@ from kdcli.spec import EnvSpec
 MAX_YAML = 2**16
 STATISTICS = ("vecnormalize.pkl", "vec_normalize.pkl")
 _ENV_ID = re.compile(r"[A-Za-z][\w./-]*-v\d+", re.ASCII)
-# As files are named: ppo-CartPole-v1, CartPole-v1_1, sac_Hopper-v3_best.
-_NAME = re.compile(r"(?:[a-z0-9_]+[-_])??(?P<id>[A-Z][\w.]*(?:-[A-Za-z][\w.]*)*-v\d+)(?:[_.].*)?", re.ASCII)
+# As files are named: ppo-CartPole-v1, CartPole-v1_1, sac_Hopper-v3_best, CartPole-v1-dqn-seed1.
+_NAME = re.compile(r"(?:[a-z0-9_]+[-_])??(?P<id>[A-Z][\w.]*(?:-[A-Za-z][\w.]*)*?-v\d+)(?:[-_.].*)?", re.ASCII)
 MAX_ALIASES = 16
 _STEPS = re.compile(r"(?P<prefix>.+)_(?P<steps>\d+)_steps")
 _NOT_NORMALIZED = re.compile(r"norm_obs['\"]?\s*[=:]\s*False|^\s*False")

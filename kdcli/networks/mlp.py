@@ -14,7 +14,7 @@ from kdcli.choice import Choice
 from kdcli.errors import RefusedError, UsageError
 from kdcli.networks.activations import ACTIVATIONS, activation
 
-MAX_WIDTH = 1 << 20
+MAX_WIDTH, MAX_LAYERS = 1 << 20, 1000
 
 
 class MLP(nn.Module):
@@ -79,8 +79,10 @@ class MLP(nn.Module):
             name, bias = config["activation"], bool(config["bias"])
         except (KeyError, TypeError, ValueError) as error:
             raise RefusedError("the network's description cannot be read", repr(error)) from None
-        if not all(1 <= w <= MAX_WIDTH for w in widths) or name not in ACTIVATIONS:
-            raise RefusedError("the network's description makes no sense", f"widths {widths}, activation {name!r}")
+        sound = len(widths) <= MAX_LAYERS and all(1 <= w <= MAX_WIDTH for w in widths)
+        if not sound or name not in ACTIVATIONS:
+            told = f"{len(widths)} widths, the first {widths[:8]}, activation {str(name)[:40]!r}"
+            raise RefusedError("the network's description makes no sense", told)
         return cls(widths[0], tuple(widths[1:-1]), widths[-1], name, bias)
 
     def __str__(self) -> str:

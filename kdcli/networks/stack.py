@@ -13,6 +13,7 @@ from torch import Tensor, nn
 
 from kdcli.errors import RefusedError
 from kdcli.networks.layers import LayerSpec, Shape, build_layer
+from kdcli.networks.mlp import MAX_LAYERS
 
 
 @dataclass(frozen=True)
@@ -112,6 +113,7 @@ class Stack(nn.Module):
             RefusedError: a layer that is unknown or does not fit.
         """
         try:
+            _refuse_many(config)
             branches = [
                 Branch(int(b["start"]), tuple(int(n) for n in b["shape"]), _specs(b["layers"]))
                 for b in config["branches"]
@@ -126,6 +128,12 @@ class Stack(nn.Module):
             + "".join(f"-{_word(layer)}" for layer in self.trunk_specs)
             + (f"-{self.outputs}")
         )
+
+
+def _refuse_many(config: dict[str, Any]) -> None:
+    layers = [*config["trunk"], *(layer for branch in config["branches"] for layer in branch["layers"])]
+    if max(len(layers), len(config["branches"])) > MAX_LAYERS:
+        raise ValueError(f"{len(layers)} layers, {len(config['branches'])} branches")
 
 
 def _modules(shape: Shape, specs: Sequence[LayerSpec]) -> tuple[nn.ModuleList, Shape]:
