@@ -141,7 +141,7 @@ class Compiled:
         text = LOOP.format(kind=kinds[obs.dtype.name], action=kinds[port["dtype"]], **sizes)
         (folder / "loop.c").write_text(text)
         library = folder / f"{'_'.join(flags)}.so"
-        command = ["cc", "-std=c99", *flags, "-shared", "-fPIC", "policy.c", "loop.c", "-o", library]
+        command = ["cc", *flags, "-shared", "-fPIC", "policy.c", "loop.c", "-o", library]
         subprocess.run(command, cwd=folder, check=True)
         self._library = ctypes.CDLL(str(library))
         self._run, self._loop = self._library.policy_run, self._library.loop
