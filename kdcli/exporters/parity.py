@@ -74,7 +74,7 @@ def check(run: Run, agent: Agent, states: States, state_size: int = 0) -> Parity
     if gap.wrong:
         most = f"the largest difference is {gap.worst:.3g}, allowed is {tolerance:.3g}"
         why = f"in {gap.wrong} of {len(states)} states; {most}"
-        fix = "nothing was written; try another --opset, and report it"
+        fix = "nothing was written; try another --format or --opset, and report it"
         raise RefusedError("the exported file does not act like the agent", why, fix)
     return Parity(len(states), states.source, gap.worst, tolerance, gap.ties)
 

@@ -197,7 +197,7 @@ def _record(agent: Agent, made: _Written, config: ExportConfig, parents: Parents
         "config": config.model_dump(mode="json"),
         "parity": made.parity.to_json(),
         "parents": [dict(parent) for parent in parents],
-        "versions": artifact.versions("torch", "onnx", "onnxruntime"),
+        "versions": artifact.versions("torch", *(("onnx", "onnxruntime") if config.format == "onnx" else ("numpy",))),
     }
 
 
