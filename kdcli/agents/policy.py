@@ -45,10 +45,13 @@ class Policy(nn.Module):
     """Features (B, F) -> `Heads`.
 
     `signal` names what the network's outputs are. `quantiles` > 0: the outputs are (quantiles, A) quantiles of the
-    return, averaged to Q-values (Dabney et al. 2018, eq. 2). `value` is a critic of states, a network of its own or one
-    layer on the trunk: a teaching signal, not part of the deployed actor. Where networks remember, the state (B, S) is
-    the actor's, then the critic's; zeros begin an episode.
+    return, averaged to Q-values (Dabney et al. 2018, eq. 2). `atoms` (N,): they are (A, N) logits over these returns,
+    whose expectations are the Q-values (Bellemare et al. 2017, section 4). `value` is a critic of states, a network of
+    its own or one layer on the trunk: a teaching signal, not part of the deployed actor. Where networks remember, the
+    state (B, S) is the actor's, then the critic's; zeros begin an episode.
     """
+
+    atoms: Tensor | None
 
     def __init__(
         self,
@@ -58,10 +61,12 @@ class Policy(nn.Module):
         spread: Spread | None = None,
         value: Network | nn.Linear | None = None,
         quantiles: int = 0,
+        atoms: Tensor | None = None,
     ) -> None:
         super().__init__()
         self.network, self.rule, self.signal = network, rule, signal
         self.spread, self.value, self.quantiles = spread, value, quantiles
+        self.register_buffer("atoms", atoms)
         self.state_size = network.state_size + (value.state_size if isinstance(value, Stack) else 0)
 
     def outputs(self, features: Tensor) -> Tensor:
@@ -86,8 +91,19 @@ class Policy(nn.Module):
         return (features[:, :-n], features[:, -n:]) if n else (features, None)
 
     def _ready(self, out: Tensor, mask: Tensor | None) -> Tensor:
-        pooled = out.view(len(out), self.quantiles, -1).mean(1) if self.quantiles else out
+        pooled = self._pooled(out)
         return pooled if mask is None else self.rule.allow(pooled, mask)
+
+    def _pooled(self, out: Tensor) -> Tensor:
+        """Outputs (B, P) whose distributions of returns have become Q-values."""
+        if self.atoms is not None:
+            return out.view(len(out), -1, len(self.atoms)).softmax(2) @ self.atoms
+        return out.view(len(out), self.quantiles, -1).mean(1) if self.quantiles else out
+
+    @property
+    def n_pooled(self) -> int:
+        """Outputs of the network that become one of those the action rule reads."""
+        return max(1, self.quantiles) if self.atoms is None else len(self.atoms)
 
     def _thoughts(self, features: Tensor, state: Tensor | None) -> tuple[Tensor, Tensor | None, Tensor | None]:
         """The last hidden layer (B, H), the value (B,), and the next state (B, S)."""

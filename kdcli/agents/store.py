@@ -95,7 +95,7 @@ def rebuild(record: Mapping[str, Any], tensors: artifact.Tensors) -> Agent:
         network = from_config(record["network"])
         value = _value(record["value"], network)
     spread = _spread(record["spread"], weights)
-    policy = Policy(network, rule, record["signal"], spread, value, int(record["quantiles"]))
+    policy = Policy(network, rule, record["signal"], spread, value, int(record["quantiles"]), weights.get("atoms"))
     policy.load_state_dict(weights, assign=True)
     preprocess = _preprocess(record, tensors)
     check_sizes(policy, preprocess.n_features)
@@ -127,7 +127,7 @@ def _part(name: str, space: Any, config: Mapping[str, Any], tensors: artifact.Te
 def check_sizes(policy: Policy, features: int) -> None:
     """Raise ValueError unless the network fits the observation (`features` wide, mask included) and action spaces."""
     network, rule = policy.network, policy.rule
-    seen, wanted = features - rule.n_mask, rule.n_outputs * max(1, policy.quantiles)
+    seen, wanted = features - rule.n_mask, rule.n_outputs * policy.n_pooled
     if (network.inputs, network.outputs) != (seen, wanted):
         raise ValueError(f"the network maps {network.inputs} to {network.outputs}, the spaces need {seen} to {wanted}")
 

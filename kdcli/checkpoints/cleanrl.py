@@ -108,13 +108,21 @@ _RELU = assembly.activation("relu")
 
 
 def _q(reading: Reading) -> Policy:
-    parts = reading.mlp("network", (120, 84), "relu")
-    return Policy(reading.network(parts), _discrete(reading), "q")
+    return _of_values(reading, reading.mlp("network", (120, 84), "relu"))
+
+
+def _of_values(reading: Reading, parts: list[assembly.Part]) -> Policy:
+    """Q-values, or with C51's `atoms` the logits of their distributions over these returns."""
+    weights = reading.weights
+    atoms = weights.take("atoms") if "atoms" in weights else None
+    if atoms is not None and (atoms.ndim != 1 or len(atoms) < 2):
+        raise RefusedError(f"{weights.what}: atoms are of shape {tuple(atoms.shape)}", "they are a list of returns")
+    return Policy(reading.network(parts), _discrete(reading), "q", atoms=atoms)
 
 
 def _q_atari(reading: Reading) -> Policy:
     parts = [*reading.nature("network"), _linear(reading, "network.7"), _RELU, _linear(reading, "network.9")]
-    return Policy(reading.network(parts), _discrete(reading), "q")
+    return _of_values(reading, parts)
 
 
 def _ppo(reading: Reading) -> Policy:
@@ -248,7 +256,6 @@ def read(path: Path, config: LoadConfig, listen: Listener) -> Agent:
     state = _actor(saved) or {}
     script = _script(state)
     assert script is not None
-    _refuse_atoms(state, path.name)
     weights = Weights(state, path.name)
     place = need_place(path, _with_env(config, saved), _n_inputs(state), listen)
     reading = Reading(weights, config, place, listen)
@@ -258,19 +265,12 @@ def read(path: Path, config: LoadConfig, listen: Listener) -> Agent:
     sees = preprocess(place.observation, known.normalizer, path.name, script.image, reading.channels_last)
     facts = {
         "format": "cleanrl",
-        "algorithm": script.algorithm,
+        "algorithm": "C51" if policy.atoms is not None else script.algorithm,
         "total_params": _total(saved),
         "critic_params": weights.count("critic") if any(name.startswith("critic") for name in state) else 0,
         "obs_stats": known.sha256,
     }
     return finish(path, sees, policy, place.env, facts)
-
-
-def _refuse_atoms(state: Mapping[str, Any], name: str) -> None:
-    """C51's Q-values are expectations over atoms, which no layer of kdcli's computes."""
-    if "atoms" in state:
-        why = "its Q-values are expectations over atoms of a distribution, not read yet"
-        raise RefusedError(f"{name} is a C51 network", why, "export it to ONNX where it was trained, with Q-values out")
 
 
 def _with_env(config: LoadConfig, saved: Any) -> LoadConfig:

@@ -62,6 +62,13 @@ def lstm_cell(o: Any, x: Any, h: Any, c: Any) -> Any:
     return sigmoid(out) * np.tanh(c), c
 
 
+def expectation(o: Any, x: Any) -> Any:
+    """(B, A * N) -> (B, A): softmax over each N, times the atoms (N,)."""
+    y = x.reshape(len(x), -1, o["atoms"].size)
+    p = np.exp(y - y.max(2, keepdims=True))
+    return p @ o["atoms"] / p.sum(2)
+
+
 def one_hot(o: Any, x: Any) -> Any:
     """(B,) or (B, groups) -> (B, sum of sizes): 1 at each one's place, else 0."""
     columns = zip(x.reshape(len(x), -1, 1).swapaxes(0, 1), o["sizes"], strict=True)
@@ -84,6 +91,7 @@ OPERATIONS: dict[str, Any] = {
     "concat": lambda o, *xs: np.concatenate([x.reshape(len(x), -1) for x in xs], axis=1),
     "conv2d": conv2d,
     "elu": lambda o, x: np.where(x > 0, x, np.expm1(np.minimum(x, 0))),
+    "expectation": expectation,
     "flatten": lambda o, x: x.reshape(len(x), -1),
     "gelu": lambda o, x: gelu(x),
     "gemm": lambda o, x: linear(x, o["weight"], o.get("bias")),

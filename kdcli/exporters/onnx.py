@@ -163,6 +163,13 @@ def _one_hot(sheet: Sheet, op: Op) -> None:
     sheet.node("Cast", [sheet.node("Equal", [beside, places], f"{out}.equal")], out, to=code(op.out.dtype))
 
 
+def _expectation(sheet: Sheet, op: Op) -> None:
+    x, out = ends(op)
+    atoms = op.weights["atoms"].size
+    apart = sheet.node("Reshape", [x, sheet.constant(f"{out}.shape", [-1, op.out.size, atoms])], f"{out}.reshape")
+    sheet.node("MatMul", [sheet.node("Softmax", [apart], f"{out}.softmax", axis=2), sheet.weight(op, "atoms")], out)
+
+
 def _quantile_mean(sheet: Sheet, op: Op) -> None:
     x, out = ends(op)
     shape = sheet.constant(f"{out}.shape", [-1, op.attrs["quantiles"], op.out.size])
@@ -216,6 +223,7 @@ WRITERS: Mapping[str, Writer] = {
     "cast": _cast,
     "clip": _clip,
     "elu": _same("Elu"),
+    "expectation": _expectation,
     "gelu": _gelu,
     "group_argmax": _group_argmax,
     "gsde": _gsde,

@@ -89,6 +89,10 @@ def _gsde(op: Op, x: list[Tensor], w: Weights) -> Tensor:
     return 0.5 * torch.log((x[0] ** 2) @ w["variance"] + 1e-6)
 
 
+def _expectation(op: Op, x: list[Tensor], w: Weights) -> Tensor:
+    return x[0].reshape(-1, op.out.size, w["atoms"].numel()).softmax(2) @ w["atoms"]
+
+
 def _unscale(op: Op, x: list[Tensor], w: Weights) -> Tensor:
     scaled = x[0] * w["half"]
     return scaled + w["middle"] if "middle" in w else scaled
@@ -102,6 +106,7 @@ FUNCTIONS: Mapping[str, Function] = {
     "clip": lambda op, x, w: torch.minimum(torch.maximum(x[0], w["low"]), w["high"]),
     "concat": lambda op, x, w: torch.cat(x, 1),
     "conv2d": lambda op, x, w: F.conv2d(x[0], w["weight"], w.get("bias"), op.attrs["stride"], op.attrs["padding"]),
+    "expectation": _expectation,
     "flatten": lambda op, x, w: x[0].flatten(1),
     "gemm": lambda op, x, w: F.linear(x[0], w["weight"], w.get("bias")),
     "group_argmax": _group_argmax,

@@ -19,6 +19,7 @@ KINDS: Mapping[str, str] = {
     " is one; [stride] (rows, columns), zeros of [padding] (rows, columns) on each side",
     "clip": "min(max(x, [low]), [high]); the bounds are one number or one for each element",
     "elu": "x where x > 0, else exp(x) - 1",
+    "expectation": "x (A * N,) -> (A,): softmax in each group of N neighbours, times [atoms] (N,)",
     "flatten": "x (...) -> (F,)",
     "gelu": "x * (1 + erf(x / sqrt(2))) / 2",
     "gemm": "x (I,) -> (O,): [weight] (O, I) times x, plus [bias] (O,) where there is one",

@@ -102,7 +102,9 @@ class Reading:
         return self.critic[0] if name == "value" else self.signal
 
     def _pooled(self, x: Port) -> Port:
-        n = self.policy.quantiles
+        n, atoms = self.policy.quantiles, self.policy.atoms
+        if atoms is not None:
+            return self.tape.add("expectation", x, (x.size // len(atoms),), atoms=array(atoms))
         return self.tape.add("quantile_mean", x, (x.size // n,), quantiles=n) if n else x
 
 

@@ -131,6 +131,9 @@ def _heads() -> dict[str, Callable[[], Agent]]:
     return {
         "q": lambda: agent(ActionRule(Discrete(4)), signal="q"),
         "quantiles": lambda: agent(ActionRule(Discrete(4)), signal="q", quantiles=7),
+        "atoms": lambda: _stacked(
+            ActionRule(Discrete(4)), VECTOR, [Branch(0, (5,))], DEEP[:1], signal="q", atoms=torch.linspace(-3, 5, 6)
+        ),
         "constant_spread": lambda: agent(clip, spread=_spread("constant", 3)),
         "free_constant_spread": lambda: agent(free, spread=_spread("constant", 3)),
         "linear_spread": lambda: agent(tanh, spread=_spread("linear", 3)),
@@ -157,10 +160,11 @@ def _stacked(
 ) -> Agent:
     with torch.random.fork_rng():
         torch.manual_seed(0)
-        network = Stack(branches, trunk, rule.n_outputs)
+        atoms = policy.get("atoms")
+        network = Stack(branches, trunk, rule.n_outputs * (1 if atoms is None else len(atoms)))
         for parameter in network.parameters():
             parameter.data *= 1.5
-        signal: Signal = "mean" if rule.continuous else "logits"
+        signal: Signal = policy.pop("signal", "mean" if rule.continuous else "logits")
         made = Policy(network, rule, signal, value=value() if value else None, **policy)
     return Agent(sees, made.eval(), "sample", EnvSpec("Sample-v0"), {"algorithm": "none"})
 

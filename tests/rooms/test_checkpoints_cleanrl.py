@@ -244,13 +244,24 @@ def test_arguments_beside_the_weights(tmp_path: Path) -> None:
         read(strange, LoadConfig())
 
 
-def test_c51_is_refused(tmp_path: Path, where: Where) -> None:
-    """Law: the logits over atoms of C51 are not taken for Q-values."""
+def test_c51(tmp_path: Path, where: Where) -> None:
+    """Law: the logits over atoms of C51 become Q-values, their expectations; atoms that are no list are refused."""
     where(VECTOR, Discrete(4))
-    net = stirred(Network(mlp(7, 120, 84, 4 * 5, activation=nn.ReLU)))
-    state = {**net.state_dict(), "atoms": torch.linspace(-1, 1, 5)}
-    with pytest.raises(RefusedError, match="C51"):
-        loaded(saved({"model_weights": state, "args": {"env_id": "CartPole-v1", "n_atoms": 5}}, tmp_path))
+    net, atoms = stirred(Network(mlp(7, 120, 84, 4 * 5, activation=nn.ReLU))), torch.linspace(-1, 3, 5)
+
+    def c51(values: Tensor) -> Agent:
+        args = {"env_id": "CartPole-v1", "n_atoms": 5}
+        return loaded(saved({"model_weights": {**net.state_dict(), "atoms": values}, "args": args}, tmp_path))
+
+    agent, obs = c51(atoms), np.random.default_rng(0).normal(size=(1000, 7)).astype(np.float32)
+    with torch.no_grad():
+        q = (net(torch.from_numpy(obs)).view(1000, 4, 5).softmax(2) * atoms).sum(2)
+    torch.testing.assert_close(agent.heads(obs).q, q, atol=1e-5, rtol=1e-5)
+    assert (agent.act(obs) == q.argmax(1).numpy()).all()
+    assert agent.facts["algorithm"] == "C51"
+    for bad in (atoms[None], atoms[:1], torch.linspace(-1, 1, 7)):
+        with pytest.raises((RefusedError, UsageError)):
+            c51(bad)
 
 
 def test_what_is_not_read(tmp_path: Path, where: Where) -> None:

@@ -15,8 +15,8 @@ from kdcli.agents.action import ActionRule
 from kdcli.agents.agent import Agent
 from kdcli.agents.folding import can_fold, fold
 from kdcli.agents.observation import Normalizer, Preprocess
-from kdcli.exporters.config import ExportConfig
 from kdcli.agents.states import States
+from kdcli.exporters.config import ExportConfig
 from kdcli.exporters.step import convert
 from kdcli.networks.mlp import MLP
 from kdcli.spec import box

@@ -173,6 +173,10 @@ class _Lowering:
         x = self.logical(op.inputs[0])
         self.emit(op, (x,), scratch=(self.scratch(op, "squares", x.size),))
 
+    def _expectation(self, op: Op) -> None:
+        x = self.logical(op.inputs[0])
+        self.emit(op, (x,), scratch=(self.scratch(op, "powers", x.size),))
+
     def _cell(self, op: Op) -> None:
         """A GRU or LSTM cell; both have four sums a unit."""
         x, *state = self.real(op.inputs[0]), *(self.logical(port) for port in op.inputs[1:])
@@ -272,6 +276,7 @@ _LOWERINGS: Mapping[str, Callable[[_Lowering, Op], None]] = {
     "conv2d": _Lowering._conv2d,
     "gemm": _Lowering._gemm,
     "gru_cell": _Lowering._cell,
+    "expectation": _Lowering._expectation,
     "gsde": _Lowering._gsde,
     "lstm_cell": _Lowering._cell,
     "max_pool2d": _Lowering._max_pool2d,

@@ -219,6 +219,21 @@ def _quantile_mean(sheet: Sheet, step: Step) -> None:
     sheet.each(m, f"{y} /= {number(n, 'float32')};")
 
 
+def _expectation(sheet: Sheet, step: Step) -> None:
+    """The largest of each group is taken from all of it first, so that no power is infinite."""
+    (powers,), m, n = step.scratch, step.y.size, step.weights["atoms"].size
+    x, p = sheet.item(step.x, f"k * {n} + i"), sheet.item(powers, f"k * {n} + i")
+    atoms = sheet.table(f"{step.y.root}_atoms", step.weights["atoms"])
+    sheet.used.add("exp_each")
+    sheet.add(f"for (int k = 0; k < {m}; k++) {{", f"    float top = {sheet.item(step.x, f'k * {n}')};")
+    sheet.add(f"    for (int i = 1; i < {n}; i++)", f"        top = {x} > top ? {x} : top;")
+    sheet.add(f"    for (int i = 0; i < {n}; i++)", f"        {p} = {x} - top;", "}")
+    sheet.add(f"exp_each({m * n}, {sheet.at(powers)});")
+    sheet.add(f"for (int k = 0; k < {m}; k++) {{", "    float sum = 0.0f, mean = 0.0f;")
+    sheet.add(f"    for (int i = 0; i < {n}; i++) {{", f"        sum += {p};", f"        mean += {p} * {atoms}[i];")
+    sheet.add("    }", f"    {sheet.item(step.y, 'k')} = mean / sum;", "}")
+
+
 def _gsde(sheet: Sheet, step: Step) -> None:
     (squares,), y, x = step.scratch, sheet.item(step.y), sheet.item(step.x)
     sheet.each(step.x.size, f"{sheet.item(squares)} = {x} * {x};")
@@ -257,6 +272,7 @@ WRITERS: Mapping[str, Writer] = {
     "clip": _clip,
     "concat": _concat,
     "conv2d": _conv2d,
+    "expectation": _expectation,
     "gemm": _gemm,
     "give": _give,
     "group_argmax": _group_argmax,
