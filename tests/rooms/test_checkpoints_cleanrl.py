@@ -12,6 +12,7 @@ from foreign import BOUNDED, IMAGE, VECTOR, Where, assert_same, loaded, missing,
 from foreign import where as where
 from torch import Tensor, nn
 
+from kdcli.agents.agent import Agent
 from kdcli.checkpoints.config import LoadConfig
 from kdcli.checkpoints.read import read
 from kdcli.errors import RefusedError, UsageError
@@ -251,7 +252,7 @@ def test_c51(tmp_path: Path, where: Where) -> None:
 
     def c51(values: Tensor) -> Agent:
         args = {"env_id": "CartPole-v1", "n_atoms": 5}
-        return loaded(saved({"model_weights": {**net.state_dict(), "atoms": values}, "args": args}, tmp_path))
+        return read(saved({"model_weights": {**net.state_dict(), "atoms": values}, "args": args}, tmp_path))
 
     agent, obs = c51(atoms), np.random.default_rng(0).normal(size=(1000, 7)).astype(np.float32)
     with torch.no_grad():
