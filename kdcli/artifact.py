@@ -184,6 +184,15 @@ def read_header(path: Path) -> dict[str, Any]:
         raise RefusedError(f"{path} is not a safetensors file", str(error), "make it again") from None
 
 
+def strict_json(text: str) -> Any:
+    """JSON without NaN and infinity, which Python reads and JSON does not have; ValueError where there are some."""
+
+    def refuse(name: str) -> None:
+        raise ValueError(f"{name} is no JSON")
+
+    return json.loads(text, parse_constant=refuse)
+
+
 def is_ours(path: Path) -> bool:
     """Whether the file is a safetensors file written by kdcli."""
     try:
@@ -207,7 +216,7 @@ def read_tensors(path: Path) -> tuple[dict[str, Any], dict[str, np.ndarray]]:
         sealed = json.loads(header["__metadata__"][_KEY])
         tensors = load(content)
         intact = _digest(sealed["record"], tensors) == sealed["sha256"]
-        record = json.loads(sealed["record"])
+        record = strict_json(sealed["record"])
     except (AttributeError, KeyError, TypeError, ValueError, RecursionError, SafetensorError) as error:
         why = repr(error)[:200]
         raise RefusedError(f"{path} was not written by kdcli or is damaged", why, "make it again") from None
@@ -224,8 +233,7 @@ def _is_finite(array: np.ndarray) -> bool:
 
 def _content(path: Path) -> bytes:
     """All of a file of modest size."""
-    with path.open("rb") as handle:
-        content = handle.read(MAX_FILE + 1)
-    if len(content) > MAX_FILE:
+    if path.stat().st_size > MAX_FILE:
         raise RefusedError(f"{path} is too large", f"more than {MAX_FILE} bytes", "")
-    return content
+    with path.open("rb") as handle:
+        return handle.read(MAX_FILE)

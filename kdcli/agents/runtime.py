@@ -140,12 +140,12 @@ def load(path: Path) -> OnnxAgent:
         RefusedError: it is not ONNX, not exported by kdcli, or changed since.
     """
     try:
+        if path.stat().st_size > MAX_FILE:
+            raise RefusedError(f"{path.name} is too large", f"more than {MAX_FILE} bytes")
         with path.open("rb") as handle:
-            data = handle.read(MAX_FILE + 1)
+            data = handle.read(MAX_FILE)
     except OSError as error:
         raise UsageError(f"cannot read {path}", error.strerror or str(error), "check the path") from None
-    if len(data) > MAX_FILE:
-        raise RefusedError(f"{path.name} is too large", f"more than {MAX_FILE} bytes")
     return from_bytes(data, path.name, strange=True)
 
 
@@ -213,7 +213,7 @@ def _record(model: onnx.ModelProto, data: bytes, source: str) -> dict[str, Any]:
     """What the file says of itself, checked against its digest."""
     properties = {entry.key: entry.value for entry in model.metadata_props}
     try:
-        record = json.loads(properties[KEY])
+        record = strict_json(properties[KEY])
         kind, schema, digest = record["kind"], record["schema"], record["digest"]
     except (KeyError, RecursionError, TypeError, ValueError):
         why = "its metadata does not say what it observes and how it acts"

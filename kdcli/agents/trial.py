@@ -17,7 +17,7 @@ from kdcli.errors import RefusedError
 # For loading and one decision, beside what the runtime itself takes; seconds are of work, patience is by the clock.
 MEMORY, SECONDS, PATIENCE = 2**30, 4, 8.0
 _REFUSED = 3
-_TRIED: set[bytes] = set()  # digests of files that passed in the life of this process
+_TRIED: dict[bytes, str] = {}  # digest of a file tried in the life of this process -> what is wrong with it
 _STARVED = re.compile("alloc|memory", re.IGNORECASE)
 
 
@@ -27,24 +27,27 @@ def try_out(data: bytes, source: str) -> None:
     Raises:
         RefusedError: it cannot be loaded, wants more than a gigabyte of memory or four seconds, or breaks the runtime.
     """
-    if hashlib.sha256(data).digest() in _TRIED:
-        return
+    digest = hashlib.sha256(data).digest()
+    if digest not in _TRIED:
+        _TRIED[digest] = _fault(data)
+    if _TRIED[digest]:
+        what = f"onnxruntime cannot run {source}"
+        raise RefusedError(what, _TRIED[digest], "export it again, or with a lower --opset")
+
+
+def _fault(data: bytes) -> str:
+    """What is wrong with the file, tried in another process; empty where nothing is."""
     words = [sys.executable, "-P", "-m", "kdcli.agents.trial"]
     try:
         ended = subprocess.run(words, input=data, capture_output=True, timeout=PATIENCE, check=False)
     except subprocess.TimeoutExpired:
-        raise _refusal(source, f"one decision takes more than {PATIENCE:.0f} seconds") from None
+        return f"one decision takes more than {PATIENCE:.0f} seconds"
     if ended.returncode == _REFUSED:
         said = ended.stdout.decode("utf-8", "replace")
-        raise _refusal(source, f"more than {MEMORY} bytes for one decision" if _STARVED.search(said) else said)
+        return f"more than {MEMORY} bytes for one decision" if _STARVED.search(said) else said
     if ended.returncode:
-        why = f"one decision takes more than {SECONDS} seconds, or breaks it (code {ended.returncode})"
-        raise _refusal(source, why)
-    _TRIED.add(hashlib.sha256(data).digest())
-
-
-def _refusal(source: str, why: str) -> RefusedError:
-    return RefusedError(f"onnxruntime cannot run {source}", why, "export it again, or with a lower --opset")
+        return f"one decision takes more than {SECONDS} seconds, or breaks it (code {ended.returncode})"
+    return ""
 
 
 def _confine() -> None:
@@ -53,9 +56,10 @@ def _confine() -> None:
         import resource
     except ImportError:
         return
-    with open("/proc/self/statm") as figures:
-        taken = int(figures.read().split()[0]) * resource.getpagesize()
-    resource.setrlimit(resource.RLIMIT_AS, (taken + MEMORY, taken + MEMORY))
+    if os.path.exists("/proc/self/statm"):
+        with open("/proc/self/statm") as figures:
+            taken = int(figures.read().split()[0]) * resource.getpagesize()
+        resource.setrlimit(resource.RLIMIT_AS, (taken + MEMORY, taken + MEMORY))
     resource.setrlimit(resource.RLIMIT_CPU, (SECONDS, SECONDS))
     resource.setrlimit(resource.RLIMIT_FSIZE, (0, 0))
     resource.setrlimit(resource.RLIMIT_CORE, (0, 0))

@@ -67,7 +67,10 @@ class Process:
         """End a worker that died or hangs; how it ended."""
         process, self._process = self._process, None
         assert process is not None
-        died = process.poll()
+        try:
+            died = process.wait(1.0)
+        except subprocess.TimeoutExpired:
+            died = None
         process.kill()
         process.communicate()
         return f"no answer in {PATIENCE:.0f} seconds" if died is None else f"the process died: {process.returncode}"
@@ -107,24 +110,35 @@ def run(folder: Path, numbers: Iterable[int], cases: list[Any], n_workers: int =
     return [found[number] for number in order]
 
 
+# Columns of the table, and the kinds of harm that they count.
+COLUMNS = {
+    "pickle": ("pickle",),
+    "zip": ("zip", "zip name"),
+    "tensor": ("tensor", "view"),
+    "header": ("safetensors",),
+    "graph": ("onnx",),
+    "record": ("record",),
+    "text": ("json", "yaml"),
+    "cut": ("cut",),
+    "flip": ("flip", "block"),
+    "other": ("unharmed", "place", "content"),
+}
+
+
 def table(results: list[Result]) -> str:
-    """By format and kind: how many were tried, and what became of them; then the slowest and the largest."""
-    rows = [("format", "harm", "tried", "refused", "loaded", "asked", "failed", "seconds", "MB")]
-    groups: dict[tuple[str, str], list[Result]] = {}
+    """A row a format: files tried by harm, and what became of them; then the slowest and the largest."""
+    groups: dict[str, list[Result]] = {}
     for result in results:
-        groups.setdefault((result.format, result.kind), []).append(result)
-    rows += [(*key, *_counts(group)) for key, group in groups.items()]
-    rows.append(("all", "", *_counts(results)))
-    widths = [max(len(row[column]) for row in rows) for column in range(len(rows[0]))]
-    lines = [
-        "  ".join(_cell(cell, width, n) for n, (cell, width) in enumerate(zip(row, widths, strict=True)))
-        for row in rows
-    ]
+        groups.setdefault(result.format, []).append(result)
+    head = ("format", *COLUMNS, "tried", "refused", "loaded", "asked", "failed", "seconds", "MB")
+    rows = [head, *((name, *_counts(group)) for name, group in groups.items()), ("all", *_counts(results))]
+    widths = [max(len(row[column]) for row in rows) for column in range(len(head))]
+    lines = ["  ".join(_cell(cell, widths[n], n) for n, cell in enumerate(row)) for row in rows]
     code_ran = sum("CODE RAN" in result.problems for result in results)
     good = sum(not result.problems for result in results)
     slowest, largest = max(results, key=lambda r: r.seconds), max(results, key=lambda r: r.megabytes)
     lines += [
-        f"{len(results)} files tried with inspect, load and export; {good} handled; {code_ran} ran code",
+        f"{len(results)} files tried, {good} handled, {code_ran} ran code",
         f"slowest: {slowest.seconds:.2f} s, {slowest.title}",
         f"largest: {largest.megabytes:.0f} MB, {largest.title}",
     ]
@@ -132,14 +146,18 @@ def table(results: list[Result]) -> str:
 
 
 def _cell(text: str, width: int, column: int) -> str:
-    return text.ljust(width) if column < 2 else text.rjust(width)
+    return text.rjust(width) if column else text.ljust(width)
 
 
 def _counts(results: list[Result]) -> tuple[str, ...]:
+    """Files by harm, with those that failed behind a minus; then by outcome: exit code 4, 0, 2, and any that failed."""
+    harms = []
+    for kinds in COLUMNS.values():
+        found = [result for result in results if result.kind in kinds]
+        failed = sum(bool(result.problems) for result in found)
+        harms.append((f"{len(found)}-{failed}" if failed else str(len(found))) if found else "")
     codes = [set(result.codes.values()) for result in results]
-    loaded = sum(0 in found for found in codes)
-    asked = sum(2 in found for found in codes)
-    failed = sum(bool(result.problems) for result in results)
-    numbers = (len(results), sum(found == {4} for found in codes), loaded, asked, failed)
+    outcomes = [found == {4} for found in codes], [0 in found for found in codes], [2 in found for found in codes]
+    numbers = (len(results), *map(sum, outcomes), sum(bool(result.problems) for result in results))
     worst = max(result.seconds for result in results), max(result.megabytes for result in results)
-    return (*map(str, numbers), f"{worst[0]:.2f}", f"{worst[1]:.0f}")
+    return (*harms, *map(str, numbers), f"{worst[0]:.2f}", f"{worst[1]:.0f}")

@@ -5,7 +5,6 @@ Those made from an export of kdcli are sealed again after the change, as anyone 
 
 from __future__ import annotations
 
-import copy
 import json
 from collections.abc import Callable, Iterator
 from typing import Any
@@ -14,7 +13,8 @@ import numpy as np
 import onnx
 from cases import Case, Law, of_main
 from onnx import TensorProto, helper, numpy_helper
-from safetensored import _MORE, _NETWORK, _SPACE, _TOP, ENV, VALUES
+from onnx_bombs import BOMBS, add, bomb, branches
+from safetensored import ENV, MORE, NETWORK, SPACE, TOP, VALUES
 from seeds import Seed
 
 Model = onnx.ModelProto
@@ -99,7 +99,7 @@ def _outside_in_a_branch(model: Model) -> None:
     tensor = numpy_helper.from_array(np.zeros(3, np.float32), "c")
     _external(tensor, "/etc/passwd")
     body = helper.make_graph([], "body", [], [helper.make_tensor_value_info("c", 1, [3])], [tensor])
-    _add(model, helper.make_node("If", ["yes"], ["branch"], then_branch=body, else_branch=body), yes=np.array(True))
+    add(model, helper.make_node("If", ["yes"], ["branch"], then_branch=body, else_branch=body), yes=np.array(True))
 
 
 def _sparse_outside(model: Model) -> None:
@@ -107,124 +107,6 @@ def _sparse_outside(model: Model) -> None:
     _external(values, "/etc/passwd")
     indices = numpy_helper.from_array(np.zeros(1, np.int64), "i")
     model.graph.sparse_initializer.append(helper.make_sparse_tensor(values, indices, [4]))
-
-
-def _add(model: Model, *nodes: onnx.NodeProto, **constants: np.ndarray) -> None:
-    """Nodes in front of the others; their result, by the last one's first output, is added to the action times zero."""
-    for name, array in constants.items():
-        model.graph.initializer.append(numpy_helper.from_array(np.asarray(array), name))
-    for node in reversed(nodes):
-        model.graph.node.insert(0, node)
-
-
-def _used(result: str) -> list[onnx.NodeProto]:
-    """Nodes that make a number of a tensor of any size: a bomb that nobody uses would be dropped."""
-    return [
-        helper.make_node("Cast", [result], ["bomb_f"], to=TensorProto.FLOAT),
-        helper.make_node("ReduceMax", ["bomb_f"], ["bomb_1"], keepdims=0),
-    ]
-
-
-def _bomb(*nodes: onnx.NodeProto, **constants: Any) -> Callable[[Model], None]:
-    """A graph whose last output is made of the bomb's, too."""
-
-    def change(model: Model) -> None:
-        _add(model, *nodes, *_used(nodes[-1].output[0]), **constants)
-        action = model.graph.output[0]
-        last = next(node for node in model.graph.node if action.name in node.output)
-        last.output[list(last.output).index(action.name)] = "before_bomb"
-        kind = action.type.tensor_type.elem_type
-        model.graph.node.append(helper.make_node("Cast", ["bomb_1"], ["bomb_k"], to=kind))
-        model.graph.node.append(helper.make_node("Add", ["before_bomb", "bomb_k"], [action.name]))
-
-    return change
-
-
-def _i(*values: int) -> np.ndarray:
-    return np.array(values, np.int64)
-
-
-def _sized_by_input(count: int) -> list[onnx.NodeProto]:
-    """A shape computed from the observation, so that nothing can fold it before it is run."""
-    return [
-        helper.make_node("Shape", ["obs"], ["s"]),
-        helper.make_node("Mul", ["s", "many"], ["huge"]),
-        helper.make_node("ConstantOfShape", ["huge"], ["bomb"]),
-    ]
-
-
-def _doubling(levels: int) -> list[onnx.NodeProto]:
-    nodes = [helper.make_node("Identity", ["obs"], ["d0"])]
-    return nodes + [helper.make_node("Concat", [f"d{n}", f"d{n}"], [f"d{n + 1}"], axis=0) for n in range(levels)]
-
-
-def _loop(trips: int | None) -> onnx.NodeProto:
-    """A loop of `trips` turns, or without end."""
-    body = helper.make_graph(
-        [
-            helper.make_node("Identity", ["cond_in"], ["cond_out"]),
-            helper.make_node("Identity", ["v_in"], ["v_out"]),
-        ],
-        "body",
-        [
-            helper.make_tensor_value_info("i", TensorProto.INT64, []),
-            helper.make_tensor_value_info("cond_in", TensorProto.BOOL, []),
-            helper.make_tensor_value_info("v_in", TensorProto.FLOAT, []),
-        ],
-        [
-            helper.make_tensor_value_info("cond_out", TensorProto.BOOL, []),
-            helper.make_tensor_value_info("v_out", TensorProto.FLOAT, []),
-        ],
-    )
-    return helper.make_node("Loop", ["" if trips is None else "trips", "yes", "v"], ["bomb"], body=body)
-
-
-def _functions(levels: int) -> Callable[[Model], None]:
-    """Functions that call the one before twice: 2 ** levels nodes when written out."""
-
-    def change(model: Model) -> None:
-        opsets = [*model.opset_import, helper.make_opsetid("own", 1)]
-        for n in range(levels):
-            inner = ("Identity", "") if n == 0 else (f"F{n - 1}", "own")
-            nodes = [
-                helper.make_node(inner[0], ["x"], ["m"], domain=inner[1]),
-                helper.make_node(inner[0], ["m"], ["y"], domain=inner[1]),
-            ]
-            model.functions.append(helper.make_function("own", f"F{n}", ["x"], ["y"], nodes, opsets))
-        model.opset_import.append(helper.make_opsetid("own", 1))
-        _bomb(helper.make_node(f"F{levels - 1}", ["obs"], ["bomb"], domain="own"))(model)
-
-    return change
-
-
-def _recursion(model: Model) -> None:
-    opsets = [*model.opset_import, helper.make_opsetid("own", 1)]
-    node = helper.make_node("F", ["x"], ["y"], domain="own")
-    model.functions.append(helper.make_function("own", "F", ["x"], ["y"], [node], opsets))
-    model.opset_import.append(helper.make_opsetid("own", 1))
-    _bomb(helper.make_node("F", ["obs"], ["bomb"], domain="own"))(model)
-
-
-def _branches(levels: int) -> Callable[[Model], None]:
-    """An If in an If in an If ..."""
-
-    def change(model: Model) -> None:
-        out = [helper.make_tensor_value_info("r", TensorProto.FLOAT, [])]
-        body = helper.make_graph([helper.make_node("Identity", ["v"], ["r"])], "b", [], out)
-        for _ in range(levels):
-            node = helper.make_node(
-                "If", ["yes"], ["r"], then_branch=body, else_branch=copy.deepcopy(body) if levels < 9 else _leaf()
-            )
-            body = helper.make_graph([node], "b", [], out)
-        node = helper.make_node("If", ["yes"], ["bomb"], then_branch=body, else_branch=body if levels < 9 else _leaf())
-        _bomb(node, yes=np.array(True), v=np.float32(0))(model)
-
-    return change
-
-
-def _leaf() -> onnx.GraphProto:
-    out = [helper.make_tensor_value_info("r", TensorProto.FLOAT, [])]
-    return helper.make_graph([helper.make_node("Identity", ["v"], ["r"])], "b", [], out)
 
 
 def _tensor(**fields: Any) -> Callable[[Model], None]:
@@ -292,57 +174,6 @@ def _last_is(op: str, **attributes: Any) -> Callable[[Model], None]:
     return change
 
 
-BOMBS: dict[str, Callable[[Model], Any]] = {
-    "ConstantOfShape of terabytes": _bomb(
-        helper.make_node("ConstantOfShape", ["huge"], ["bomb"]), huge=_i(2**20, 2**20)
-    ),
-    "ConstantOfShape of 4 gigabytes": _bomb(helper.make_node("ConstantOfShape", ["huge"], ["bomb"]), huge=_i(2**30)),
-    "ConstantOfShape by the input": _bomb(*_sized_by_input(1), many=_i(2**30, 2**10)),
-    "ConstantOfShape of 3 gigabytes by the input": _bomb(*_sized_by_input(1), many=_i(2**20, 2**8)),
-    "Expand": _bomb(helper.make_node("Expand", ["v", "huge"], ["bomb"]), v=np.float32(1), huge=_i(2**20, 2**20)),
-    "Expand of 4 gigabytes": _bomb(
-        helper.make_node("Expand", ["v", "huge"], ["bomb"]), v=np.float32(1), huge=_i(2**30)
-    ),
-    "Tile": _bomb(helper.make_node("Tile", ["v", "huge"], ["bomb"]), v=np.ones(4, np.float32), huge=_i(2**38)),
-    "Range": _bomb(
-        helper.make_node("Range", ["a", "b", "c"], ["bomb"]), a=np.int64(0), b=np.int64(2**40), c=np.int64(1)
-    ),
-    "Range of 4 gigabytes": _bomb(
-        helper.make_node("Range", ["a", "b", "c"], ["bomb"]), a=np.int64(0), b=np.int64(2**29), c=np.int64(1)
-    ),
-    "RandomNormal": _bomb(helper.make_node("RandomNormal", [], ["bomb"], shape=[2**20, 2**20])),
-    "OneHot": _bomb(
-        helper.make_node("OneHot", ["at", "depth", "pair"], ["bomb"]),
-        at=_i(0),
-        depth=_i(2**40),
-        pair=np.array([0, 1], np.float32),
-    ),
-    "Pad": _bomb(helper.make_node("Pad", ["v", "huge"], ["bomb"]), v=np.ones(4, np.float32), huge=_i(2**38, 2**38)),
-    "Resize": _bomb(
-        helper.make_node("Resize", ["v", "", "scales"], ["bomb"]),
-        v=np.ones((1, 1, 4, 4), np.float32),
-        scales=np.array([1, 1, 2**18, 2**18], np.float32),
-    ),
-    "Concat, doubling": _bomb(*_doubling(40)),
-    "Concat, doubling to gigabytes": _bomb(*_doubling(29)),
-    "MatMul of outer products": _bomb(
-        helper.make_node("Expand", ["v", "wide"], ["a"]),
-        helper.make_node("Expand", ["v", "tall"], ["b"]),
-        helper.make_node("MatMul", ["b", "a"], ["bomb"]),
-        v=np.ones((1, 1), np.float32),
-        wide=_i(1, 2**20),
-        tall=_i(2**20, 1),
-    ),
-    "ConvTranspose": _bomb(
-        helper.make_node("ConvTranspose", ["v", "w"], ["bomb"], strides=[2**20, 2**20]),
-        v=np.ones((1, 1, 9, 9), np.float32),
-        w=np.ones((1, 1, 1, 1), np.float32),
-    ),
-    "a loop without end": _bomb(_loop(None), yes=np.array(True), v=np.float32(0)),
-    "a loop of 2 ** 62 turns": _bomb(_loop(2**62), trips=np.int64(2**62), yes=np.array(True), v=np.float32(0)),
-    "functions of functions": _functions(40),
-    "a function of itself": _recursion,
-}
 REFUSED: dict[str, Callable[[Model], Any]] = {
     **BOMBS,
     "data in /etc": _outside("/etc/passwd"),
@@ -356,10 +187,10 @@ REFUSED: dict[str, Callable[[Model], Any]] = {
     "data outside in a function": _outside_in_a_function,
     "data outside in a branch": _outside_in_a_branch,
     "sparse data outside": _sparse_outside,
-    "an operation of another domain": _bomb(helper.make_node("Touch", ["obs"], ["bomb"], domain="hacked")),
-    "an unknown operation": _bomb(helper.make_node("Touch", ["obs"], ["bomb"])),
-    "an operation with escapes": _bomb(helper.make_node("\x1b[2J\x1b]0;hacked\x07", ["obs"], ["bomb"])),
-    "Python code": _bomb(helper.make_node("PyOp", ["obs"], ["bomb"], domain="ai.onnx.contrib")),
+    "an operation of another domain": bomb(helper.make_node("Touch", ["obs"], ["bomb"], domain="hacked")),
+    "an unknown operation": bomb(helper.make_node("Touch", ["obs"], ["bomb"])),
+    "an operation with escapes": bomb(helper.make_node("\x1b[2J\x1b]0;hacked\x07", ["obs"], ["bomb"])),
+    "Python code": bomb(helper.make_node("PyOp", ["obs"], ["bomb"], domain="ai.onnx.contrib")),
     "a weight of terabytes": _tensor(dims=[2**21, 2**21]),
     "a weight of nothing and terabytes": _tensor(dims=[2**42], raw_data=b""),
     "a weight of a negative size": _tensor(dims=[-1, -4]),
@@ -387,8 +218,8 @@ REFUSED: dict[str, Callable[[Model], Any]] = {
 # Same numbers under other names, or other numbers: a policy all the same.
 SAFE: dict[str, Callable[[Model], Any]] = {
     "large weights": _weights(1e6),
-    "branches in branches": _branches(25),
-    "branches of branches": _branches(8),
+    "branches in branches": branches(25),
+    "branches of branches": branches(8),
     "actions of texts": _last_is("Cast", to=TensorProto.STRING),
     "an opset of zero": _opset(0),
     "a format of the past": lambda model: setattr(model, "ir_version", 1),
@@ -463,10 +294,10 @@ RAW_LAWS = {"a megabyte of unknown fields": Law.RIGHT, "twice": Law.OPEN}
 def records() -> dict[str, Callable[[Model], Any]]:
     """Other records of what the file is."""
     found: dict[str, Callable[[Model], Any]] = {}
-    for key in (*_TOP, *_MORE, "rule", "sampled_by", "normalizer", "state", "digest"):
+    for key in (*TOP, *MORE, "rule", "sampled_by", "normalizer", "state", "digest"):
         for title, value in VALUES.items():
             found[f"{key} is {title}"] = _record((key,), value)
-    for place, keys in (("observation", _SPACE), ("action", _SPACE), ("network", _NETWORK), ("rule", _TOP)):
+    for place, keys in (("observation", SPACE), ("action", SPACE), ("network", NETWORK), ("rule", TOP)):
         for key in keys:
             for title, value in list(VALUES.items())[::2]:
                 found[f"{place}/{key} is {title}"] = _record((place, key), value)

@@ -244,20 +244,20 @@ VALUES = {
     "lists in lists": _deep(500),
     "true": True,
 }
-_TOP = ["kind", "schema", "name", "observation", "action", "normalizer_clip", "network", "signal", "squash", "limit"]
-_MORE = ["quantiles", "spread", "value", "env", "facts", "image", "made"]
-_NETWORK = ["inputs", "hidden", "outputs", "activation", "bias", "kind", "name", "norm"]
-_SPACE = ["kind", "shape", "dtype", "low", "high", "n", "nvec", "start", "spaces"]
+TOP = ["kind", "schema", "name", "observation", "action", "normalizer_clip", "network", "signal", "squash", "limit"]
+MORE = ["quantiles", "spread", "value", "env", "facts", "image", "made"]
+NETWORK = ["inputs", "hidden", "outputs", "activation", "bias", "kind", "name", "norm"]
+SPACE = ["kind", "shape", "dtype", "low", "high", "n", "nvec", "start", "spaces"]
 # An id may name a module, which would be imported; the folder of a case holds a `canary_module.py`.
 ENV = {"id": "CartPole-v1", "kwargs": {}, "wrappers": [], "max_steps": None}
 
 RECORDS: dict[str, Callable[[Any], Any]] = {
     "is a list": lambda record: [record],
     "is nothing": lambda record: {},
-    **_each(_TOP + _MORE, VALUES),
-    **_each(_NETWORK, VALUES, "network"),
-    **_each(_SPACE, VALUES, "observation"),
-    **_each(_SPACE, VALUES, "action"),
+    **_each(TOP + MORE, VALUES),
+    **_each(NETWORK, VALUES, "network"),
+    **_each(SPACE, VALUES, "observation"),
+    **_each(SPACE, VALUES, "action"),
     "observation is Discrete(2 ** 40)": _at(
         "observation", to={"kind": "discrete", "n": 2**40, "start": 0, "dtype": "int64"}
     ),
