@@ -14,6 +14,7 @@ import numpy as np
 
 from kdcli.agents.promises import check_decision, check_ends, check_numbers, check_record, refuse_other_files
 from kdcli.agents.trial import try_out
+from kdcli.artifact import strict_json
 from kdcli.errors import RefusedError, UsageError
 from kdcli.spec import STATE_IN, STATE_OUT, Dict, EnvSpec, Part, Space, feed, space_from_json, zeros
 
