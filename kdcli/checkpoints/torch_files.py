@@ -23,7 +23,7 @@ from kdcli.checkpoints.records import Global, Record
 from kdcli.checkpoints.zips import Members, open_zip
 from kdcli.errors import RefusedError
 
-MAX_FILE = 2**29
+MAX_FILE = 3 * 2**27  # bytes; reading takes some four times as much memory
 # Tensors share memory where networks share layers; many more than the file holds are no checkpoint.
 SHARING, FREE_BYTES = 8, 2**20
 MAX_TENSORS = 3 * 2**28
@@ -162,12 +162,11 @@ class _Storages:
         n = int.from_bytes(stream.read(8), "little")
         if key not in self.missing or n != len(self._flat[key]):
             raise RefusedError(f"{what} is damaged", "a storage's length is not the one its tensors tell", _DAMAGED)
-        content = stream.read(len(self._memory[key]))
-        if len(content) != len(self._memory[key]):
+        memory = self._memory[key]
+        if stream.readinto(memory) != len(memory):
             raise RefusedError(f"{what} is damaged", "it ends in the middle", _DAMAGED)
-        if self._flat[key].dtype == torch.bool and content.strip(b"\x00\x01"):
+        if self._flat[key].dtype == torch.bool and memory.strip(b"\x00\x01"):
             raise RefusedError(f"{what} is damaged", "truth values that are neither 0 nor 1", _DAMAGED)
-        self._memory[key][:] = content
         self.missing.remove(key)
 
     def _tensor(self, storage: Any, offset: Any, size: Any, stride: Any, *_: Any) -> Tensor:
