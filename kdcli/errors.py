@@ -6,6 +6,8 @@ import difflib
 from collections.abc import Iterable
 from enum import IntEnum
 
+MAX_LINE = 500
+
 
 class Exit(IntEnum):
     """What a pipeline can act on."""
@@ -30,8 +32,9 @@ class KdcliError(Exception):
         self.what, self.why, self.fix = what, why, fix
 
     def lines(self) -> list[str]:
-        """The non-empty lines, as printed."""
-        return [line for line in (self.what, self.why, self.fix) if line]
+        """The non-empty lines, as printed: one line each, however much of a file they quote."""
+        lines = (" ".join(line.split()) for line in (self.what, self.why, self.fix))
+        return [line if len(line) <= MAX_LINE else f"{line[:MAX_LINE]}..." for line in lines if line]
 
 
 class UsageError(KdcliError):

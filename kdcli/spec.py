@@ -100,6 +100,7 @@ class Dict:
 
 
 Space = Part | Dict
+MAX_NUMBERS = 2**24
 MASK = "action_mask"
 OBS = "obs"
 STATE_IN, STATE_OUT = "state_in", "state_out"
@@ -128,7 +129,12 @@ def join_rows(space: Space, columns: Mapping[str, np.ndarray]) -> np.ndarray:
 
 
 def box(shape: tuple[int, ...], low: Any = -np.inf, high: Any = np.inf, dtype: str = "float32") -> Box:
-    """A Box with bounds broadcast to `shape`."""
+    """A Box with bounds broadcast to `shape`.
+
+    Raises:
+        ValueError: more numbers than any observation has.
+    """
+    _check_size(prod(shape))
     kind = np.dtype(dtype)
     bounds = [np.broadcast_to(np.asarray(bound, dtype=kind), shape).copy() for bound in (low, high)]
     return Box(tuple(shape), kind.name, *bounds)
@@ -185,8 +191,24 @@ def _bound_to_json(bound: np.ndarray) -> Any:
     return flat[0] if len(set(flat)) == 1 else flat
 
 
+def _check_size(n: int) -> int:
+    if not 0 < n <= MAX_NUMBERS:
+        raise ValueError(f"{n} numbers or choices, at most {MAX_NUMBERS}")
+    return n
+
+
+def _dtype_from_json(value: Any) -> str:
+    """The name of a dtype of plain numbers."""
+    if not isinstance(value, str) or np.dtype(value).kind not in "biuf":
+        raise ValueError(f"numbers of type {str(value)[:40]}")
+    return np.dtype(value).name
+
+
 def _bound_from_json(value: Any, shape: tuple[int, ...], dtype: str) -> np.ndarray:
-    flat = np.array([float(v) for v in value] if isinstance(value, list) else float(value), dtype=dtype)
+    numbers = [float(v) for v in value] if isinstance(value, list) else float(value)
+    if np.isnan(numbers).any():
+        raise ValueError("a bound that is not a number")
+    flat = np.array(numbers, dtype=dtype)
     return np.broadcast_to(flat, shape).copy() if flat.ndim == 0 else flat.reshape(shape)
 
 
@@ -217,18 +239,24 @@ def space_from_json(data: Json) -> Space:
         kind = data["kind"]
         if kind == "dict":
             return Dict({str(name): _part_from_json(part) for name, part in data["spaces"]})
-        dtype = np.dtype(data["dtype"]).name
+        dtype = _dtype_from_json(data["dtype"])
         if kind == "box":
             shape = tuple(int(n) for n in data["shape"])
+            _check_size(prod(shape))
             low, high = (_bound_from_json(data[key], shape, dtype) for key in ("low", "high"))
             return Box(shape, dtype, low, high)
         if kind == "discrete":
-            return Discrete(int(data["n"]), int(data["start"]), dtype)
+            start = int(data["start"])
+            if abs(start) >= 2**31:
+                raise ValueError("choices that begin beyond 2**31")
+            return Discrete(_check_size(int(data["n"])), start, dtype)
         if kind == "multi_discrete":
-            return MultiDiscrete(tuple(int(n) for n in data["nvec"]), dtype)
+            nvec = tuple(_check_size(int(n)) for n in data["nvec"])
+            _check_size(sum(nvec))
+            return MultiDiscrete(nvec, dtype)
         if kind == "multi_binary":
-            return MultiBinary(int(data["n"]), dtype)
-    except (KeyError, TypeError, ValueError) as error:
+            return MultiBinary(_check_size(int(data["n"])), dtype)
+    except (AttributeError, KeyError, OverflowError, TypeError, ValueError) as error:
         raise RefusedError("the file describes a space that cannot be read", repr(error)) from None
     raise RefusedError(f"unknown space kind {kind!r}", "known: box, discrete, multi_discrete, multi_binary, dict")
 

@@ -97,6 +97,10 @@ def rebuild(record: Mapping[str, Any], tensors: artifact.Tensors) -> Agent:
     spread = _spread(record["spread"], weights)
     policy = Policy(network, rule, record["signal"], spread, value, int(record["quantiles"]), weights.get("atoms"))
     policy.load_state_dict(weights, assign=True)
+    if record["signal"] not in (("mean",) if rule.continuous else ("logits", "q")) or policy.quantiles < 0:
+        raise ValueError(f"a policy that gives {record['signal']!r} for {rule.space}")
+    if not isinstance(record["name"], str) or not isinstance(record["facts"], dict):
+        raise ValueError("an agent without a name or facts")
     preprocess = _preprocess(record, tensors)
     check_sizes(policy, preprocess.n_features)
     env = None if record["env"] is None else EnvSpec.from_json(record["env"])

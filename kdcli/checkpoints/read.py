@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -10,7 +11,7 @@ from typing import TYPE_CHECKING
 from kdcli.checkpoints import FORMATS
 from kdcli.checkpoints.config import LoadConfig
 from kdcli.checkpoints.sniff import sniff
-from kdcli.errors import RefusedError, UsageError
+from kdcli.errors import KdcliError, RefusedError, UsageError
 from kdcli.progress import Listener, silent
 
 if TYPE_CHECKING:
@@ -50,7 +51,27 @@ def read_any(path: Path | str, config: LoadConfig | None = None, listen: Listene
     file, config = find_file(Path(path)), config or LoadConfig()
     kind = sniff(file)
     _refuse_unused(file, kind, config)
-    return FORMATS.load(kind)(file, config, listen)
+    with whatever_it_says(file):
+        return FORMATS.load(kind)(file, config, listen)
+
+
+# What Python answers where a value is not of the kind, size or place that it should be.
+_ABSURD = (
+    *(ArithmeticError, AttributeError, LookupError, MemoryError),
+    *(RuntimeError, StopIteration, TypeError, ValueError),
+)
+
+
+@contextmanager
+def whatever_it_says(file: Path) -> Iterator[None]:
+    """A file can say anything: what a reader does not check by name ends in its refusal, too, with the cause kept."""
+    try:
+        yield
+    except KdcliError:
+        raise
+    except _ABSURD as error:
+        why = (str(error) or repr(error)).splitlines()[0][:200]
+        raise RefusedError(f"{file.name} does not say what it should", why, "copy it again, or save it anew") from error
 
 
 # What a kind of file is told beside its env; kdcli's own files stand beside others that are, and need nothing.

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from kdcli import artifact
 from kdcli.checkpoints.config import LoadConfig
-from kdcli.checkpoints.read import find_file, read, read_any, sniff
+from kdcli.checkpoints.read import find_file, read, read_any, sniff, whatever_it_says
 from kdcli.progress import Listener, silent
 from kdcli.spec import Box, Space, space_from_json, space_to_json
 
@@ -56,11 +56,12 @@ def inspect(source: Path, config: LoadConfig | None = None, listen: Listener = s
     """
     file, config = find_file(source), config or LoadConfig()
     kind = sniff(file)
-    if kind in _PROGRAMS:
-        return _of_program(file, kind, config, listen)
-    agent = read_any(file, config, listen)
-    made = _made(file) if kind == "native" else None
-    return {**_named(file, kind), **_of_any(agent), "made": made}
+    with whatever_it_says(file):
+        if kind in _PROGRAMS:
+            return _of_program(file, kind, config, listen)
+        agent = read_any(file, config, listen)
+        made = _made(file) if kind == "native" else None
+        return {**_named(file, kind), **_of_any(agent), "made": made}
 
 
 BLACK_BOX = "onnx"
