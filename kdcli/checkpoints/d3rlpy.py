@@ -44,6 +44,7 @@ _LOGITS = {"discrete_sac": "policy", "discrete_bc": "imitator"}
 _Q = dict.fromkeys(("dqn", "double_dqn", "discrete_cql", "nfq"), "q_funcs")
 # Sampled around the mean before tanh, with a spread clamped as kdcli's is; others sample in other ways.
 _GAUSSIAN = ("sac", "cql", "cal_ql")
+MAX_CONFIG = 2**22  # scalers hold a number or two for each input
 _DAMAGED = "copy it again; it may be damaged"
 
 
@@ -87,6 +88,8 @@ class Saved:
 def _open(path: Path) -> Saved:
     saved = decode(read_bytes(path), path.name)
     try:
+        if len(saved["config"]) > MAX_CONFIG:
+            raise ValueError(f"{len(saved['config'])} letters of description")
         described = json.loads(saved["config"])
         found = Saved(path.name, described, read_torch(saved["torch"], f"{path.name}: torch"), str(saved["version"]))
         _ = found.params, found.algorithm, found.shape, found.n_actions
