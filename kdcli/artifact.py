@@ -20,7 +20,7 @@ from kdcli.errors import RefusedError, UsageError
 
 Tensors = Mapping[str, np.ndarray]
 # JSON of lists takes some thirty times its length in memory.
-MAX_HEADER, MAX_FILE = 2**23, 2**29
+MAX_HEADER, MAX_FILE = 2**22, 2**29
 _KEY = "kdcli"
 
 
