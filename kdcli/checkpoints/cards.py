@@ -158,7 +158,10 @@ def read_card(path: Path) -> Card:
     """
     name = path.with_suffix(".json").name
     try:
-        return Card.model_validate(json.loads(read_bytes(path.with_suffix(".json"))))
+        text = read_bytes(path.with_suffix(".json"))
+        if len(text) > MAX_CARD:
+            raise RefusedError(f"{name} is too large", f"{len(text)} bytes, at most {MAX_CARD}", "is it a card?")
+        return Card.model_validate(json.loads(text))
     except ValidationError as error:
         first = error.errors()[0]
         place = ".".join(map(str, first["loc"]))

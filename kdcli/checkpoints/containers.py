@@ -19,10 +19,12 @@ def read_bytes(path: Path) -> bytes:
     """
     try:
         with path.open("rb") as handle:
-            content = handle.read(MAX_FILE + 1)
+            # A device tells no size, a file may tell another than it has.
+            content = b"" if path.stat().st_size > MAX_FILE else handle.read(MAX_FILE + 1)
+            too_large = path.stat().st_size > MAX_FILE or len(content) > MAX_FILE
     except OSError as error:
         raise UsageError(f"cannot read {path}", error.strerror or str(error), "check the path") from None
-    if len(content) > MAX_FILE:
+    if too_large:
         raise RefusedError(f"{path.name} is too large", f"more than {MAX_FILE} bytes")
     return content
 
