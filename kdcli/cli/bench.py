@@ -127,15 +127,13 @@ def _measure(
 
 def _exported(contender: Contender, vector: Vector, seed: int, listener: Listener) -> Contender:
     """The contender with its ONNX twin, made in memory and checked on states of its own play."""
-    from kdcli.agents.states import States
-    from kdcli.envs.play import collect_observations
-    from kdcli.envs.seeds import first_seed
     from kdcli.exporters.config import ExportConfig
+    from kdcli.exporters.states import played_in
     from kdcli.exporters.step import convert
 
     if contender.agent is None or contender.exported is not None:
         return contender
-    states = States(collect_observations(contender.agent, vector, _STATES, first_seed("screen", seed)), "rollout")
+    states = played_in(vector, contender.agent, _STATES, seed)
     try:
         return replace(contender, exported=convert(contender.agent, states, ExportConfig()).agent)
     except KdcliError as error:

@@ -9,6 +9,7 @@ from kdcli.agents.observation import Normalizer
 from kdcli.agents.states import States
 from kdcli.envs.play import collect_turns, open_vector
 from kdcli.envs.seeds import first_seed
+from kdcli.envs.vector import Vector
 from kdcli.errors import UsageError
 from kdcli.progress import Listener, Note, silent
 from kdcli.spec import MASK, Box, Discrete, MultiDiscrete, Part, join_rows
@@ -34,13 +35,17 @@ def played(agent: Agent, n: int, seed: int) -> States:
     """
     if agent.env is None:
         raise UsageError("the agent's env is not known", "", "name it with --env")
-    slots = min(n, N_SLOTS)
-    vector = open_vector(agent.env, agent, slots)
+    vector = open_vector(agent.env, agent, min(n, N_SLOTS))
     try:
-        obs, begins = collect_turns(agent, vector, n, first_seed("screen", seed), whole=bool(agent.state_size))
+        return played_in(vector, agent, n, seed)
     finally:
         vector.close()
-    return States(obs, "rollout", slots, begins) if agent.state_size else States(obs[:n], "rollout")
+
+
+def played_in(vector: Vector, agent: Agent, n: int, seed: int) -> States:
+    """As `played`, in envs that are there."""
+    obs, begins = collect_turns(agent, vector, n, first_seed("screen", seed), whole=bool(agent.state_size))
+    return States(obs, "rollout", len(vector), begins) if agent.state_size else States(obs[:n], "rollout")
 
 
 def sampled(agent: Agent, n: int, seed: int) -> States:

@@ -7,14 +7,12 @@ from dataclasses import dataclass, replace
 
 from kdcli.agents.agent import Acts, Agent
 from kdcli.agents.runtime import OnnxAgent
-from kdcli.agents.states import States
 from kdcli.benchmarks.bench import Bench, bench
 from kdcli.benchmarks.config import BenchConfig
 from kdcli.benchmarks.contender import Contender
 from kdcli.benchmarks.verdict import Verdict
-from kdcli.envs.play import collect_observations
-from kdcli.envs.seeds import first_seed
 from kdcli.exporters.config import ExportConfig
+from kdcli.exporters.states import played_in
 from kdcli.exporters.step import Exported, Parents, convert
 from kdcli.progress import Listener, Note, silent
 from kdcli.recipes.clock import Clock
@@ -139,8 +137,8 @@ def _exported(agent: Acts, shop: Workshop) -> Exported | None:
     """The agent as a checked file, or None for one that is a file already."""
     if not isinstance(agent, Agent):
         return None
-    obs = collect_observations(agent, shop.vector, STATES, first_seed("screen", shop.config.seed))
-    return convert(agent, States(obs, "rollout"), ExportConfig(states=STATES), shop.parents)
+    states = played_in(shop.vector, agent, STATES, shop.config.seed)
+    return convert(agent, states, ExportConfig(states=STATES), shop.parents)
 
 
 def _contender(name: str, agent: Acts, file: Exported | None) -> Contender:
