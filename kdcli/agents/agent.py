@@ -137,8 +137,8 @@ class Agent:
         no_memory(self)
         features = self.preprocess(obs)
         if rng is None:
-            return self._ready(self.policy.rule.decode(self.policy.outputs(features)))
-        return self._ready(sample(self.policy.forward(features), self.policy.rule, rng))
+            return self.ready(self.policy.rule.decode(self.policy.outputs(features)))
+        return self.ready(sample(self.policy.forward(features), self.policy.rule, rng))
 
     @torch.inference_mode()
     def step(
@@ -146,14 +146,20 @@ class Agent:
     ) -> tuple[np.ndarray, np.ndarray]:
         """As `act`, with the states before (B, S); returns those after, too. Zeros begin an episode."""
         heads = self.heads(obs, state)
-        actions = self.decode(heads) if rng is None else self._ready(sample(heads, self.policy.rule, rng))
+        actions = self.decode(heads) if rng is None else self.ready(sample(heads, self.policy.rule, rng))
         return actions, state if heads.state is None else heads.state.numpy()
+
+    @torch.inference_mode()
+    def attention(self, obs: np.ndarray) -> Tensor:
+        """Where the last convolution is active for raw observations (B, *shape), (B, h, w); see `Policy.attention`."""
+        return self.policy.attention(self.preprocess(obs))
 
     def decode(self, heads: Heads) -> np.ndarray:
         """The env-ready deterministic actions (B, *shape) of what the policy said."""
-        return self._ready(self.policy.rule.decode(heads.scores()))
+        return self.ready(self.policy.rule.decode(heads.scores()))
 
-    def _ready(self, actions: Tensor) -> np.ndarray:
+    def ready(self, actions: Tensor) -> np.ndarray:
+        """Actions (B, *shape) in the dtype of the space."""
         return actions.numpy().astype(self.action.dtype, copy=False)
 
     def signals(self) -> list[str]:

@@ -1,14 +1,21 @@
-"""Sampled play: what a stochastic policy does instead of its mode. All randomness comes from the generator given."""
+"""Sampled play: what a stochastic policy does instead of its mode. All randomness comes from the generator given.
+
+What is drawn is raw: index of a choice (B,) or choices (B, groups), bits (B, bits), or a continuous action before
+squashing and clipping (B, A).
+"""
 
 from __future__ import annotations
 
+import math
+
 import numpy as np
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
 from kdcli.agents.action import ActionRule
 from kdcli.agents.heads import Heads
-from kdcli.spec import MultiBinary
+from kdcli.spec import Box, Discrete
 
 
 def _noise(draw: np.ndarray) -> Tensor:
@@ -19,16 +26,48 @@ def sample(heads: Heads, rule: ActionRule, rng: np.random.Generator) -> Tensor:
     """Env-ready actions (B, *shape) drawn from the policy; Q-values have no distribution and are played greedily."""
     if heads.q is not None:
         return rule.decode(heads.q)
-    if heads.logits is not None:
-        return _sample_logits(heads.logits, rule, rng)
-    assert heads.mean is not None
-    if heads.log_std is None:
+    if heads.mean is not None and heads.log_std is None:
         return rule.decode(heads.mean)
-    return rule.decode(heads.mean + heads.log_std.exp() * _noise(rng.standard_normal(heads.mean.shape)))
+    return done(drawn(heads, rng), rule)
 
 
-def _sample_logits(logits: Tensor, rule: ActionRule, rng: np.random.Generator) -> Tensor:
-    """The argmax of logits plus Gumbel noise is a categorical draw (Maddison et al. 2014); for bits, logistic noise."""
-    if isinstance(rule.space, MultiBinary):
-        return rule.decode(logits + _noise(rng.logistic(size=logits.shape)))
-    return rule.decode(logits + _noise(rng.gumbel(size=logits.shape)))
+def drawn(heads: Heads, rng: np.random.Generator) -> Tensor:
+    """One draw a sample, raw (B, ...).
+
+    The argmax of logits plus Gumbel noise is a categorical draw (Maddison et al. 2014); for bits, logistic noise.
+    """
+    if heads.mean is not None:
+        assert heads.log_std is not None
+        return heads.mean + heads.log_std.exp() * _noise(rng.standard_normal(heads.mean.shape))
+    logits = heads.scores()
+    if heads.bits:
+        return ((logits + _noise(rng.logistic(size=logits.shape))).sigmoid() > 0.5).long()
+    noisy = logits + _noise(rng.gumbel(size=logits.shape))
+    if len(heads.groups) < 2:
+        return noisy.argmax(1)
+    return torch.stack([part.argmax(1) for part in noisy.split(list(heads.groups), 1)], 1)
+
+
+def done(raw: Tensor, rule: ActionRule) -> Tensor:
+    """What was drawn as env-ready actions (B, *shape)."""
+    match rule.space:
+        case Box():
+            return rule.decode(raw)
+        case Discrete(start=start):
+            return raw + start
+    return raw
+
+
+def log_likelihood(heads: Heads, raw: Tensor) -> Tensor:
+    """log of the probability, or density, of what was drawn -> (B,), in nats; squashing is left out."""
+    if heads.mean is not None:
+        assert heads.log_std is not None
+        z = (raw - heads.mean) * (-heads.log_std).exp()
+        return -(0.5 * z.square() + heads.log_std + 0.5 * math.log(2.0 * math.pi)).sum(1)
+    logits = heads.scores()
+    if heads.bits:
+        return -F.binary_cross_entropy_with_logits(logits, raw.float(), reduction="none").sum(1)
+    if len(heads.groups) < 2:
+        return -F.cross_entropy(logits, raw, reduction="none")
+    parts = zip(logits.split(list(heads.groups), 1), raw.unbind(1), strict=True)
+    return -torch.stack([F.cross_entropy(part, c, reduction="none") for part, c in parts]).sum(0)

@@ -26,6 +26,8 @@ class Heads:
         choice: (B,) index of the greedy action, (B, groups) for MultiDiscrete, (B, bits) for MultiBinary.
         value: (B,) state value, in units of return.
         state: (B, S) what a recurrent policy carries to the next step. Absent without memory.
+        features: (B, H) the last hidden layer, what the head reads.
+        attention: (B, h, w) where its last convolution is active; given only where it is asked for.
         groups: sizes of the independent choices that the logits stand for, side by side.
         bits: whether each logit is a bit of its own.
     """
@@ -39,6 +41,8 @@ class Heads:
     choice: Tensor | None = None
     value: Tensor | None = None
     state: Tensor | None = None
+    features: Tensor | None = None
+    attention: Tensor | None = None
     groups: tuple[int, ...] = ()
     bits: bool = False
 
@@ -51,6 +55,19 @@ class Heads:
         """Name -> tensor of the heads that are there."""
         found = {f.name: getattr(self, f.name) for f in fields(self)}
         return {name: value for name, value in found.items() if isinstance(value, Tensor)}
+
+    def each(self) -> list[Heads]:
+        """One set of heads for each independent choice of a MultiDiscrete action: its logits or Q-values, its choice."""
+        if len(self.groups) < 2:
+            return [self]
+        found = []
+        for k, n in enumerate(self.groups):
+            own = slice(sum(self.groups[:k]), sum(self.groups[:k]) + n)
+            cut = {name: getattr(self, name) for name in ("logits", "q")}
+            some = {name: t[:, own] for name, t in cut.items() if t is not None}
+            choice = {} if self.choice is None else {"choice": self.choice[:, k]}
+            found.append(replace(self.having({**some, **choice}), groups=(n,)))
+        return found
 
     def scores(self) -> Tensor:
         """What an action rule reads: logits, Q-values or the mean, (B, P)."""

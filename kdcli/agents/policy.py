@@ -9,6 +9,7 @@ from torch import Tensor, nn
 
 from kdcli.agents.action import ActionRule
 from kdcli.agents.heads import Heads
+from kdcli.errors import UsageError
 from kdcli.networks.mlp import MLP
 from kdcli.networks.stack import Stack
 
@@ -25,6 +26,14 @@ class Spread(nn.Module):
 
     weight: Tensor
     bias: Tensor | None
+
+    @classmethod
+    def learned(cls, n: int, start: float = -1.0) -> Spread:
+        """A constant one of `n` dimensions that training moves; it begins at `start`."""
+        spread = cls("constant", torch.empty(0))
+        del spread.weight
+        spread.weight = nn.Parameter(torch.full((n,), start))
+        return spread
 
     def __init__(self, kind: Literal["constant", "linear", "gsde"], weight: Tensor, bias: Tensor | None = None) -> None:
         super().__init__()
@@ -81,9 +90,25 @@ class Policy(nn.Module):
         out = self._ready(self.network.output(latent), mask)
         if self.signal != "mean":
             scores = {self.signal: out}
-            return Heads(**scores, value=value, state=after, groups=self.rule.groups, bits=self.rule.bits)
+            about = {"value": value, "state": after, "features": latent}
+            return Heads(**scores, **about, groups=self.rule.groups, bits=self.rule.bits)
         log_std = self.spread(latent, out) if self.spread is not None else None
-        return Heads(mean=out, log_std=log_std, action=self.rule.unit(out), value=value, state=after)
+        return Heads(
+            mean=out, log_std=log_std, action=self.rule.unit(out), value=value, state=after, features=latent
+        )
+
+    def attention(self, features: Tensor) -> Tensor:
+        """Features (B, F) -> where the last convolution is active, (B, h, w): the mean square over its channels.
+
+        Zagoruyko and Komodakis 2017, section 3.1.
+
+        Raises:
+            UsageError: the network has no convolution.
+        """
+        maps = self.network.maps(self._unmasked(features)[0]) if isinstance(self.network, Stack) else None
+        if maps is None:
+            raise UsageError(f"{self.network} has no attention map", "it has no convolution", "choose another --loss")
+        return maps.square().mean(1)
 
     def _unmasked(self, features: Tensor) -> tuple[Tensor, Tensor | None]:
         """What the network reads, and the mask."""

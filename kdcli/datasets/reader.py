@@ -89,13 +89,17 @@ class Dataset:
             yield self.gather(np.arange(start, min(start + rows, len(self))), names)
 
     def labelled(self, limit: int | None = None) -> tuple[np.ndarray, Columns]:
-        """Observations (N, *shape) and the teacher's columns (N, ...): all rows, or `limit` spread evenly over them."""
+        """Observations (N, *shape) and the teacher's columns (N, ...): all rows, or `limit` spread evenly over them.
+
+        All rows say where an episode `begins`, too.
+        """
         n = min(limit or len(self), len(self))
         names = [name for name in self.columns if name.startswith(TEACHER)]
-        found = self.gather(np.arange(n) * len(self) // n, [*observations.names(self.columns), *names])
-        return observations.gathered(self.observation, found), {
-            name.removeprefix(TEACHER): found[name] for name in names
-        }
+        found = self.gather(np.arange(n) * len(self) // n, [*observations.names(self.columns), *names, "t"])
+        labels = {name.removeprefix(TEACHER): found[name] for name in names}
+        if n == len(self):
+            labels["begins"] = found["t"] == 0
+        return observations.gathered(self.observation, found), labels
 
     def returns(self) -> np.ndarray:
         """Undiscounted returns (n,) of the episodes that ended, in order."""

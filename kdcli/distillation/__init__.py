@@ -40,6 +40,35 @@ LOSSES = Registry(
         "q_huber": ("kdcli.distillation.losses.values:q_huber", "Huber error of the Q-values"),
         "value": ("kdcli.distillation.losses.values:value", "squared error of the state value"),
         "value_l1": ("kdcli.distillation.losses.values:value_l1", "absolute error of the state value"),
+        "regret": (
+            "kdcli.distillation.losses.values:regret",
+            "what the student's choice costs by the teacher's Q-values (AggreVaTe)",
+        ),
+        "hint": (
+            "kdcli.distillation.losses.features:Hint",
+            "the last hidden layer, after a learned projection (FitNets)",
+        ),
+        "state_hint": (
+            "kdcli.distillation.losses.features:StateHint",
+            "the recurrent state, after a learned projection",
+        ),
+        "attention": ("kdcli.distillation.losses.features:attention", "where the last convolution is active"),
+        "rkd_distance": (
+            "kdcli.distillation.losses.features:rkd_distance",
+            "distances between the hidden layers of a batch (RKD)",
+        ),
+        "rkd_angle": (
+            "kdcli.distillation.losses.features:rkd_angle",
+            "angles between the hidden layers of a batch (RKD); batches of some dozens",
+        ),
+        "noise_entropy": (
+            "kdcli.distillation.losses.entropy:noise_entropy",
+            "entropy of the student's choice in a state, to be lost",
+        ),
+        "decision_entropy": (
+            "kdcli.distillation.losses.entropy:decision_entropy",
+            "how much the state decides the choice, to be kept as the teacher's",
+        ),
     },
 )
 
@@ -98,5 +127,79 @@ SCHEDULES = Registry(
         "cosine": ("kdcli.distillation.schedules:cosine", "half a cosine, flat at both ends: cosine:1->0"),
         "exponential": ("kdcli.distillation.schedules:exponential", "equal ratios in equal times: exponential:1->0.01"),
         "steps": ("kdcli.distillation.schedules:steps", "equal parts at each number: steps:1->0.5->0.1"),
+    },
+)
+
+CONTROLS = Registry(
+    "control",
+    {
+        "agreement": (
+            "kdcli.distillation.weights:parse_weight",
+            "a weight by how often the student does what the teacher does: kl@agreement:1->0.1",
+        ),
+        "return": (
+            "kdcli.distillation.weights:parse_weight",
+            "a weight by the student's score, 0 random play, 1 the teacher: hint@return:1->0",
+        ),
+    },
+)
+
+BALANCES = Registry(
+    "balance",
+    {
+        "fixed": ("kdcli.distillation.balance:Fixed", "the weights that are given"),
+        "uncertainty": (
+            "kdcli.distillation.balance:Uncertainty",
+            "each term over a learned variance (Kendall et al. 2018)",
+        ),
+        "gradient": (
+            "kdcli.distillation.balance:GradientNorm",
+            "every term pulls the last hidden layer as hard as the first (GradNorm)",
+        ),
+    },
+)
+
+REINFORCEMENTS = Registry(
+    "reinforcement",
+    {
+        "ppo": ("kdcli.distillation.reinforcement:ppo", "the clipped surrogate on the student's own play"),
+        "pg": ("kdcli.distillation.reinforcement:policy_gradient", "the policy gradient on the student's own play"),
+    },
+)
+
+REPLAYS = Registry(
+    "replay",
+    {
+        "uniform": ("kdcli.distillation.replay:uniform", "every state as often"),
+        "prioritized": (
+            "kdcli.distillation.replay:prioritized",
+            "states where student and teacher differ more often: prioritized:0.6 (Schaul et al. 2016)",
+        ),
+    },
+)
+
+AUGMENTATIONS = Registry(
+    "augmentation",
+    {
+        "gaussian": (
+            "kdcli.distillation.augmentation:gaussian",
+            "noise on every number, in standard deviations of the data: gaussian:0.05",
+        ),
+        "mix": ("kdcli.distillation.augmentation:mix", "between two states, up to so far from the first: mix:0.2"),
+        "shift": ("kdcli.distillation.augmentation:shift", "images moved by up to so many pixels: shift:4"),
+    },
+)
+
+DATA = Registry(
+    "data mode",
+    {
+        "offline": ("kdcli.distillation.data:student", "recorded states, --dataset; nobody plays"),
+        "teacher": ("kdcli.distillation.data:teacher", "the teacher plays"),
+        "student": ("kdcli.distillation.data:student", "the student plays, after the first round"),
+        "dagger": ("kdcli.distillation.data:dagger", "a mixture, the teacher in a share --beta of the steps"),
+        "dart": (
+            "kdcli.distillation.data:teacher",
+            "the teacher plays, with as much noise as the student is wrong (DART)",
+        ),
     },
 )

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Iterator, Mapping
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -17,14 +18,34 @@ from kdcli.agents.teaching import teaching_heads
 MAX_BYTES = 2**31
 _CHUNK = 65_536  # observations made features at a time
 _AT_ONCE = 64  # batches gathered at a time: quicker than one by one, and little memory for images
+_SEEN = "seen"  # the column of features, beside the heads
+BEGINS = "begins"  # the column of labels that says where an episode begins
+
+
+@dataclass(frozen=True, eq=False)
+class Batch:
+    """States to learn from: features (N, F) and the teacher's heads.
+
+    Of windows for a student with memory, the N rows are `length` steps of as many windows side by side, step by step;
+    `begins` (N,) says where an episode begins, and the heads are of all steps.
+    """
+
+    features: Tensor
+    teacher: Heads
+    length: int = 1
+    begins: Tensor | None = None
 
 
 class Buffer:
-    """Up to `capacity` states, and 2 GB of features; grows as needed, then overwrites the oldest."""
+    """Up to `capacity` states, and 2 GB of features; grows as needed, then overwrites the oldest.
 
-    def __init__(self, preprocess: Sees, rule: ActionRule, capacity: int) -> None:
-        self._preprocess, self._rule = preprocess, rule
-        self.capacity = max(1, min(capacity, MAX_BYTES // preprocess.feature_bytes))
+    States come as turns of `slots` episodes side by side, so that a row's successor is `slots` rows further on.
+    """
+
+    def __init__(self, preprocess: Sees, rule: ActionRule, capacity: int, slots: int = 1) -> None:
+        self._preprocess, self._rule, self.slots = preprocess, rule, slots
+        rows = max(1, min(capacity, MAX_BYTES // preprocess.feature_bytes))
+        self.capacity = max(1, rows // slots) * slots
         self._columns: dict[str, Tensor] = {}
         self._next = 0
         self._saturated = False
@@ -34,18 +55,20 @@ class Buffer:
         return self.size
 
     def add(self, obs: np.ndarray, labels: Mapping[str, np.ndarray]) -> None:
-        """Append raw observations (N, *shape) and the columns of `teaching.label`."""
+        """Append raw observations (N, *shape) and the columns of `teaching.label`, and perhaps where episodes begin."""
         features = torch.cat([self._preprocess.pack(obs[i : i + _CHUNK]) for i in range(0, len(obs), _CHUNK)])
         columns = {k: torch.from_numpy(np.ascontiguousarray(v)) for k, v in labels.items()}
         heads = teaching_heads(columns, self._rule)
-        rows = {"features": features, **heads.present()}
+        rows = {_SEEN: features, **heads.present()}
+        if BEGINS in columns:
+            rows[BEGINS] = columns[BEGINS]
         if heads.action is not None:
             self._saturated |= bool((heads.action.abs() >= 1.0).any())
         for start in range(0, len(features), self.capacity):
             self._append({k: v[start : start + self.capacity] for k, v in rows.items()})
 
     def _append(self, rows: Mapping[str, Tensor]) -> None:
-        n = len(rows["features"])
+        n = len(rows[_SEEN])
         self._reserve(rows, min(self._next + n, self.capacity))
         where = torch.arange(self._next, self._next + n) % self.capacity
         for name, tensor in rows.items():
@@ -63,28 +86,69 @@ class Buffer:
                 self._columns[name] = grown
 
     def batches(
-        self, size: int, n: int, generator: torch.Generator, reads: Collection[str] | None = None
-    ) -> Iterator[tuple[Tensor, Heads]]:
+        self,
+        size: int,
+        n: int,
+        generator: torch.Generator,
+        reads: Collection[str] | None = None,
+        chances: Tensor | None = None,
+    ) -> Iterator[Batch]:
         """`n` batches of `size` rows, drawn without replacement until every row was seen, then again.
 
-        `reads` names the heads that are wanted; all without it.
+        `reads` names the heads that are wanted; all without it. With `chances` (rows,) they are drawn by those, again
+        and again.
         """
-        idle = () if self._saturated else ("side",)  # a teacher that touches no bound needs no mask
-        names = ["features", *(k for k in list(self._columns)[1:] if (reads is None or k in reads) and k not in idle)]
+        names = self._names(reads)
         whole = max(1, self.size // size)
         while n > 0:
-            order = torch.randperm(self.size, generator=generator)[: min(n, whole) * size]
+            wanted = min(n, whole) * size
+            if chances is None:
+                order = torch.randperm(self.size, generator=generator)[:wanted]
+            else:
+                order = torch.multinomial(chances, wanted, replacement=True, generator=generator)
             for some in order.split(_AT_ONCE * size):
                 parts = [self._columns[name].index_select(0, some).split(size) for name in names]
                 for features, *rows in zip(*parts, strict=True):
-                    yield self._preprocess.unpack(features), self._heads(dict(zip(names[1:], rows, strict=True)))
+                    yield Batch(self._preprocess.unpack(features), self._heads(names[1:], rows))
             n -= whole
 
-    def newest(self, n: int) -> tuple[Tensor, Heads]:
+    def windows(
+        self, size: int, length: int, n: int, generator: torch.Generator, reads: Collection[str] | None = None
+    ) -> Iterator[Batch]:
+        """`n` batches of `size` windows of `length` steps, drawn at random; fewer steps where there are fewer.
+
+        No window goes over the place where the newest rows overwrite the oldest.
+        """
+        names, turns = [*self._names(reads), BEGINS], self.size // self.slots
+        length = min(length, turns)
+        oldest = self._next if self.size == self.capacity else 0
+        for _ in range(n):
+            first = torch.randint(turns - length + 1, (size,), generator=generator)
+            slot = torch.randint(self.slots, (size,), generator=generator)
+            steps = (first + torch.arange(length)[:, None]) * self.slots + slot
+            where = (oldest + steps.reshape(-1)) % self.capacity
+            features, *rows, begins = (self._columns[name].index_select(0, where) for name in names)
+            yield Batch(self._preprocess.unpack(features), self._heads(names[1:-1], rows), length, begins)
+
+    def newest(self, n: int) -> Batch:
         """The last `n` rows added."""
         where = torch.arange(self._next - min(n, self.size), self._next) % max(1, self.size)
-        rows = {name: tensor[where] for name, tensor in self._columns.items()}
-        return self._preprocess.unpack(rows.pop("features")), self._heads(rows)
+        names = self._names(None)
+        features, *rows = (self._columns[name][where] for name in names)
+        return Batch(self._preprocess.unpack(features), self._heads(names[1:], rows))
 
-    def _heads(self, rows: dict[str, Any]) -> Heads:
-        return Heads(groups=self._rule.groups, bits=self._rule.bits, **rows)
+    def whole(self, size: int) -> Iterator[Batch]:
+        """Every row once, in the order they lie, `size` at a time."""
+        names = self._names(None)
+        for where in torch.arange(self.size).split(size):
+            features, *rows = (self._columns[name].index_select(0, where) for name in names)
+            yield Batch(self._preprocess.unpack(features), self._heads(names[1:], rows))
+
+    def _names(self, reads: Collection[str] | None) -> list[str]:
+        """Columns to gather: features first, then the heads that are wanted."""
+        idle = (_SEEN, BEGINS) if self._saturated else (_SEEN, BEGINS, "side")  # no mask for what touches no bound
+        return [_SEEN, *(k for k in self._columns if (reads is None or k in reads) and k not in idle)]
+
+    def _heads(self, names: Collection[str], rows: Collection[Tensor]) -> Heads:
+        found: dict[str, Any] = dict(zip(names, rows, strict=True))
+        return Heads(groups=self._rule.groups, bits=self._rule.bits, **found)

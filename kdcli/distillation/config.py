@@ -6,7 +6,7 @@ from typing import Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
-DataMode = Literal["offline", "teacher", "student", "dagger"]
+DataMode = Literal["offline", "teacher", "student", "dagger", "dart"]
 
 
 class DistillConfig(BaseModel):
@@ -21,16 +21,26 @@ class DistillConfig(BaseModel):
     loss: tuple[str, ...] = Field(
         (), description="loss terms, each name[@weight schedule]; default: by what the teacher gives"
     )
-    tau: str = Field("1", description="temperature: a schedule, or one of: kdcli list temperatures")
+    tau: str = Field("1", description="temperature: a schedule, or one of: kdcli list temperatures; 4|1 for each choice")
     weigh: str = Field("uniform", description="how much a state matters, one of: kdcli list weighings")
+    balance: str = Field("fixed", description="how terms share the gradient, one of: kdcli list balances")
+    reinforce: tuple[str, ...] = Field(
+        (), description="learning from rewards beside it: ppo[@weight schedule], one of: kdcli list reinforcements"
+    )
     data: DataMode = Field(
         "dagger", description="who acts: a Dataset (offline), the teacher, the student, or a mixture"
     )
     beta: str = Field("linear:1->0", description="dagger: share of steps in which the teacher acts, over the rounds")
+    augment: str = Field("", description="moved states the teacher labels, too, one of: kdcli list augmentations")
+    curriculum: str = Field(
+        "", description="easier envs first, by an argument of the env: gravity:-4->-10; the next at 0.9 of the teacher"
+    )
+    replay: str = Field("uniform", description="which states are drawn more often, one of: kdcli list replays")
     labels: int = Field(80_000, ge=100, description="states labelled by the teacher in all")
     rounds: int = Field(16, ge=1, description="rounds of collecting and training; the student is measured after each")
     updates: int = Field(32_000, ge=1, description="gradient steps in all")
     batch: int = Field(256, ge=1, description="states a gradient step")
+    window: int = Field(32, ge=2, description="steps of an episode that a student with memory learns from at once")
     lr: str = Field("cosine:0.003->0.00003", description="learning rate schedule")
     noise: float = Field(0.0, ge=0.0, description="standard deviation of Gaussian noise on continuous actions taken")
     episodes: int = Field(16, ge=1, description="episodes that measure the student after a round")

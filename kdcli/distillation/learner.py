@@ -2,28 +2,54 @@
 
 from __future__ import annotations
 
+import math
+from collections.abc import Iterator, Sequence
 from dataclasses import replace
 
 import torch
 from torch import Tensor
 
+from kdcli.agents.action import ActionRule
 from kdcli.agents.agent import Agent
 from kdcli.agents.agreement import agreement
 from kdcli.agents.heads import Heads
-from kdcli.distillation.buffer import Buffer
+from kdcli.distillation.buffer import Batch, Buffer
+from kdcli.distillation.config import DistillConfig
+from kdcli.distillation.data import errors
+from kdcli.distillation.losses.entropy import entropies
 from kdcli.distillation.objective import Objective
-from kdcli.distillation.schedules import Schedule
+from kdcli.distillation.reinforcement import Reinforcement
+from kdcli.distillation.replay import chances
+from kdcli.distillation.schedules import parse_schedule
+from kdcli.distillation.unroll import both
+from kdcli.envs.mixture import Noise
 from kdcli.errors import RefusedError
+
+_JUDGED = 2048  # states on which student and teacher are compared after a round
 
 
 class Learner:
     """A student with its optimizer. `train` moves it; `snapshot` is an agent that later training does not change."""
 
-    def __init__(self, student: Agent, objective: Objective, lr: Schedule, batch: int, seed: int) -> None:
-        self.student, self._objective, self._lr, self._batch = student, objective, lr, batch
-        self._parameters = [p for p in (*student.policy.parameters(), *objective.parameters()) if p.requires_grad]
-        self._adam = torch.optim.Adam(self._parameters, lr=lr(0.0), fused=True)
-        self._generator = torch.Generator().manual_seed(seed)
+    def __init__(
+        self,
+        student: Agent,
+        objective: Objective,
+        config: DistillConfig,
+        reinforcements: Sequence[Reinforcement] = (),
+    ) -> None:
+        self.student, self.objective, self._config = student, objective, config
+        self._reinforcements = tuple(reinforcements)
+        self._lr = parse_schedule(config.lr)
+        self.parameters = [p for p in (*student.policy.parameters(), *objective.parameters()) if p.requires_grad]
+        self._adam = torch.optim.Adam(self.parameters, lr=self._lr(0.0), fused=True)
+        self._generator = torch.Generator().manual_seed(config.seed)
+        self._inside = [name for name in ("attention",) if name in (objective.reads or ())]
+
+    def begin_round(self) -> None:
+        """Let the student play for its rewards, where it is to learn from them."""
+        for reinforcement in self._reinforcements:
+            reinforcement.watch(self.student, self.objective.measured)
 
     def train(self, buffer: Buffer, n: int, span: tuple[float, float] = (0.0, 1.0)) -> float:
         """`n` gradient steps over the progress `span` -> the mean loss of their last tenth.
@@ -34,27 +60,67 @@ class Learner:
         policy, group = self.student.policy.train(), self._adam.param_groups[0]
         start, width = span[0], (span[1] - span[0]) / n
         tail: list[Tensor] = []
-        batches = buffer.batches(self._batch, n, self._generator, self._objective.reads)
-        for step, (features, teacher) in enumerate(batches):
-            progress = start + width * step
-            group["lr"] = self._lr(progress)
-            loss = self._objective(policy.forward(features), teacher, progress)
+        for step, loss in enumerate(self.losses(buffer, n, span)):
+            group["lr"] = self._lr(start + width * step)
             self._adam.zero_grad(set_to_none=True)
             loss.backward()
             self._adam.step()
             if step >= 0.9 * (n - 1):
                 tail.append(loss.detach())
         policy.eval()
-        mean = float(torch.stack(tail).mean())
-        if mean != mean or mean in (float("inf"), float("-inf")):
-            raise RefusedError(
-                "the loss is not a finite number", "training diverged", "lower --lr, or check the teacher"
-            )
-        return mean
+        return finite(float(torch.stack(tail).mean()))
+
+    def losses(self, buffer: Buffer, n: int, span: tuple[float, float]) -> Iterator[Tensor]:
+        """The loss on each of `n` batches, scalars with a gradient; the student may be moved in between."""
+        start, width = span[0], (span[1] - span[0]) / n
+        for step, batch in enumerate(self._batches(buffer, n)):
+            progress = start + width * step
+            loss = self.objective(*both(self.student.policy, batch, self._inside), progress)
+            yield sum((reinforcement(progress) for reinforcement in self._reinforcements), loss)
+
+    def _batches(self, buffer: Buffer, n: int) -> Iterator[Batch]:
+        size, reads, policy = self._config.batch, self.objective.reads, self.student.policy
+        if policy.state_size:
+            windows = max(1, size // self._config.window)
+            return buffer.windows(windows, self._config.window, n, self._generator, reads)
+        odds = chances(self._config.replay, buffer, policy, self.objective)
+        return buffer.batches(size, n, self._generator, reads, odds)
+
+    def agreement(self, buffer: Buffer) -> float:
+        """How often, or how nearly, the student does what the teacher does in the newest states; 1 is always."""
+        return agreement_of(self.student.rule, *self._said(buffer))
+
+    def errors(self, buffer: Buffer) -> Noise:
+        """How far the student is from the teacher in the newest states, see `data.errors`."""
+        return errors(*self._said(buffer), self.student.rule)
+
+    def entropies(self, buffer: Buffer) -> dict[str, float]:
+        """Those of the student's choices in the newest states; none of continuous actions."""
+        return {} if self.student.signal == "mean" else entropies(self._said(buffer)[0])
+
+    @torch.inference_mode()
+    def _said(self, buffer: Buffer) -> tuple[Heads, Heads]:
+        """The student's heads and the teacher's of the newest states, of one with memory of windows drawn anywhere."""
+        if not self.student.state_size:
+            return both(self.student.policy, buffer.newest(_JUDGED))
+        window = self._config.window
+        drawn = buffer.windows(max(1, _JUDGED // window), window, 1, torch.Generator().manual_seed(0))
+        return both(self.student.policy, next(drawn))
 
     def snapshot(self) -> Agent:
         """The student as it is now, with weights of its own."""
         return copy_agent(self.student)
+
+
+def finite(loss: float) -> float:
+    """The same number.
+
+    Raises:
+        RefusedError: it is none.
+    """
+    if math.isfinite(loss):
+        return loss
+    raise RefusedError("the loss is not a finite number", "training diverged", "lower --lr, or check the teacher")
 
 
 def copy_agent(agent: Agent) -> Agent:
@@ -64,11 +130,9 @@ def copy_agent(agent: Agent) -> Agent:
     return replace(agent, policy=copy.deepcopy(agent.policy).eval().requires_grad_(False))
 
 
-@torch.inference_mode()
-def agreement_with(teacher: Heads, student: Agent, features: Tensor) -> float:
-    """How much the student does what the teacher's heads say, on their features (B, F); 1 is always."""
-    rule = student.policy.rule
-    ours = rule.taught(rule.decode(student.policy.outputs(features)))
+def agreement_of(rule: ActionRule, student: Heads, teacher: Heads) -> float:
+    """How much what the student says comes to what the teacher's heads say of the same states; 1 is always."""
+    ours = rule.taught(rule.decode(student.scores()))
     if ours.choice is not None and teacher.choice is not None:
         return agreement(ours.choice.numpy(), teacher.choice.numpy(), rule.space)
     assert ours.action is not None

@@ -3,30 +3,38 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+
+import torch
 
 from kdcli.agents.agent import Acts, Agent
-from kdcli.choice import Choice
 from kdcli.distillation.config import DistillConfig
-from kdcli.distillation.learner import Learner, agreement_with
+from kdcli.distillation.data import share_of_teacher
+from kdcli.distillation.learner import Learner
 from kdcli.distillation.objective import Objective
 from kdcli.distillation.pool import Pool
-from kdcli.distillation.schedules import Schedule, parse_schedule
+from kdcli.distillation.reinforcement import Reinforcement
 from kdcli.distillation.student import default_losses, new_student
+from kdcli.errors import UsageError
 from kdcli.progress import Event, Listener, silent
 
-Judge = Callable[[Acts], float]
+# The mean return of an agent, or of random play for None.
+Judge = Callable[[Acts | None], float]
 
 
 @dataclass(frozen=True)
 class Round:
-    """What one round came to: states in the pool, gradient steps so far, the loss at its end, agreement, return."""
+    """What one round came to: states labelled, gradient steps so far, the loss at its end, agreement, return.
+
+    `entropies` of a student that makes choices, in nats: `decision` and `noise`, see `losses.entropy`.
+    """
 
     labels: int
     updates: int
     loss: float
     agreement: float
     mean_return: float
+    entropies: dict[str, float] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -41,12 +49,6 @@ class Distilled:
 GiveUp = Callable[[Sequence[Round]], bool]
 
 
-def beta_schedule(config: DistillConfig) -> Schedule:
-    """The teacher's share of the steps over the rounds, by data mode."""
-    fixed = {"teacher": "1", "student": "0"}
-    return parse_schedule(fixed.get(config.data, config.beta))
-
-
 def distill(
     teacher: Acts,
     config: DistillConfig,
@@ -54,45 +56,101 @@ def distill(
     judge: Judge,
     listener: Listener = silent,
     give_up: GiveUp | None = None,
+    start: Agent | None = None,
+    reinforcements: Sequence[Reinforcement] = (),
 ) -> Distilled:
-    """Teach one student from the pool, which grows by `config.labels` states unless it is fixed.
+    """Teach one student from the pool, which grows to `config.labels` states unless it is fixed.
 
     `judge` gives the mean return of an agent, always on the same episodes; among equals the later student is kept.
-    `give_up` is asked after each round whether to go on is a waste.
+    `give_up` is asked after each round whether to go on is a waste. `start` is the student to begin with, which is
+    trained itself; without it a new one is made. `reinforcements` are added to the objective.
 
     Raises:
         UsageError: a loss the teacher cannot feed, or a choice that cannot be read.
     """
     losses = config.loss or default_losses(teacher)
-    student = new_student(teacher, Choice.parse(config.student), losses, pool.preprocess, config.seed)
-    learner = Learner(
-        student,
-        Objective.parse(losses, config.tau, config.weigh),
-        parse_schedule(config.lr),
-        config.batch,
-        config.seed,
-    )
-    beta, rounds = beta_schedule(config), []
+    student = start or new_student(teacher, config, losses, pool.preprocess)
+    learner = learner_for(student, Objective.of(config, losses), config, pool, reinforcements)
+    best, rounds = teach(learner, config, pool, judge, listener, give_up)
+    return Distilled(best, tuple(losses), rounds)
+
+
+def learner_for(
+    student: Agent,
+    objective: Objective,
+    config: DistillConfig,
+    pool: Pool,
+    reinforcements: Sequence[Reinforcement] = (),
+) -> Learner:
+    """Who moves `student` along `objective` over states like those of the pool.
+
+    Raises:
+        UsageError: a student with memory, and states that stand alone.
+    """
+    if student.state_size and config.augment:
+        raise UsageError("a student with memory learns from whole episodes", "moved states have none", "drop --augment")
+    first = pool.buffer.newest(2)
+    with torch.no_grad():
+        objective.begin(student.policy.forward(first.features), first.teacher, config.seed)
+    return Learner(student, objective, config, reinforcements)
+
+
+def teach(
+    learner: Learner,
+    config: DistillConfig,
+    pool: Pool,
+    judge: Judge,
+    listener: Listener = silent,
+    give_up: GiveUp | None = None,
+) -> tuple[Agent, tuple[Round, ...]]:
+    """The rounds of `distill` with a learner that is there already -> its best student, and all rounds."""
+    lesson, rounds = _Lesson(config, pool, judge, learner), list[Round]()
     best = learner.snapshot()
     for index in range(config.rounds):
-        rounds.append(_round(index, learner, pool, beta, config, judge))
+        rounds.append(lesson.round(index))
         if rounds[-1].mean_return >= max(r.mean_return for r in rounds):
             best = learner.snapshot()
         listener(Event(f"distill {config.student}", index + 1, config.rounds, _facts(rounds)))
         if give_up is not None and give_up(rounds):
             break
-    return Distilled(best, tuple(losses), tuple(rounds))
+    return best, tuple(rounds)
 
 
-def _round(index: int, learner: Learner, pool: Pool, beta: Schedule, config: DistillConfig, judge: Judge) -> Round:
-    """Train on the pool, then let the student act to grow it for the next round."""
-    updates = config.updates // config.rounds
-    if index > 0:
-        pool.grow(learner.student, beta(index / max(1, config.rounds - 1)), config.labels // config.rounds)
-    loss = learner.train(pool.buffer, updates, (index / config.rounds, (index + 1) / config.rounds))
-    features, teacher = pool.buffer.newest(2048)
-    near = agreement_with(teacher, learner.student, features)
-    return Round(len(pool.buffer), updates * (index + 1), loss, near, judge(learner.student))
+class _Lesson:
+    """The rounds of one distillation."""
+
+    def __init__(self, config: DistillConfig, pool: Pool, judge: Judge, learner: Learner) -> None:
+        self._config, self._pool, self._judge, self._learner = config, pool, judge, learner
+        self._share = share_of_teacher(config)
+        followed = any("return:" in text for text in (*config.loss, *config.reinforce, config.beta))
+        self._span = (judge(None), judge(pool.teacher)) if followed else None
+
+    def round(self, index: int) -> Round:
+        """Let the student act to grow the pool, then train on it."""
+        rounds, learner, pool = self._config.rounds, self._learner, self._pool
+        if index > 0:
+            self._grow(index)
+        learner.begin_round()
+        before, after = (self._config.updates * i // rounds for i in (index, index + 1))
+        loss = learner.train(pool.buffer, max(1, after - before), (index / rounds, (index + 1) / rounds))
+        near, mean_return = learner.agreement(pool.buffer), self._judge(learner.student)
+        self._measure(near, mean_return)
+        return Round(pool.labels, after, loss, near, mean_return, learner.entropies(pool.buffer))
+
+    def _grow(self, index: int) -> None:
+        config, learner = self._config, self._learner
+        share = self._share(index / max(1, config.rounds - 1), learner.objective.measured)
+        wanted = config.labels * (index + 1) // config.rounds - self._pool.labels
+        noise = learner.errors(self._pool.buffer) if config.data == "dart" else None
+        self._pool.grow(learner.student, share, wanted, noise)
+
+    def _measure(self, agreement: float, mean_return: float) -> None:
+        """What weights may follow from now on."""
+        measured = self._learner.objective.measured
+        measured["agreement"] = agreement
+        if self._span is not None:
+            chance, teacher = self._span
+            measured["return"] = (mean_return - chance) / (teacher - chance) if teacher > chance else 1.0
 
 
 def _facts(rounds: list[Round]) -> dict[str, float | int | str]:

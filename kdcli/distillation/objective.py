@@ -2,55 +2,85 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
+import torch
 from torch import Tensor, nn
 
 from kdcli.agents.heads import Heads
+from kdcli.agents.teaching import INSIDE
 from kdcli.distillation import LOSSES
+from kdcli.distillation.balance import parse_balance
+from kdcli.distillation.config import DistillConfig
 from kdcli.distillation.losses import READS, TEMPERED
 from kdcli.distillation.losses.reading import Loss, Tau
-from kdcli.distillation.schedules import Schedule, parse_schedule
-from kdcli.distillation.temperatures import Scheduled, parse_temperature
+from kdcli.distillation.temperatures import Scheduled, parse_temperatures
 from kdcli.distillation.weighing import Weighing, in_the_mean, parse_weighing
+from kdcli.distillation.weights import Weight, parse_weight
 from kdcli.errors import UsageError
+
+# Losses that a temperature changes: each independent choice of an action may have its own.
+_HOT = TEMPERED | {"softmax_q"}
+
+
+# Progress in [0, 1] -> what is added to the losses whatever the batch holds, a scalar: what moving the weights costs.
+Penalty = Callable[[float], Tensor]
 
 
 @dataclass(frozen=True)
 class Term:
-    """One loss with the schedule of its weight."""
+    """One loss with its weight; `loss` is a module where it learns something beside the student."""
 
     name: str
     loss: Loss
-    weight: Schedule
+    weight: Weight
 
 
 def parse_term(text: str) -> Term:
-    """`kl`, or `kl@0.7`, or `value@linear:1->0`.
+    """`kl`, or `kl@0.7`, or `value@linear:1->0`, or `kl@agreement:1->0.1`.
 
     Raises:
         UsageError: unknown loss or schedule.
     """
     name, _, weight = text.partition("@")
-    return Term(name, LOSSES.load(name), parse_schedule(weight or "1"))
+    found = LOSSES.load(name)
+    return Term(name, found() if isinstance(found, type) else found, parse_weight(weight or "1"))
+
+
+def wanted(losses: Sequence[str]) -> tuple[str, ...]:
+    """Heads inside the teacher that these terms look at, so that labels must hold them."""
+    names = {name for text in losses for name in READS.get(text.partition("@")[0], ())}
+    return tuple(name for name in INSIDE if name in names)
 
 
 class Objective(nn.Module):
     """sum over terms of weight(p) * mean of tau^2 * importance * loss.
 
     tau^2 stands at tempered losses only (Hinton et al. 2015, section 2). The importance of a sample is what the
-    weighing says of the teacher's heads, 1 in the mean of a batch. What is learned here (an adversarial temperature)
-    are the module's parameters; what is remembered is in its state.
+    weighing says of the teacher's heads, 1 in the mean of a batch. Penalties are added. What is learned here (an
+    adversarial temperature, a hint's projection) are the module's parameters; what is remembered is in its state.
+    `measured` is what weights follow: set after each round.
     """
 
-    def __init__(self, terms: Sequence[Term], temperature: nn.Module, weighing: Weighing | None = None) -> None:
+    def __init__(
+        self,
+        terms: Sequence[Term],
+        temperatures: Sequence[nn.Module],
+        weighing: Weighing | None = None,
+        balance: str = "fixed",
+    ) -> None:
         super().__init__()
-        self.terms, self.temperature, self._weighing = tuple(terms), temperature, weighing
+        self.terms, self._weighing = tuple(terms), weighing
+        self.temperatures = nn.ModuleList(temperatures)
+        self.learned = nn.ModuleList(term.loss for term in terms if isinstance(term.loss, nn.Module))
+        self.balance = parse_balance(balance, len(terms))
+        self.measured: dict[str, float] = {}
+        self.penalties: tuple[Penalty, ...] = ()
 
     @classmethod
-    def parse(cls, losses: Sequence[str], tau: str, weigh: str = "uniform") -> Objective:
-        """From the texts of `--loss`, `--tau` and `--weigh`.
+    def parse(cls, losses: Sequence[str], tau: str = "1", weigh: str = "uniform", balance: str = "fixed") -> Objective:
+        """From the texts of `--loss`, `--tau`, `--weigh` and `--balance`.
 
         Raises:
             UsageError: no term, or one that cannot be read.
@@ -58,36 +88,76 @@ class Objective(nn.Module):
         if not losses:
             raise UsageError("no loss is given", "a student learns from at least one", "e.g. --loss kl")
         terms = [parse_term(text) for text in losses]
-        return cls(terms, parse_temperature(tau), None if weigh == "uniform" else parse_weighing(weigh))
+        return cls(terms, parse_temperatures(tau), None if weigh == "uniform" else parse_weighing(weigh), balance)
+
+    @classmethod
+    def of(cls, config: DistillConfig, losses: Sequence[str]) -> Objective:
+        """That of a distillation by these losses."""
+        return cls.parse(losses, config.tau, config.weigh, config.balance)
+
+    def begin(self, student: Heads, teacher: Heads, seed: int) -> None:
+        """Make what is learned here fit the two; before an optimizer is told of the parameters."""
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(seed)
+            for module in self.learned:
+                if hasattr(module, "begin"):
+                    module.begin(student, teacher)  # type: ignore[operator]
 
     @property
     def reads(self) -> frozenset[str] | None:
         """The teacher's heads that the terms read; None: perhaps all."""
         known = [READS.get(term.name) for term in self.terms]
-        if None in known or self._weighing is not None or not isinstance(self.temperature, Scheduled):
+        adaptive = not all(isinstance(temperature, Scheduled) for temperature in self.temperatures)
+        if None in known or self._weighing is not None or adaptive:
             return None
         return frozenset().union(*(names for names in known if names))
 
+    def each(self, student: Heads, teacher: Heads, progress: float) -> list[Tensor]:
+        """What every term comes to for B samples, with tau^2 but without weight, importance or mean: (B,) each."""
+        hot = self._heads(student, teacher, progress) if any(term.name in _HOT for term in self.terms) else []
+        return [
+            _tempered(term, hot) if term.name in _HOT else term.loss(student, teacher, 1.0) for term in self.terms
+        ]
+
     def forward(self, student: Heads, teacher: Heads, progress: float) -> Tensor:
         """Heads of B states and the progress in [0, 1] -> a scalar."""
-        tau = self.temperature(progress, student, teacher)
         importance = None if self._weighing is None else in_the_mean(self._weighing(teacher))
-        parts = [
-            _times(term.weight(progress), _mean(term, term.loss(student, teacher, tau), tau, importance))
-            for term in self.terms
+        found = self.each(student, teacher, progress)
+        means = [(loss if importance is None else loss * importance).mean() for loss in found]
+        weights = [term.weight(progress, self.measured) for term in self.terms]
+        total = self.balance([_times(w, mean) for w, mean in zip(weights, means, strict=True)], student)
+        return sum((penalty(progress) for penalty in self.penalties), total)
+
+    def _heads(self, student: Heads, teacher: Heads, progress: float) -> list[tuple[Heads, Heads, Tau]]:
+        """Both sets of heads with their temperature; several temperatures are those of the independent choices."""
+        pairs = [(student, teacher)]
+        if len(self.temperatures) > 1:
+            pairs = list(zip(student.each(), _split(teacher, len(self.temperatures)), strict=True))
+        return [
+            (ours, theirs, temperature(progress, ours, theirs))
+            for temperature, (ours, theirs) in zip(self.temperatures, pairs, strict=True)
         ]
-        return sum(parts[1:], parts[0])
 
 
-def _mean(term: Term, loss: Tensor, tau: Tau, importance: Tensor | None) -> Tensor:
-    """The mean over the batch (B,) -> scalar, with tau^2 and the importance of each sample."""
-    weighed = loss if importance is None else loss * importance
-    if term.name not in TEMPERED:
-        return weighed.mean()
-    if isinstance(tau, Tensor):
-        return (weighed * tau.reshape(-1).square()).mean()
-    return _times(tau * tau, weighed.mean())
+def _tempered(term: Term, hot: Sequence[tuple[Heads, Heads, Tau]]) -> Tensor:
+    """One term for B samples, summed over the choices (B,)."""
+    found = [term.loss(*each) for each in hot]
+    if term.name in TEMPERED:
+        found = [_times(_squared(tau), loss) for loss, (_, _, tau) in zip(found, hot, strict=True)]
+    return sum(found[1:], found[0])
 
 
-def _times(factor: float, value: Tensor) -> Tensor:
-    return value if factor == 1.0 else value * factor
+def _split(heads: Heads, n: int) -> list[Heads]:
+    found = heads.each()
+    if len(found) != n:
+        why = f"an action of this teacher is {len(found)} independent choices"
+        raise UsageError(f"{n} temperatures are given", why, "give one, or one for each choice: --tau '4|1'")
+    return found
+
+
+def _squared(tau: Tau) -> Tau:
+    return tau.reshape(-1).square() if isinstance(tau, Tensor) else tau * tau
+
+
+def _times(factor: Tau, value: Tensor) -> Tensor:
+    return value if isinstance(factor, float | int) and factor == 1.0 else value * factor

@@ -2,75 +2,135 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from itertools import count
+from typing import Protocol
 
 import numpy as np
 
 from kdcli.agents.agent import Acts
 from kdcli.agents.memory import Turn
-from kdcli.distillation.buffer import Buffer
+from kdcli.agents.observation import Sees
+from kdcli.agents.teaching import INSIDE, label
+from kdcli.distillation.augmentation import Augmentation
+from kdcli.distillation.buffer import BEGINS, Buffer
 from kdcli.distillation.student import preprocess_for, rule_of
-from kdcli.envs.mixture import Mixture
+from kdcli.envs.mixture import Mixture, Noise
 from kdcli.envs.seeds import first_seed
 from kdcli.envs.stream import Steps, stream
 from kdcli.envs.vector import Vector
+from kdcli.errors import UsageError
 
 Labelled = tuple[np.ndarray, dict[str, np.ndarray]]
+_CHUNK = 4096
+
+
+class Collects(Protocol):
+    """A source of labelled states."""
+
+    @property
+    def slots(self) -> int:
+        """Episodes side by side: a state's successor is so many rows further on."""
+        ...
+
+    def collect(self, student: Acts | None, beta: float, n: int, noise: Noise | None = None) -> Labelled:
+        """Up to `n` states, raw (N, *shape), with the teacher's columns; the teacher acts in a share `beta`."""
+        ...
 
 
 class Collector:
     """An endless source of labelled states; episodes go on across calls, so long ones are seen to their end."""
 
-    def __init__(self, teacher: Acts, vector: Vector, seed: int, noise: float = 0.0) -> None:
-        self._mixture = Mixture(teacher, None, 1.0, noise, seed)
+    def __init__(
+        self, teacher: Acts, vector: Vector, seed: int, noise: float = 0.0, inside: Collection[str] = ()
+    ) -> None:
+        self._mixture = Mixture(teacher, None, 1.0, noise, seed, inside=inside)
         self._labels: dict[str, np.ndarray] = {}
+        self.slots = len(vector)
         self._steps: Iterator[Steps] = stream(vector, count(first_seed("train", seed)), self._act)
 
     def _act(self, turn: Turn) -> np.ndarray:
         decision = self._mixture.decide(turn)
-        self._labels = dict(decision.labels)
+        self._labels = {**decision.labels, BEGINS: turn.begins}
         return decision.action
 
-    def collect(self, student: Acts | None, beta: float, n: int) -> Labelled:
-        """At least `n` states, raw (N, *shape), with the teacher's columns; the teacher acts in a share `beta`."""
+    def collect(self, student: Acts | None, beta: float, n: int, noise: Noise | None = None) -> Labelled:
+        """As many whole turns as `n` states hold, at least one. `noise` is that on actions from now on."""
         self._mixture.follow(student)
         self._mixture.beta = beta
+        if noise is not None:
+            self._mixture.noise = noise
         rows: list[np.ndarray] = []
         labels: list[dict[str, np.ndarray]] = []
-        got = 0
-        while got < n:
-            steps = next(self._steps)
-            rows.append(steps.obs)
+        for _ in range(max(1, n // self.slots)):
+            rows.append(next(self._steps).obs)
             labels.append(self._labels)
-            got += len(steps.obs)
         return np.concatenate(rows), {k: np.concatenate([part[k] for part in labels]) for k in labels[0]}
 
 
 class Pool:
     """Labelled states that grow by watching students act, or stay as they are when there is no `collector`.
 
-    `first` fixes how every student of this pool sees the world: the teacher's normalizer, or these states' statistics.
+    `first` fixes how every student of this pool sees the world: the teacher's normalizer, or these states' statistics;
+    unless `preprocess` says how one that is there already sees it.
+    `labels` are the states the teacher was asked about, which the buffer may have forgotten.
     """
 
-    def __init__(self, teacher: Acts, first: Labelled, capacity: int, collector: Collector | None = None) -> None:
-        self.preprocess = preprocess_for(teacher, first[0])
-        self.buffer = Buffer(self.preprocess, rule_of(teacher), capacity)
+    def __init__(
+        self,
+        teacher: Acts,
+        first: Labelled,
+        capacity: int,
+        collector: Collects | None = None,
+        augmentation: Augmentation | None = None,
+        preprocess: Sees | None = None,
+    ) -> None:
+        self.preprocess = preprocess or preprocess_for(teacher, first[0])
+        self.buffer = Buffer(self.preprocess, rule_of(teacher), capacity, collector.slots if collector else 1)
+        self.teacher, self._collector, self._augmentation = teacher, collector, augmentation
+        self._rng = np.random.default_rng(0)
         self.buffer.add(*first)
-        self._collector = collector
+        self.labels = len(first[0])
 
     @property
     def fixed(self) -> bool:
         """Whether no state will be added."""
         return self._collector is None
 
-    def grow(self, student: Acts, beta: float, n: int) -> None:
-        """Add at least `n` states where teacher and student act, the teacher in a share `beta` of them."""
-        if self._collector is not None and n > 0:
-            self.buffer.add(*self._collector.collect(student, beta, n))
+    def grow(self, student: Acts, beta: float, n: int, noise: Noise | None = None) -> None:
+        """Add up to `n` states where teacher and student act, the teacher in a share `beta` of them.
+
+        With an augmentation, its share of them are moved from those. At least one turn is added where `n` is positive.
+        """
+        if self._collector is None or n <= 0:
+            return
+        moved = int(n * self._augmentation.share) if self._augmentation else 0
+        obs, labels = self._collector.collect(student, beta, n - moved, noise)
+        self.buffer.add(obs, labels)
+        if self._augmentation and moved:
+            near = self._augmentation(self.teacher, obs, moved, self._rng)
+            inside = [name for name, column in INSIDE.items() if column in labels]
+            self.buffer.add(near, {**label(self.teacher, near, inside), BEGINS: np.ones(len(near), bool)})
+        self.labels += len(obs) + moved
 
 
-def watch(teacher: Acts, vector: Vector, n: int, capacity: int, seed: int, noise: float = 0.0) -> Pool:
+def watch(collector: Collects, teacher: Acts, n: int, capacity: int, augmentation: Augmentation | None = None) -> Pool:
     """A pool that begins with `n` states of the teacher's own play."""
-    collector = Collector(teacher, vector, seed, noise)
-    return Pool(teacher, collector.collect(None, 1.0, n), capacity, collector)
+    return Pool(teacher, collector.collect(None, 1.0, n), capacity, collector, augmentation)
+
+
+def looked_into(teacher: Acts, data: Labelled, inside: Collection[str]) -> Labelled:
+    """Recorded states (N, *shape) whose labels hold these heads of `teaching.INSIDE`, which are asked for again.
+
+    Raises:
+        UsageError: the teacher has memory, or has nothing like it inside.
+    """
+    obs, labels = data
+    missing = [name for name in inside if INSIDE[name] not in labels]
+    if not missing:
+        return data
+    if teacher.state_size:
+        raise UsageError("recorded states lack what this loss reads", "the teacher has memory", "use --data dagger")
+    found = [label(teacher, obs[i : i + _CHUNK], missing) for i in range(0, len(obs), _CHUNK)]
+    columns = [INSIDE[name] for name in missing]
+    return obs, {**labels, **{name: np.concatenate([part[name] for part in found]) for name in columns}}

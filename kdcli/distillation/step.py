@@ -3,15 +3,21 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
 from kdcli import artifact
 from kdcli.agents import store
 from kdcli.agents.agent import Acts
+from kdcli.distillation.augmentation import parse_augmentation
 from kdcli.distillation.config import DistillConfig
+from kdcli.distillation.curriculum import Curriculum, stages_of
 from kdcli.distillation.loop import Distilled, Judge, distill
-from kdcli.distillation.pool import Collector, Labelled, Pool, watch
+from kdcli.distillation.objective import wanted
+from kdcli.distillation.pool import Collector, Collects, Labelled, Pool, looked_into, watch
+from kdcli.distillation.reinforcement import Reinforcement
+from kdcli.distillation.student import default_losses
 from kdcli.envs.play import open_vector, play, seeds_from
 from kdcli.envs.seeds import first_seed
 from kdcli.errors import UsageError
@@ -36,29 +42,72 @@ def distill_to(
         UsageError: no env, offline without data, the output exists, or as `distill`.
     """
     artifact.refuse_existing(output, force)
-    if teacher.env is None:
-        raise UsageError("the env is not known", "the best student is chosen by its return there", "give --env")
-    done = distill(teacher, config, _pool(teacher, teacher.env, config, data), _judge(teacher, config), listener)
+    done = distill_in_env(teacher, config, data, listener)
     store.save(output, done.student, _record(config, done, parents), force)
     return done
 
 
-def _pool(teacher: Acts, env: EnvSpec, config: DistillConfig, data: Labelled | None) -> Pool:
+def distill_in_env(
+    teacher: Acts, config: DistillConfig, data: Labelled | None = None, listener: Listener = silent
+) -> Distilled:
+    """Distill `teacher` where it was trained: its env gives the states, the returns and the rewards.
+
+    Raises:
+        UsageError: no env, offline without data, or as `distill`.
+    """
+    env = teacher.env
+    if env is None:
+        raise UsageError("the env is not known", "the best student is chosen by its return there", "give --env")
+    pool = pool_of(teacher, env, config, data)
+    return distill(
+        teacher, config, pool, judge_of(teacher, env, config), listener, reinforcements=_rewarded(teacher, env, config)
+    )
+
+
+def pool_of(teacher: Acts, env: EnvSpec, config: DistillConfig, data: Labelled | None = None) -> Pool:
+    """The states that a student of `teacher` learns from, by the config; `data` are recorded ones to begin with.
+
+    Raises:
+        UsageError: offline without data, or labels that the teacher cannot give.
+    """
+    inside = wanted(config.loss or default_losses(teacher))
+    augmentation = parse_augmentation(config.augment)
+    given = None if data is None else looked_into(teacher, data, inside)
     if config.data == "offline":
-        if data is None:
+        if given is None:
             raise UsageError("--data offline needs a dataset", "there is nothing to learn from", "give --dataset DIR")
-        return Pool(teacher, data, config.capacity)
-    vector = open_vector(env, teacher, config.envs)
-    if data is not None:
-        return Pool(teacher, data, config.capacity, Collector(teacher, vector, config.seed, config.noise))
-    return watch(teacher, vector, config.labels // config.rounds, config.capacity, config.seed, config.noise)
+        return Pool(teacher, given, config.capacity)
+    collector = _collector(teacher, env, config, inside)
+    if given is not None:
+        return Pool(teacher, given, config.capacity, collector, augmentation)
+    return watch(collector, teacher, config.labels // config.rounds, config.capacity, augmentation)
 
 
-def _judge(teacher: Acts, config: DistillConfig) -> Judge:
-    assert teacher.env is not None
-    vector = open_vector(teacher.env, teacher, min(_SLOTS, config.episodes))
+def _collector(teacher: Acts, env: EnvSpec, config: DistillConfig, inside: Sequence[str]) -> Collects:
+    stages = stages_of(config.curriculum, env)
+    made = [
+        Collector(teacher, open_vector(stage, teacher, config.envs), config.seed, config.noise, inside)
+        for stage in stages
+    ]
+    if len(made) == 1:
+        return made[0]
+    judges = [judge_of(teacher, stage, config) for stage in stages]
+    return Curriculum(teacher, list(zip(made, judges, strict=True)))
+
+
+def judge_of(teacher: Acts, env: EnvSpec, config: DistillConfig) -> Judge:
+    """The mean return over `config.episodes` episodes of `env`, the same for everyone."""
+    vector = open_vector(env, teacher, min(_SLOTS, config.episodes))
     seeds = seeds_from(first_seed("select", config.seed), config.episodes)
     return lambda agent: float(play(agent, vector, seeds).returns.mean())
+
+
+def _rewarded(teacher: Acts, env: EnvSpec, config: DistillConfig) -> list[Reinforcement]:
+    steps = config.labels // config.rounds
+    return [
+        Reinforcement(text, open_vector(env, teacher, config.envs), steps, config.batch, config.seed)
+        for text in config.reinforce
+    ]
 
 
 def _record(config: DistillConfig, done: Distilled, parents: Sequence[Mapping[str, str]]) -> dict[str, Any]:
@@ -66,7 +115,7 @@ def _record(config: DistillConfig, done: Distilled, parents: Sequence[Mapping[st
         "command": "distill",
         "config": config.model_dump(mode="json"),
         "losses": list(done.losses),
-        "rounds": [vars(r) for r in done.rounds],
+        "rounds": [asdict(r) for r in done.rounds],
         "versions": artifact.versions("torch", "numpy", "gymnasium", "mujoco"),
         "parents": [dict(parent) for parent in parents],
     }

@@ -11,9 +11,10 @@ from torch import nn
 from kdcli.agents.action import ActionRule
 from kdcli.agents.agent import Acts, Agent, teaches
 from kdcli.agents.observation import JointPreprocess, Normalizer, Preprocess, Sees, is_image
-from kdcli.agents.policy import Policy, Signal
+from kdcli.agents.policy import Policy, Signal, Spread
 from kdcli.choice import Choice
-from kdcli.distillation.losses import ON_Q
+from kdcli.distillation.config import DistillConfig
+from kdcli.distillation.losses import ON_Q, VALUE
 from kdcli.networks import build
 from kdcli.spec import MASK, OBS, Box, Dict, Part, parts, split_rows
 
@@ -33,21 +34,26 @@ def rule_of(teacher: Acts) -> ActionRule:
     return ActionRule(teacher.action, masked=MASK in parts(teacher.observation))
 
 
-def new_student(teacher: Acts, choice: Choice, losses: Sequence[str], preprocess: Sees, seed: int) -> Agent:
-    """An untrained student of the architecture `choice` that sees the world through `preprocess`.
+def new_student(teacher: Acts, config: DistillConfig, losses: Sequence[str], preprocess: Sees) -> Agent:
+    """An untrained student of the architecture `config.student` that sees the world through `preprocess`.
+
+    One that is to explore, or whose likelihood is a loss, has a spread of its own.
 
     Raises:
         UsageError: unknown architecture.
     """
     names = [text.partition("@")[0] for text in losses]
     rule = rule_of(teacher)
-    network = build(choice, sight_of(preprocess, rule), rule.n_outputs, seed)
+    choice = Choice.parse(config.student)
+    network = build(choice, sight_of(preprocess, rule), rule.n_outputs, config.seed)
     value = None
-    if "value" in names:
+    if VALUE.intersection(names):
         with torch.random.fork_rng(devices=[]):
-            torch.manual_seed(seed)
+            torch.manual_seed(config.seed)
             value = nn.Linear(network.head.in_features, 1)
-    policy = Policy(network, rule, _signal(rule, names), value=value)
+    spreads = rule.continuous and (config.reinforce or "nll" in names)
+    spread = Spread.learned(rule.n_outputs) if spreads else None
+    policy = Policy(network, rule, _signal(rule, names), spread, value)
     facts = {"format": "kdcli", "algorithm": "distilled", "student": str(choice), "teacher": teacher.name}
     return Agent(preprocess, policy, f"{teacher.name}-{choice.name}-{choice.value or 'x'}", teacher.env, facts)
 

@@ -192,6 +192,15 @@ def _range(choice: Choice) -> tuple[float, float]:
     return numbers[0], numbers[1]
 
 
+def parse_temperatures(text: str) -> list[nn.Module]:
+    """`4`, or `4|cosine:4->1`: one for all of an action, or one for each of its independent choices.
+
+    Raises:
+        UsageError: as `parse_temperature`.
+    """
+    return [parse_temperature(part) for part in text.split("|")]
+
+
 def parse_temperature(text: str) -> nn.Module:
     """`4`, `cosine:4->1`, `entropy:0.5`, `divergence:1->4` as a module called with progress and heads.
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from typing import NamedTuple
 
 import numpy as np
@@ -14,6 +14,8 @@ from kdcli.envs.chance import random_actions
 from kdcli.spec import Box, Part
 
 TEACHER, STUDENT, RANDOM = 0, 1, 2
+# One number, or one for each dimension of a continuous action, in its shape.
+Noise = float | np.ndarray
 
 
 class Decision(NamedTuple):
@@ -32,16 +34,24 @@ class Mixture:
     """In each state the teacher acts with probability `beta`, else the student (DAgger: Ross et al. 2011, sec. 3).
 
     Without a student, the other actions are random ones. `noise` perturbs what is done, not what is labelled:
-    Gaussian, in half-ranges of the action, or for discrete actions the probability of a random one.
+    Gaussian, in half-ranges of the action, or for discrete actions the probability of a random one. `inside` are the
+    heads of `teaching.INSIDE` that labels hold, too.
     """
 
     def __init__(
-        self, teacher: Acts, student: Acts | None, beta: float, noise: float = 0.0, seed: int = 0, sampled: bool = False
+        self,
+        teacher: Acts,
+        student: Acts | None,
+        beta: float,
+        noise: Noise = 0.0,
+        seed: int = 0,
+        sampled: bool = False,
+        inside: Collection[str] = (),
     ) -> None:
-        self._teacher, self.beta = teacher, beta
+        self._teacher, self.beta, self.noise, self._inside = teacher, beta, noise, tuple(inside)
         self._watching = Memory(teacher)
         self.follow(student)
-        self._noise, self._rng, self._sampled = noise, np.random.default_rng(seed), sampled
+        self._rng, self._sampled = np.random.default_rng(seed), sampled
 
     def follow(self, student: Acts | None) -> None:
         """Let this student be the other one who acts; it remembers nothing of episodes that are under way."""
@@ -50,7 +60,7 @@ class Mixture:
     def decide(self, turn: Turn) -> Decision:
         """What to do in b states and what the teacher says."""
         before = self._watching.recall(turn)
-        labels = label_turn(self._watching, turn)
+        labels = label_turn(self._watching, turn, self._inside)
         action = self._drawn(turn.obs, before) if self._sampled else labels["greedy"]
         behaviour = np.full(len(turn.obs), TEACHER, np.int8)
         others = self._rng.random(len(turn.obs)) >= self.beta
@@ -71,10 +81,12 @@ class Mixture:
         return self._other.act(turn)
 
     def _perturbed(self, action: np.ndarray, obs: np.ndarray) -> np.ndarray:
-        return perturb(action, self._teacher.action, obs, self._noise, self._rng) if self._noise else action
+        if not np.any(self.noise):
+            return action
+        return perturb(action, self._teacher.action, obs, self.noise, self._rng)
 
 
-def perturb(action: np.ndarray, space: Part, obs: np.ndarray, noise: float, rng: np.random.Generator) -> np.ndarray:
+def perturb(action: np.ndarray, space: Part, obs: np.ndarray, noise: Noise, rng: np.random.Generator) -> np.ndarray:
     """Actions (b, *shape) in states (b, *shape) with noise added, inside the space."""
     if isinstance(space, Box):
         half = np.where(np.isfinite(space.high - space.low), (space.high - space.low) / 2, 1.0)

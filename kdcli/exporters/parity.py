@@ -193,8 +193,8 @@ def _both(agent: Agent, exact: Policy, states: States) -> Iterator[tuple[Heads, 
 
 def _errors(rounded: Heads, exact: Heads, policy: Policy) -> list[float]:
     """The largest difference of each head, and of the actions that come of them."""
-    pairs = [(tensor, exact.present()[name]) for name, tensor in rounded.present().items() if name != "action"]
-    errors = [_difference(a.numpy(), b.numpy()) for a, b in pairs]
+    told = {name: tensor for name, tensor in rounded.present().items() if name not in ("action", "features")}
+    errors = [_difference(tensor.numpy(), exact.present()[name].numpy()) for name, tensor in told.items()]
     box = policy.rule.space
     if isinstance(box, Box):
         found, wanted = (policy.rule.decode(heads.scores()).numpy() for heads in (rounded, exact))

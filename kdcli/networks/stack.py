@@ -67,6 +67,18 @@ class Stack(nn.Module):
             found.append(x.flatten(1))
         return found[0] if len(found) == 1 else torch.cat(found, 1)
 
+    def maps(self, features: Tensor) -> Tensor | None:
+        """(B, F) -> the last thing in the form of an image that the first image becomes, (B, C, h, w)."""
+        for branch, modules in zip(self.parts, self.branches, strict=True):
+            x = features[:, branch.start : branch.stop].reshape(-1, *branch.shape)
+            last = None
+            for module in modules:  # type: ignore[attr-defined]
+                x = module(x)
+                last = x if x.dim() == 4 else last
+            if last is not None:
+                return last
+        return None
+
     def advance(self, features: Tensor, state: Tensor) -> tuple[Tensor, Tensor]:
         """Features (B, F) and state (B, S) -> the last hidden layer (B, H) and the next state (B, S)."""
         x, after, at = self.joined(features), [], 0

@@ -8,13 +8,11 @@ from dataclasses import replace
 
 from kdcli.agents.agent import Acts, Agent
 from kdcli.benchmarks.verdict import compare, episodes_needed
-from kdcli.choice import Choice
 from kdcli.distillation.config import DistillConfig
 from kdcli.distillation.learner import Learner
 from kdcli.distillation.loop import Round, distill
 from kdcli.distillation.objective import Objective
 from kdcli.distillation.pool import Collector, Labelled, Pool
-from kdcli.distillation.schedules import parse_schedule
 from kdcli.distillation.student import default_losses, new_student, rule_of, sight_of
 from kdcli.envs.play import open_vector, play, seeds_from
 from kdcli.envs.seeds import first_seed
@@ -72,8 +70,9 @@ class Workshop:
         """Measured on a small student and thrown away."""
         losses, pool = self.config.loss or default_losses(self.teacher), self._pool()
         small = "cnn:4x8x8,hidden=64" if any(map(is_image, self.sight)) else "mlp:16x16"
-        student = new_student(self.teacher, Choice.parse(small), losses, pool.preprocess, 0)
-        learner = Learner(student, Objective.parse(losses, "1"), parse_schedule("0.001"), 256, 0)
+        config = DistillConfig(student=small, lr="0.001")
+        student = new_student(self.teacher, config, losses, pool.preprocess)
+        learner = Learner(student, Objective.of(config, losses), config)
         learner.train(pool.buffer, 50)
         begin = time.perf_counter()
         learner.train(pool.buffer, 300)

@@ -33,9 +33,19 @@ READS: dict[str, frozenset[str]] = {
     "q_huber": frozenset({"q"}),
     "value": frozenset({"value"}),
     "value_l1": frozenset({"value"}),
+    "regret": frozenset({"q"}),
+    "hint": frozenset({"features"}),
+    "state_hint": frozenset({"state"}),
+    "attention": frozenset({"attention"}),
+    "rkd_distance": frozenset({"features"}),
+    "rkd_angle": frozenset({"features"}),
+    "noise_entropy": frozenset(),
+    "decision_entropy": frozenset({"logits", "q"}),
 }
 # What the student's outputs mean under a loss; the others leave it to the action space.
 ON_Q = frozenset({"q", "q_huber"})
+# Losses that need a student with a critic of states.
+VALUE = frozenset({"value", "value_l1"})
 
 
 def _is_gaussian(teacher: Heads) -> bool:

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import torch
 import torch.nn.functional as F
 from torch import Tensor
 
 from kdcli.agents.heads import Heads
-from kdcli.distillation.losses.reading import Tau, need
+from kdcli.distillation.losses.reading import Tau, groups, need, scores
 
 
 def _both(name: str, student: Heads, teacher: Heads) -> tuple[Tensor, Tensor]:
@@ -31,3 +32,14 @@ def value(student: Heads, teacher: Heads, tau: Tau) -> Tensor:
 def value_l1(student: Heads, teacher: Heads, tau: Tau) -> Tensor:
     """Absolute error of the state value -> (B,), in units of return: rare large errors weigh less."""
     return F.l1_loss(*_both("value", student, teacher), reduction="none")
+
+
+def regret(student: Heads, teacher: Heads, tau: Tau) -> Tensor:
+    """What the student's choice is expected to cost by the teacher's Q-values, in units of return -> (B,).
+
+    sum_a pi(a) (max Q - Q_a), 0 for a student that is sure of the best action: reinforcement by the teacher's own
+    critic. Ross and Bagnell 2014 (AggreVaTe), section 2.
+    """
+    values, ours = groups(need(teacher, "q", "teacher"), teacher), groups(scores(student, "student"), teacher)
+    costs = [(p.softmax(1) * (q.amax(1, keepdim=True) - q)).sum(1) for p, q in zip(ours, values, strict=True)]
+    return torch.stack(costs).sum(0)
