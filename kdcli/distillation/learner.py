@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+from collections.abc import Iterator
 from dataclasses import replace
 
 import torch
@@ -21,8 +23,8 @@ class Learner:
 
     def __init__(self, student: Agent, objective: Objective, lr: Schedule, batch: int, seed: int) -> None:
         self.student, self._objective, self._lr, self._batch = student, objective, lr, batch
-        self._parameters = [p for p in (*student.policy.parameters(), *objective.parameters()) if p.requires_grad]
-        self._adam = torch.optim.Adam(self._parameters, lr=lr(0.0), fused=True)
+        self.parameters = [p for p in (*student.policy.parameters(), *objective.parameters()) if p.requires_grad]
+        self._adam = torch.optim.Adam(self.parameters, lr=lr(0.0), fused=True)
         self._generator = torch.Generator().manual_seed(seed)
 
     def train(self, buffer: Buffer, n: int, span: tuple[float, float] = (0.0, 1.0)) -> float:
@@ -34,27 +36,37 @@ class Learner:
         policy, group = self.student.policy.train(), self._adam.param_groups[0]
         start, width = span[0], (span[1] - span[0]) / n
         tail: list[Tensor] = []
-        batches = buffer.batches(self._batch, n, self._generator, self._objective.reads)
-        for step, (features, teacher) in enumerate(batches):
-            progress = start + width * step
-            group["lr"] = self._lr(progress)
-            loss = self._objective(policy.forward(features), teacher, progress)
+        for step, loss in enumerate(self.losses(buffer, n, span)):
+            group["lr"] = self._lr(start + width * step)
             self._adam.zero_grad(set_to_none=True)
             loss.backward()
             self._adam.step()
             if step >= 0.9 * (n - 1):
                 tail.append(loss.detach())
         policy.eval()
-        mean = float(torch.stack(tail).mean())
-        if mean != mean or mean in (float("inf"), float("-inf")):
-            raise RefusedError(
-                "the loss is not a finite number", "training diverged", "lower --lr, or check the teacher"
-            )
-        return mean
+        return finite(float(torch.stack(tail).mean()))
+
+    def losses(self, buffer: Buffer, n: int, span: tuple[float, float]) -> Iterator[Tensor]:
+        """The loss on each of `n` batches, scalars with a gradient; the student may be moved in between."""
+        start, width = span[0], (span[1] - span[0]) / n
+        batches = buffer.batches(self._batch, n, self._generator, self._objective.reads)
+        for step, (features, teacher) in enumerate(batches):
+            yield self._objective(self.student.policy.forward(features), teacher, start + width * step)
 
     def snapshot(self) -> Agent:
         """The student as it is now, with weights of its own."""
         return copy_agent(self.student)
+
+
+def finite(loss: float) -> float:
+    """The same number.
+
+    Raises:
+        RefusedError: it is none.
+    """
+    if math.isfinite(loss):
+        return loss
+    raise RefusedError("the loss is not a finite number", "training diverged", "lower --lr, or check the teacher")
 
 
 def copy_agent(agent: Agent) -> Agent:

@@ -65,14 +65,26 @@ def distill(
     """
     losses = config.loss or default_losses(teacher)
     student = new_student(teacher, Choice.parse(config.student), losses, pool.preprocess, config.seed)
-    learner = Learner(
-        student,
-        Objective.parse(losses, config.tau, config.weigh),
-        parse_schedule(config.lr),
-        config.batch,
-        config.seed,
-    )
-    beta, rounds = beta_schedule(config), []
+    learner = learner_for(student, Objective.parse(losses, config.tau, config.weigh), config)
+    best, rounds = teach(learner, config, pool, judge, listener, give_up)
+    return Distilled(best, tuple(losses), rounds)
+
+
+def learner_for(student: Agent, objective: Objective, config: DistillConfig) -> Learner:
+    """Who moves `student` along `objective`, by what the config says of it."""
+    return Learner(student, objective, parse_schedule(config.lr), config.batch, config.seed)
+
+
+def teach(
+    learner: Learner,
+    config: DistillConfig,
+    pool: Pool,
+    judge: Judge,
+    listener: Listener = silent,
+    give_up: GiveUp | None = None,
+) -> tuple[Agent, tuple[Round, ...]]:
+    """The rounds of `distill` with a learner that is there already -> its best student, and all rounds."""
+    beta, rounds = beta_schedule(config), list[Round]()
     best = learner.snapshot()
     for index in range(config.rounds):
         rounds.append(_round(index, learner, pool, beta, config, judge))
@@ -81,7 +93,7 @@ def distill(
         listener(Event(f"distill {config.student}", index + 1, config.rounds, _facts(rounds)))
         if give_up is not None and give_up(rounds):
             break
-    return Distilled(best, tuple(losses), tuple(rounds))
+    return best, tuple(rounds)
 
 
 def _round(index: int, learner: Learner, pool: Pool, beta: Schedule, config: DistillConfig, judge: Judge) -> Round:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 from torch import Tensor, nn
@@ -15,6 +15,10 @@ from kdcli.distillation.schedules import Schedule, parse_schedule
 from kdcli.distillation.temperatures import Scheduled, parse_temperature
 from kdcli.distillation.weighing import Weighing, in_the_mean, parse_weighing
 from kdcli.errors import UsageError
+
+
+# Progress in [0, 1] -> what is added to the losses whatever the batch holds, a scalar: what moving the weights costs.
+Penalty = Callable[[float], Tensor]
 
 
 @dataclass(frozen=True)
@@ -37,7 +41,7 @@ def parse_term(text: str) -> Term:
 
 
 class Objective(nn.Module):
-    """sum over terms of weight(p) * mean of tau^2 * importance * loss.
+    """sum over terms of weight(p) * mean of tau^2 * importance * loss, and over penalties.
 
     tau^2 stands at tempered losses only (Hinton et al. 2015, section 2). The importance of a sample is what the
     weighing says of the teacher's heads, 1 in the mean of a batch. What is learned here (an adversarial temperature)
@@ -47,6 +51,7 @@ class Objective(nn.Module):
     def __init__(self, terms: Sequence[Term], temperature: nn.Module, weighing: Weighing | None = None) -> None:
         super().__init__()
         self.terms, self.temperature, self._weighing = tuple(terms), temperature, weighing
+        self.penalties: tuple[Penalty, ...] = ()
 
     @classmethod
     def parse(cls, losses: Sequence[str], tau: str, weigh: str = "uniform") -> Objective:
@@ -76,6 +81,7 @@ class Objective(nn.Module):
             _times(term.weight(progress), _mean(term, term.loss(student, teacher, tau), tau, importance))
             for term in self.terms
         ]
+        parts += [penalty(progress) for penalty in self.penalties]
         return sum(parts[1:], parts[0])
 
 

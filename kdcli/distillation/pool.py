@@ -9,6 +9,7 @@ import numpy as np
 
 from kdcli.agents.agent import Acts
 from kdcli.agents.memory import Turn
+from kdcli.agents.observation import Sees
 from kdcli.distillation.buffer import Buffer
 from kdcli.distillation.student import preprocess_for, rule_of
 from kdcli.envs.mixture import Mixture
@@ -50,11 +51,19 @@ class Collector:
 class Pool:
     """Labelled states that grow by watching students act, or stay as they are when there is no `collector`.
 
-    `first` fixes how every student of this pool sees the world: the teacher's normalizer, or these states' statistics.
+    `first` fixes how every student of this pool sees the world: the teacher's normalizer, or these states' statistics;
+    unless `preprocess` says how one that is there already sees it.
     """
 
-    def __init__(self, teacher: Acts, first: Labelled, capacity: int, collector: Collector | None = None) -> None:
-        self.preprocess = preprocess_for(teacher, first[0])
+    def __init__(
+        self,
+        teacher: Acts,
+        first: Labelled,
+        capacity: int,
+        collector: Collector | None = None,
+        preprocess: Sees | None = None,
+    ) -> None:
+        self.preprocess = preprocess or preprocess_for(teacher, first[0])
         self.buffer = Buffer(self.preprocess, rule_of(teacher), capacity)
         self.buffer.add(*first)
         self._collector = collector
