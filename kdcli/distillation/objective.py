@@ -16,7 +16,6 @@ from kdcli.distillation.temperatures import Scheduled, parse_temperature
 from kdcli.distillation.weighing import Weighing, in_the_mean, parse_weighing
 from kdcli.errors import UsageError
 
-
 # Progress in [0, 1] -> what is added to the losses whatever the batch holds, a scalar: what moving the weights costs.
 Penalty = Callable[[float], Tensor]
 
