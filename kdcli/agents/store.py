@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -19,7 +20,7 @@ from kdcli.errors import RefusedError
 from kdcli.networks import from_config
 from kdcli.networks.mlp import MLP
 from kdcli.networks.stack import Stack
-from kdcli.spec import Dict, EnvSpec, space_from_json, space_to_json
+from kdcli.spec import Dict, EnvSpec, n_features, space_from_json, space_to_json
 from kdcli.spec import parts as parts_of
 
 SCHEMA = 2
@@ -50,7 +51,8 @@ def _part_config(part: Preprocess) -> dict[str, Any]:
     """How one part of the observation is read; infinity as text, since JSON has none."""
     norm = part.normalizer
     clip = None if norm is None else norm.clip if np.isfinite(norm.clip) else "inf"
-    return {"image": part.image, "channels_last": part.channels_last, "normalizer_clip": clip}
+    columns = None if part.columns is None else list(part.columns)
+    return {"image": part.image, "channels_last": part.channels_last, "normalizer_clip": clip, "columns": columns}
 
 
 def tensors_of(agent: Agent) -> dict[str, np.ndarray]:
@@ -125,7 +127,18 @@ def _part(name: str, space: Any, config: Mapping[str, Any], tensors: artifact.Te
     if clip is not None:
         mean, scale = (tensors[f"normalizer.{name}.{key}"] for key in ("mean", "scale"))
         normalizer = Normalizer(mean, scale, float(clip))
-    return Preprocess(space, normalizer, bool(config["image"]), bool(config["channels_last"]))
+    columns = _columns(config.get("columns"), n_features(space))
+    return Preprocess(space, normalizer, bool(config["image"]), bool(config["channels_last"]), columns)
+
+
+def _columns(given: Any, n: int) -> tuple[int, ...] | None:
+    """The features that are read, of `n`; a file that names none reads all."""
+    if given is None:
+        return None
+    columns = tuple(int(column) for column in given)
+    if not columns or columns[0] < 0 or columns[-1] >= n or any(b <= a for a, b in pairwise(columns)):
+        raise ValueError(f"{len(columns)} columns that are not among {n} in rising order")
+    return columns
 
 
 def check_sizes(policy: Policy, features: int) -> None:

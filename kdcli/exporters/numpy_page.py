@@ -119,6 +119,7 @@ OPERATIONS: dict[str, Any] = {
     "slice": lambda o, x: x[:, o["start"] : o["stop"]],
     "softplus": lambda o, x: np.logaddexp(x, np.float32(0)),
     "softsign": lambda o, x: x / (1 + np.abs(x)),
+    "take": lambda o, x: x[:, o["places"]],
     "tanh": lambda o, x: np.tanh(x),
     "threshold": lambda o, x: sigmoid(x).round(),
     "unscale": lambda o, x: x * o["half"] + o.get("middle", 0),

@@ -124,6 +124,7 @@ FUNCTIONS: Mapping[str, Function] = {
     "reshape": lambda op, x, w: x[0].reshape(-1, *op.out.shape),
     "scale": lambda op, x, w: x[0] / op.attrs["divisor"],
     "slice": lambda op, x, w: x[0][:, op.attrs["start"] : op.attrs["stop"]],
+    "take": lambda op, x, w: x[0].index_select(1, torch.tensor(op.attrs["places"])),
     "threshold": lambda op, x, w: x[0].sigmoid().round(),
     "unscale": _unscale,
 }

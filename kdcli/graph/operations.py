@@ -50,6 +50,7 @@ KINDS: Mapping[str, str] = {
     "silu": "x * sigmoid(x)",
     "softplus": "log(1 + exp(x))",
     "softsign": "x / (1 + |x|)",
+    "take": "x (F,) -> (K,): those at [places]",
     "tanh": "tanh(x)",
     "threshold": "1 where sigmoid(x) > 0.5, else 0",
     "unscale": "x * [half] + [middle], no middle where it is 0: from -1..1 to the bounds",

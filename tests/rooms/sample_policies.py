@@ -113,6 +113,11 @@ def _observations() -> dict[str, Callable[[], Agent]]:
         "discrete_start": Preprocess(Discrete(6, start=-2, dtype="int32")),
         "multi_discrete": Preprocess(MultiDiscrete((3, 2, 4))),
         "multi_binary": Preprocess(MultiBinary(5)),
+        "some": Preprocess(box((5,)), columns=(1, 3)),
+        "some_normalized": Preprocess(box((2, 3), dtype="float64"), normalizer((4,)), columns=(0, 2, 3, 5)),
+        "some_pixels": Preprocess(image, image=True, columns=(0, 5, 17, 40)),
+        "some_pixels_moved": Preprocess(image, image=True, channels_last=True, columns=(0, 5, 17, 40)),
+        "some_choices": Preprocess(MultiDiscrete((3, 2, 4)), columns=(0, 4, 8)),
     }
     rule = ActionRule(Discrete(4))
     return {f"sees_{name}": lambda p=preprocess: agent(rule, p) for name, preprocess in sights.items()}  # type: ignore[misc]

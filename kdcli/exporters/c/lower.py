@@ -134,6 +134,10 @@ class _Lowering:
             value = self.logical(x)
             self.values[op.out.name] = replace(value, start=value.start + start, size=stop - start)
 
+    def _take(self, op: Op) -> None:
+        x = self.logical(op.inputs[0])
+        self.emit(op, (x,), attrs={"places": np.array(op.attrs["places"])})
+
     def _cast(self, op: Op) -> None:
         (x,), dtype = op.inputs, op.out.dtype
         found = self.values[x.name]
@@ -283,4 +287,5 @@ _LOWERINGS: Mapping[str, Callable[[_Lowering, Op], None]] = {
     "normalize": _Lowering._normalize,
     "scale": _Lowering._scale,
     "slice": _Lowering._slice,
+    "take": _Lowering._take,
 }
