@@ -109,6 +109,7 @@ OPERATIONS: dict[str, Any] = {
     "normalize": lambda o, x: np.clip((x - o["mean"]) / o["scale"], -o.get("clip", np.inf), o.get("clip", np.inf)),
     "one_hot": one_hot,
     "quantile_mean": lambda o, x: x.reshape(len(x), o["quantiles"], -1).mean(1),
+    "quantize": lambda o, x: np.round(x / o["scale"]).clip(o["low"] - o["zero"], o["high"] - o["zero"]) * o["scale"],
     "relu": lambda o, x: np.maximum(x, 0),
     "repeat": lambda o, x: np.broadcast_to(o["value"], (len(x), *o["shape"])),
     "reshape": lambda o, x: x.reshape(len(x), *o["shape"]),

@@ -267,7 +267,7 @@ def _follow(x: Value, weights: Mapping[str, np.ndarray]) -> dict[str, np.ndarray
 
 
 _EACH = (
-    *("clip", "elu", "gelu", "layer_norm", "leaky_relu", "relu", "selu", "sigmoid", "silu"),
+    *("clip", "elu", "gelu", "layer_norm", "leaky_relu", "quantize", "relu", "selu", "sigmoid", "silu"),
     *("softplus", "softsign", "tanh", "unscale"),
 )
 
