@@ -148,7 +148,7 @@ def _alike(one: Sees, other: Sees) -> bool:
 
 
 def _same_part(one: Preprocess, other: Preprocess) -> bool:
-    ways = [(part.image, part.channels_last, part.normalizer is None) for part in (one, other)]
+    ways = [(part.image, part.channels_last, part.normalizer is None, part.columns) for part in (one, other)]
     if ways[0] != ways[1] or one.normalizer is None or other.normalizer is None:
         return ways[0] == ways[1]
     a, b = one.normalizer, other.normalizer

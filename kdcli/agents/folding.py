@@ -11,6 +11,7 @@ from torch import nn
 
 from kdcli.agents.agent import Agent
 from kdcli.agents.observation import Normalizer, Preprocess
+from kdcli.agents.packing import is_quantized
 from kdcli.networks.mlp import MLP
 
 # Beyond this, raw observations are so far from zero beside their spread that float32 would lose what tells them apart.
@@ -18,7 +19,12 @@ _FURTHEST = 30.0
 
 
 def can_fold(agent: Agent) -> bool:
-    """Whether the normalizer is a plain scaling: not clipped, not followed by anything, not far from zero."""
+    """Whether the normalizer is a plain scaling: not clipped, not followed by anything, not far from zero.
+
+    Never into weights that lie on few levels, nor before a grid: columns of different sizes would leave them.
+    """
+    if is_quantized(agent.policy):
+        return False
     norm = agent.preprocess.normalizer
     if norm is None or np.isfinite(norm.clip) or agent.preprocess.image or not isinstance(agent.policy.network, MLP):
         return False

@@ -57,7 +57,7 @@ class Heads:
         return {name: value for name, value in found.items() if isinstance(value, Tensor)}
 
     def each(self) -> list[Heads]:
-        """One set of heads for each independent choice of a MultiDiscrete action: its logits or Q-values, its choice."""
+        """One set of heads for each independent choice of an action: its logits or Q-values, and its choice."""
         if len(self.groups) < 2:
             return [self]
         found = []

@@ -48,17 +48,29 @@ class Preprocess:
 
     Integers become one-hot; `image` divides by 255; `normalizer` comes before the cast to float32, as in the
     VecNormalize wrapper, so results are equal bit for bit. With `channels_last` the env gives images (H, W, C) and the
-    network reads (C, H, W), flattened.
+    network reads (C, H, W), flattened. `columns` (K,), in rising order, are those of the flat features that are read,
+    all without it; then the normalizer has mean and scale of these alone, (K,).
     """
 
     space: Part
     normalizer: Normalizer | None = None
     image: bool = False
     channels_last: bool = False
+    columns: tuple[int, ...] | None = None
 
     @property
     def n_features(self) -> int:
-        return n_features(self.space)
+        return n_features(self.space) if self.columns is None else len(self.columns)
+
+    @cached_property
+    def places(self) -> np.ndarray | None:
+        """Where `columns` lie in the flat raw observation (K,); of integers, among their one-hot numbers."""
+        if self.columns is None:
+            return None
+        order = np.arange(n_features(self.space))
+        if self.channels_last:
+            order = np.moveaxis(order.reshape(self.space.shape), -1, 0).reshape(-1)
+        return order[list(self.columns)]
 
     @property
     def parts(self) -> dict[str, Preprocess]:
@@ -68,7 +80,7 @@ class Preprocess:
     @property
     def shape(self) -> tuple[int, ...]:
         """The shape of the features before they are flattened: (C, H, W) of an image, else (F,)."""
-        if len(self.space.shape) != 3:
+        if len(self.space.shape) != 3 or self.columns is not None:
             return (self.n_features,)
         *size, channels = self.space.shape if self.channels_last else (*self.space.shape[1:], self.space.shape[0])
         return (channels, *size)
@@ -80,16 +92,23 @@ class Preprocess:
 
     def __call__(self, obs: np.ndarray) -> Tensor:
         if isinstance(self.space, Discrete):
-            return _one_hot(obs.reshape(-1).astype(np.int64) - self.space.start, self.space.n)
+            return self._chosen(_one_hot(obs.reshape(-1).astype(np.int64) - self.space.start, self.space.n))
         if isinstance(self.space, MultiDiscrete):
             groups = zip(obs.astype(np.int64).T, self.space.nvec, strict=True)
-            return torch.cat([_one_hot(part, n) for part, n in groups], dim=1)
+            return self._chosen(torch.cat([_one_hot(part, n) for part, n in groups], dim=1))
+        if self.places is not None:
+            obs = obs.reshape(len(obs), -1)[:, self.places]
         if self.normalizer is not None:
             obs = self.normalizer(obs)
-        if self.channels_last:
-            obs = np.moveaxis(obs, -1, 1)
-        features = torch.from_numpy(np.ascontiguousarray(obs, np.float32)).reshape(len(obs), -1)
+        features = torch.from_numpy(np.ascontiguousarray(self._in_order(obs), np.float32)).reshape(len(obs), -1)
         return features / 255.0 if self.image else features
+
+    def _chosen(self, one_hot: Tensor) -> Tensor:
+        return one_hot if self.places is None else one_hot[:, self.places]
+
+    def _in_order(self, obs: np.ndarray) -> np.ndarray:
+        """Channels before rows; what was picked by its place is in order already."""
+        return np.moveaxis(obs, -1, 1) if self.channels_last and self.places is None else obs
 
     @property
     def feature_bytes(self) -> int:
@@ -105,8 +124,8 @@ class Preprocess:
         """Raw observations (B, *shape) -> features (B, F) to be kept: an image as the bytes it is."""
         if not self._is_packed:
             return self(obs)
-        moved = np.moveaxis(obs, -1, 1) if self.channels_last else obs
-        return torch.from_numpy(np.ascontiguousarray(moved)).reshape(len(obs), -1)
+        read = obs if self.places is None else obs.reshape(len(obs), -1)[:, self.places]
+        return torch.from_numpy(np.ascontiguousarray(self._in_order(read))).reshape(len(obs), -1)
 
     def unpack(self, packed: Tensor) -> Tensor:
         """What `pack` gave -> features (B, F) float32."""
@@ -134,7 +153,7 @@ class JointPreprocess:
 
     @property
     def n_features(self) -> int:
-        return n_features(self.space)
+        return sum(part.n_features for part in self.given.values())
 
     @property
     def n_constants(self) -> int:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Literal
 
 import torch
@@ -11,6 +12,7 @@ from kdcli.agents.action import ActionRule
 from kdcli.agents.heads import Heads
 from kdcli.errors import UsageError
 from kdcli.networks.mlp import MLP
+from kdcli.networks.packed import Packed
 from kdcli.networks.stack import Stack
 
 Network = MLP | Stack
@@ -57,10 +59,12 @@ class Policy(nn.Module):
     return, averaged to Q-values (Dabney et al. 2018, eq. 2). `atoms` (N,): they are (A, N) logits over these returns,
     whose expectations are the Q-values (Bellemare et al. 2017, section 4). `value` is a critic of states, a network of
     its own or one layer on the trunk: a teaching signal, not part of the deployed actor. Where networks remember, the
-    state (B, S) is the actor's, then the critic's; zeros begin an episode.
+    state (B, S) is the actor's, then the critic's; zeros begin an episode. `packing` names the parameters whose values
+    lie on few levels and says which (see `agents.packing`).
     """
 
     atoms: Tensor | None
+    packing: Mapping[str, Packed]
 
     def __init__(
         self,
@@ -76,6 +80,7 @@ class Policy(nn.Module):
         self.network, self.rule, self.signal = network, rule, signal
         self.spread, self.value, self.quantiles = spread, value, quantiles
         self.register_buffer("atoms", atoms)
+        self.packing = {}
         self.state_size = network.state_size + (value.state_size if isinstance(value, Stack) else 0)
 
     def outputs(self, features: Tensor) -> Tensor:
@@ -93,9 +98,7 @@ class Policy(nn.Module):
             about = {"value": value, "state": after, "features": latent}
             return Heads(**scores, **about, groups=self.rule.groups, bits=self.rule.bits)
         log_std = self.spread(latent, out) if self.spread is not None else None
-        return Heads(
-            mean=out, log_std=log_std, action=self.rule.unit(out), value=value, state=after, features=latent
-        )
+        return Heads(mean=out, log_std=log_std, action=self.rule.unit(out), value=value, state=after, features=latent)
 
     def attention(self, features: Tensor) -> Tensor:
         """Features (B, F) -> where the last convolution is active, (B, h, w): the mean square over its channels.

@@ -162,14 +162,13 @@ def _linear(
 def _distilled(teacher: Contender, vector: Vector, lesson: Lesson, seed: int, listener: Listener) -> Agent:
     from kdcli.distillation.config import DistillConfig
     from kdcli.distillation.loop import distill
-    from kdcli.distillation.pool import Collector, watch
+    from kdcli.distillation.pool import watch
     from kdcli.envs.play import open_vector, play, seeds_from
     from kdcli.envs.seeds import first_seed
 
     config = DistillConfig(student="linear", seed=seed, **asdict(lesson))
     own = open_vector(vector.spec, teacher.player, config.envs)
-    collector = Collector(teacher.player, own, seed)
-    pool = watch(collector, teacher.player, config.labels // config.rounds, config.capacity)
+    pool = watch(teacher.player, own, config.labels // config.rounds, config.capacity, seed)
     judged = seeds_from(first_seed("select", seed), config.episodes)
     done = distill(teacher.player, config, pool, lambda a: float(play(a, vector, judged).returns.mean()), listener)
     own.close()

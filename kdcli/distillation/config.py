@@ -21,7 +21,7 @@ class DistillConfig(BaseModel):
     loss: tuple[str, ...] = Field(
         (), description="loss terms, each name[@weight schedule]; default: by what the teacher gives"
     )
-    tau: str = Field("1", description="temperature: a schedule, or one of: kdcli list temperatures; 4|1 for each choice")
+    tau: str = Field("1", description="temperature: a schedule, or one of: kdcli list temperatures; a|b by choice")
     weigh: str = Field("uniform", description="how much a state matters, one of: kdcli list weighings")
     balance: str = Field("fixed", description="how terms share the gradient, one of: kdcli list balances")
     reinforce: tuple[str, ...] = Field(

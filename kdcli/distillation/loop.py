@@ -104,7 +104,7 @@ def teach(
     give_up: GiveUp | None = None,
 ) -> tuple[Agent, tuple[Round, ...]]:
     """The rounds of `distill` with a learner that is there already -> its best student, and all rounds."""
-    lesson, rounds = _Lesson(config, pool, judge, learner), list[Round]()
+    lesson, rounds = Lesson(config, pool, judge, learner), list[Round]()
     best = learner.snapshot()
     for index in range(config.rounds):
         rounds.append(lesson.round(index))
@@ -116,8 +116,14 @@ def teach(
     return best, tuple(rounds)
 
 
-class _Lesson:
-    """The rounds of one distillation."""
+def steps(config: DistillConfig, index: int) -> tuple[int, tuple[float, float]]:
+    """Gradient steps of one round, and the progress it begins and ends with."""
+    before, after = (config.updates * i // config.rounds for i in (index, index + 1))
+    return max(1, after - before), (index / config.rounds, (index + 1) / config.rounds)
+
+
+class Lesson:
+    """The rounds of one distillation, for a learner that someone may move with others."""
 
     def __init__(self, config: DistillConfig, pool: Pool, judge: Judge, learner: Learner) -> None:
         self._config, self._pool, self._judge, self._learner = config, pool, judge, learner
@@ -127,15 +133,22 @@ class _Lesson:
 
     def round(self, index: int) -> Round:
         """Let the student act to grow the pool, then train on it."""
-        rounds, learner, pool = self._config.rounds, self._learner, self._pool
+        self.begin(index)
+        return self.record(index, self._learner.train(self._pool.buffer, *steps(self._config, index)))
+
+    def begin(self, index: int) -> None:
+        """Let the student act to grow the pool, after the first round."""
         if index > 0:
             self._grow(index)
-        learner.begin_round()
-        before, after = (self._config.updates * i // rounds for i in (index, index + 1))
-        loss = learner.train(pool.buffer, max(1, after - before), (index / rounds, (index + 1) / rounds))
-        near, mean_return = learner.agreement(pool.buffer), self._judge(learner.student)
+        self._learner.begin_round()
+
+    def record(self, index: int, loss: float) -> Round:
+        """What the round came to that ended with this loss."""
+        learner, buffer = self._learner, self._pool.buffer
+        near, mean_return = learner.agreement(buffer), self._judge(learner.student)
         self._measure(near, mean_return)
-        return Round(pool.labels, after, loss, near, mean_return, learner.entropies(pool.buffer))
+        done = self._config.updates * (index + 1) // self._config.rounds
+        return Round(self._pool.labels, done, loss, near, mean_return, learner.entropies(buffer))
 
     def _grow(self, index: int) -> None:
         config, learner = self._config, self._learner

@@ -115,9 +115,7 @@ class Objective(nn.Module):
     def each(self, student: Heads, teacher: Heads, progress: float) -> list[Tensor]:
         """What every term comes to for B samples, with tau^2 but without weight, importance or mean: (B,) each."""
         hot = self._heads(student, teacher, progress) if any(term.name in _HOT for term in self.terms) else []
-        return [
-            _tempered(term, hot) if term.name in _HOT else term.loss(student, teacher, 1.0) for term in self.terms
-        ]
+        return [_tempered(term, hot) if term.name in _HOT else term.loss(student, teacher, 1.0) for term in self.terms]
 
     def forward(self, student: Heads, teacher: Heads, progress: float) -> Tensor:
         """Heads of B states and the progress in [0, 1] -> a scalar."""

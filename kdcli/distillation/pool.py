@@ -114,9 +114,10 @@ class Pool:
         self.labels += len(obs) + moved
 
 
-def watch(collector: Collects, teacher: Acts, n: int, capacity: int, augmentation: Augmentation | None = None) -> Pool:
+def watch(teacher: Acts, vector: Vector, n: int, capacity: int, seed: int, noise: float = 0.0) -> Pool:
     """A pool that begins with `n` states of the teacher's own play."""
-    return Pool(teacher, collector.collect(None, 1.0, n), capacity, collector, augmentation)
+    collector = Collector(teacher, vector, seed, noise)
+    return Pool(teacher, collector.collect(None, 1.0, n), capacity, collector)
 
 
 def looked_into(teacher: Acts, data: Labelled, inside: Collection[str]) -> Labelled:

@@ -15,7 +15,7 @@ from kdcli.distillation.config import DistillConfig
 from kdcli.distillation.curriculum import Curriculum, stages_of
 from kdcli.distillation.loop import Distilled, Judge, distill
 from kdcli.distillation.objective import wanted
-from kdcli.distillation.pool import Collector, Collects, Labelled, Pool, looked_into, watch
+from kdcli.distillation.pool import Collector, Collects, Labelled, Pool, looked_into
 from kdcli.distillation.reinforcement import Reinforcement
 from kdcli.distillation.student import default_losses
 from kdcli.envs.play import open_vector, play, seeds_from
@@ -78,9 +78,8 @@ def pool_of(teacher: Acts, env: EnvSpec, config: DistillConfig, data: Labelled |
             raise UsageError("--data offline needs a dataset", "there is nothing to learn from", "give --dataset DIR")
         return Pool(teacher, given, config.capacity)
     collector = _collector(teacher, env, config, inside)
-    if given is not None:
-        return Pool(teacher, given, config.capacity, collector, augmentation)
-    return watch(collector, teacher, config.labels // config.rounds, config.capacity, augmentation)
+    first = given or collector.collect(None, 1.0, config.labels // config.rounds)
+    return Pool(teacher, first, config.capacity, collector, augmentation)
 
 
 def _collector(teacher: Acts, env: EnvSpec, config: DistillConfig, inside: Sequence[str]) -> Collects:

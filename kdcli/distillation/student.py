@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 
 import numpy as np
 import torch
@@ -82,6 +83,9 @@ def _part_for(space: Part, given: Preprocess | None, observations: np.ndarray) -
     """One part: as the teacher reads it where that is more than taking it as it is, else normalized by its moments."""
     if given is not None and (given.normalizer is not None or given.image or given.channels_last):
         return given
-    if not isinstance(space, Box) or is_image(space):
-        return Preprocess(space, image=is_image(space))
-    return Preprocess(space, Normalizer.from_data(observations))
+    columns = None if given is None else given.columns
+    read = Preprocess(space, image=is_image(space), columns=columns)
+    if not isinstance(space, Box) or read.image:
+        return read
+    seen = observations if read.places is None else observations.reshape(len(observations), -1)[:, read.places]
+    return replace(read, normalizer=Normalizer.from_data(seen))

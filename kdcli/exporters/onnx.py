@@ -141,6 +141,27 @@ def _scale(sheet: Sheet, op: Op) -> None:
     sheet.node("Div", [x, sheet.constant(f"{out}.divisor", op.attrs["divisor"], op.out.dtype)], out)
 
 
+def _quantize(sheet: Sheet, op: Op) -> None:
+    """As a pair of QuantizeLinear and DequantizeLinear where the codes are those of a type, else as the formula.
+
+    onnxruntime has no such pair in opset 28.
+    """
+    x, out = ends(op)
+    dtype = _CODES.get((op.attrs["low"], op.attrs["high"]))
+    if dtype is not None and op.weights["scale"].ndim == 0 and sheet.opset < 28:
+        pair = [sheet.weight(op, "scale"), sheet.number(f"{out}.zero", op.weights["zero"].astype(dtype))]
+        sheet.node("DequantizeLinear", [sheet.node("QuantizeLinear", [x, *pair], f"{out}.codes"), *pair], out)
+        return
+    scale, zero = sheet.weight(op, "scale"), sheet.weight(op, "zero")
+    bounds = [sheet.constant(f"{out}.{key}", op.attrs[key], "float32") for key in ("low", "high")]
+    whole = sheet.node("Round", [sheet.node("Div", [x, scale], f"{out}.div")], f"{out}.round")
+    code = sheet.node("Clip", [sheet.node("Add", [whole, zero], f"{out}.add"), *bounds], f"{out}.codes")
+    sheet.node("Mul", [sheet.node("Sub", [code, zero], f"{out}.sub"), scale], out)
+
+
+_CODES = {(0, 255): "uint8", (-128, 127): "int8"}
+
+
 def _unscale(sheet: Sheet, op: Op) -> None:
     x, out = ends(op)
     if "middle" not in op.weights:
@@ -232,6 +253,7 @@ WRITERS: Mapping[str, Writer] = {
     "normalize": _normalize,
     "one_hot": _one_hot,
     "quantile_mean": _quantile_mean,
+    "quantize": _quantize,
     "relu": _same("Relu"),
     "repeat": _repeat,
     "reshape": _reshape,

@@ -58,6 +58,11 @@ def _slice(sheet: Sheet, op: Op) -> None:
     sheet.node("Slice", [x, *bounds, sheet.constant(f"{out}.axis", [1])], out)
 
 
+def _take(sheet: Sheet, op: Op) -> None:
+    x, out = ends(op)
+    sheet.node("Gather", [x, sheet.constant(f"{out}.places", list(op.attrs["places"]))], out, axis=1)
+
+
 def _layer_norm(sheet: Sheet, op: Op) -> None:
     """One node since opset 17; before, what it stands for."""
     x, out = ends(op)
@@ -143,4 +148,5 @@ LAYERS: Mapping[str, Writer] = {
     "mask": _mask,
     "max_pool2d": _max_pool2d,
     "slice": _slice,
+    "take": _take,
 }

@@ -47,6 +47,10 @@ class Sheet:
             stored = f"{name}.half"
             self.initializers.append(numpy_helper.from_array(array.astype(np.float16), stored))
             return self.node("Cast", [stored], name, to=code(array.dtype.name))  # onnxruntime does it once, at load
+        return self.number(name, array)
+
+    def number(self, name: str, array: np.ndarray) -> str:
+        """Add numbers of the policy as they are; returns their name."""
         self.initializers.append(numpy_helper.from_array(array, name))
         return name
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 
 from kdcli.agents.agent import Agent
-from kdcli.agents.observation import Normalizer
+from kdcli.agents.observation import Normalizer, Preprocess
 from kdcli.agents.states import States
 from kdcli.envs.play import collect_turns, open_vector
 from kdcli.envs.seeds import first_seed
@@ -51,12 +51,22 @@ def played_in(vector: Vector, agent: Agent, n: int, seed: int) -> States:
 def sampled(agent: Agent, n: int, seed: int) -> States:
     """`n` observations from the normalizers' means and scales where there are some, else from the space."""
     rng = np.random.default_rng(seed)
-    columns = {name: _draw(part.space, part.normalizer, n, rng) for name, part in agent.preprocess.parts.items()}
+    columns = {name: _draw(part.space, _whole(part), n, rng) for name, part in agent.preprocess.parts.items()}
     if MASK in columns:
         columns[MASK] = _some_allowed(columns[MASK], agent)
     obs = join_rows(agent.observation, columns)
     # One episode for an agent with memory.
     return States(obs, "sampled")
+
+
+def _whole(part: Preprocess) -> Normalizer | None:
+    """The normalizer of all numbers of the part; those that are not read are drawn around 0."""
+    norm, places = part.normalizer, part.places
+    if norm is None or places is None:
+        return norm
+    mean, scale = np.zeros(part.space.shape), np.ones(part.space.shape)
+    mean.reshape(-1)[places], scale.reshape(-1)[places] = norm.mean, norm.scale
+    return Normalizer(mean, scale, norm.clip)
 
 
 def _some_allowed(masks: np.ndarray, agent: Agent) -> np.ndarray:

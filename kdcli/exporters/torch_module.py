@@ -11,6 +11,7 @@ from torch import Tensor, nn
 
 from kdcli.graph.operations import Graph, Op
 from kdcli.networks.activations import ACTIVATIONS
+from kdcli.networks.grid import on_grid
 
 Weights = Mapping[str, Tensor]
 Function = Callable[[Op, list[Tensor], Weights], Tensor | tuple[Tensor, Tensor]]
@@ -119,11 +120,13 @@ FUNCTIONS: Mapping[str, Function] = {
     "max_pool2d": lambda op, x, w: F.max_pool2d(x[0], op.attrs["kernel"], op.attrs["stride"], op.attrs["padding"]),
     "normalize": _normalize,
     "one_hot": _one_hot,
+    "quantize": lambda op, x, w: on_grid(x[0], w["scale"], w["zero"], op.attrs["low"], op.attrs["high"]),
     "quantile_mean": lambda op, x, w: x[0].reshape(-1, op.attrs["quantiles"], op.out.size).mean(1),
     "repeat": lambda op, x, w: w["value"].expand(x[0].shape[0], *op.out.shape),
     "reshape": lambda op, x, w: x[0].reshape(-1, *op.out.shape),
     "scale": lambda op, x, w: x[0] / op.attrs["divisor"],
     "slice": lambda op, x, w: x[0][:, op.attrs["start"] : op.attrs["stop"]],
+    "take": lambda op, x, w: x[0].index_select(1, torch.tensor(op.attrs["places"])),
     "threshold": lambda op, x, w: x[0].sigmoid().round(),
     "unscale": _unscale,
 }

@@ -10,7 +10,8 @@ from torch import Tensor, nn
 from kdcli.agents.policy import Network
 from kdcli.graph.operations import Port
 from kdcli.graph.sight import Sight
-from kdcli.graph.tape import Tape, array
+from kdcli.graph.tape import Tape
+from kdcli.networks.grid import Quantize
 from kdcli.networks.layers import Activation
 from kdcli.networks.mlp import MLP
 from kdcli.networks.stack import state_size
@@ -18,7 +19,7 @@ from kdcli.networks.stack import state_size
 
 def gemm(tape: Tape, x: Port, weight: Tensor, bias: Tensor | None) -> Port:
     """x (I,), weight (O, I), bias (O,) -> (O,)."""
-    return tape.add("gemm", x, (len(weight),), weight=array(weight), bias=None if bias is None else array(bias))
+    return tape.add("gemm", x, (len(weight),), weight=weight, bias=bias)
 
 
 def linear(tape: Tape, layer: nn.Linear, x: Port) -> Port:
@@ -60,7 +61,7 @@ def _trunk(
 
 def _cell(tape: Tape, cell: nn.Module, x: Port, state: Port) -> tuple[Port, list[Port]]:
     """One step of a GRU or LSTM cell: h (H,), and the parts of its next state."""
-    weights: dict[str, Any] = {name: array(tensor) for name, tensor in cell.named_parameters()}
+    weights: dict[str, Any] = dict(cell.named_parameters())
     if isinstance(cell, nn.GRUCell):
         h = tape.add("gru_cell", (x, state), state.shape, **weights)
         return h, [h]
@@ -72,7 +73,7 @@ def _cell(tape: Tape, cell: nn.Module, x: Port, state: Port) -> tuple[Port, list
 
 def _conv2d(tape: Tape, layer: Any, x: Port) -> Port:
     sides: dict[str, Any] = {"stride": tuple(layer.stride), "padding": tuple(layer.padding)}
-    weights: dict[str, Any] = {name: array(tensor) for name, tensor in layer.named_parameters()}
+    weights: dict[str, Any] = dict(layer.named_parameters())
     shape = _moved(x.shape, len(layer.weight), tuple(layer.kernel_size), **sides)
     return tape.add("conv2d", x, shape, **sides, **weights)
 
@@ -96,7 +97,11 @@ def _moved(
 
 
 def _layer_norm(tape: Tape, layer: Any, x: Port) -> Port:
-    return tape.add("layer_norm", x, eps=layer.eps, weight=array(layer.weight), bias=array(layer.bias))
+    return tape.add("layer_norm", x, eps=layer.eps, weight=layer.weight, bias=layer.bias)
+
+
+def _quantize(tape: Tape, layer: Any, x: Port) -> Port:
+    return tape.add("quantize", x, low=layer.low, high=layer.high, scale=layer.scale, zero=layer.zero)
 
 
 _LAYERS: Mapping[type[nn.Module], Callable[[Tape, Any, Port], Port]] = {
@@ -106,6 +111,7 @@ _LAYERS: Mapping[type[nn.Module], Callable[[Tape, Any, Port], Port]] = {
     nn.LayerNorm: _layer_norm,
     nn.Linear: linear,
     nn.MaxPool2d: _max_pool2d,
+    Quantize: _quantize,
 }
 
 

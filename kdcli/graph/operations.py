@@ -9,6 +9,8 @@ from typing import Any
 
 import numpy as np
 
+from kdcli.networks.packed import Packed
+
 # x, y, z are the inputs in order; shapes are without the batch. Small letters in brackets are attributes or weights.
 KINDS: Mapping[str, str] = {
     "argmax": "x (A,) -> (): place of the first largest, counted from [start]; int64",
@@ -40,6 +42,8 @@ KINDS: Mapping[str, str] = {
     "normalize": "(x - [mean]) / [scale], clipped to +-[clip], in float64",
     "one_hot": "integers () or (groups,) -> (sum of [sizes],): 1 at each one's place, counted from [start], else 0",
     "quantile_mean": "x ([quantiles] * A,) -> (A,): the mean over the quantiles, the outer axis",
+    "quantize": "(clip(round(x / [scale]) + [zero], [low], [high]) - [zero]) * [scale] in float32, round half to even;"
+    " [scale] and [zero], whole numbers as float32, are one for all or one for each element (F,)",
     "relu": "max(x, 0)",
     "repeat": "[value], the same for every x of the batch",
     "reshape": "x in the output's shape",
@@ -50,6 +54,7 @@ KINDS: Mapping[str, str] = {
     "silu": "x * sigmoid(x)",
     "softplus": "log(1 + exp(x))",
     "softsign": "x / (1 + |x|)",
+    "take": "x (F,) -> (K,): those at [places]",
     "tanh": "tanh(x)",
     "threshold": "1 where sigmoid(x) > 0.5, else 0",
     "unscale": "x * [half] + [middle], no middle where it is 0: from -1..1 to the bounds",
@@ -72,13 +77,17 @@ class Port:
 
 @dataclass(frozen=True, eq=False)
 class Op:
-    """One operation of a kind in `KINDS`. `attrs` say how, `weights` are the numbers it brings along."""
+    """One operation of a kind in `KINDS`. `attrs` say how, `weights` are the numbers it brings along.
+
+    `packed` says of some of the weights, by the same names, which levels they lie on: `weights` has the decoded ones.
+    """
 
     kind: str
     inputs: tuple[Port, ...]
     outputs: tuple[Port, ...]
     attrs: Mapping[str, Any] = field(default_factory=dict)
     weights: Mapping[str, np.ndarray] = field(default_factory=dict)
+    packed: Mapping[str, Packed] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         if self.kind not in KINDS:

@@ -42,18 +42,30 @@ def read_observation(tape: Tape, preprocess: Sees, ports: Mapping[str, Port]) ->
 
 def _read_part(tape: Tape, preprocess: Preprocess, obs: Port) -> Port:
     """One part (*shape) as float32, one-hot where it is integers, an image as (C, H, W)."""
-    space, width = preprocess.space, preprocess.n_features
-    if isinstance(space, Discrete):
-        integers = tape.cast(obs, "int64")
-        return tape.add("one_hot", integers, (width,), "float32", sizes=(space.n,), start=space.start)
-    if isinstance(space, MultiDiscrete):
-        return tape.add("one_hot", tape.cast(obs, "int64"), (width,), "float32", sizes=space.nvec, start=0)
-    normalizer = preprocess.normalizer
-    x = tape.cast(obs if normalizer is None else _normalize(tape, normalizer, obs), "float32")
-    if preprocess.channels_last:
+    space, picked = preprocess.space, preprocess.places is not None
+    if isinstance(space, Discrete | MultiDiscrete):
+        return _read_integers(tape, preprocess, tape.cast(obs, "int64"))
+    x, normalizer = _taken(tape, preprocess, obs), preprocess.normalizer
+    x = tape.cast(x if normalizer is None else _normalize(tape, normalizer, x), "float32")
+    if preprocess.channels_last and not picked:
         *size, channels = x.shape
         x = tape.add("channels_first", x, (channels, *size))
     return tape.add("scale", x, divisor=255.0) if preprocess.image else x
+
+
+def _read_integers(tape: Tape, preprocess: Preprocess, integers: Port) -> Port:
+    space = preprocess.space
+    sizes, start = (space.nvec, 0) if isinstance(space, MultiDiscrete) else ((space.n,), space.start)  # type: ignore[union-attr]
+    one_hot = tape.add("one_hot", integers, (sum(sizes),), "float32", sizes=sizes, start=start)
+    return _taken(tape, preprocess, one_hot)
+
+
+def _taken(tape: Tape, preprocess: Preprocess, x: Port) -> Port:
+    """The features that are read, or all of them as they are."""
+    if preprocess.places is None:
+        return x
+    places = tuple(map(int, preprocess.places))
+    return tape.add("take", tape.flat(x), (len(places),), places=places)
 
 
 def _normalize(tape: Tape, normalizer: Normalizer, obs: Port) -> Port:

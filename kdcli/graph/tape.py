@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -11,6 +11,7 @@ import numpy as np
 from torch import Tensor
 
 from kdcli.graph.operations import Graph, Op, Port
+from kdcli.networks.packed import Packed
 
 Shape = tuple[int, ...]
 
@@ -18,12 +19,14 @@ Shape = tuple[int, ...]
 class Tape:
     """Operations as they are added; values are named after their kind, in order."""
 
-    def __init__(self) -> None:
+    def __init__(self, packing: Mapping[int, Packed] | None = None) -> None:
+        """`packing`: which levels a tensor lies on, by its identity."""
         self.ops: list[Op] = []
+        self._packing = packing or {}
         self._seen: Counter[str] = Counter()
 
     def add(self, kind: str, x: Port | Sequence[Port], shape: Shape | None = None, dtype: str = "", **d: Any) -> Port:
-        """Add one operation on `x`; arrays among `d` are its weights, the rest its attributes, None is nothing.
+        """Add one operation on `x`; arrays and tensors in `d` are its weights, the rest its attributes, None nothing.
 
         Returns the output, of the shape and dtype of the first input where none are given.
         """
@@ -44,9 +47,10 @@ class Tape:
         return name
 
     def _append(self, kind: str, inputs: tuple[Port, ...], outputs: tuple[Port, ...], d: dict[str, Any]) -> None:
-        weights = {key: value for key, value in d.items() if isinstance(value, np.ndarray)}
+        weights = {key: _numbers(value) for key, value in d.items() if isinstance(value, np.ndarray | Tensor)}
         attrs = {key: value for key, value in d.items() if key not in weights and value is not None}
-        self.ops.append(Op(kind, inputs, outputs, attrs, weights))
+        packed = {key: self._packing[id(d[key])] for key in weights if id(d[key]) in self._packing}
+        self.ops.append(Op(kind, inputs, outputs, attrs, weights, packed))
 
     def cast(self, x: Port, dtype: str) -> Port:
         """`x` in `dtype`; nothing to do where it is already."""
@@ -83,6 +87,10 @@ class Tape:
 
 def _renamed(ports: tuple[Port, ...], names: dict[str, Port]) -> tuple[Port, ...]:
     return tuple(names.get(port.name, port) for port in ports)
+
+
+def _numbers(value: np.ndarray | Tensor) -> np.ndarray:
+    return value if isinstance(value, np.ndarray) else array(value)
 
 
 def array(tensor: Tensor) -> np.ndarray:

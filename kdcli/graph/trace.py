@@ -10,12 +10,14 @@ from torch import nn
 
 from kdcli.agents.action import ActionRule
 from kdcli.agents.agent import Agent
+from kdcli.agents.packing import held
 from kdcli.agents.policy import Policy, Spread
 from kdcli.errors import UsageError
 from kdcli.graph.layers import gemm, hidden, linear
 from kdcli.graph.operations import Graph, Port
 from kdcli.graph.sight import Sight, read_observation
 from kdcli.graph.tape import Tape, array
+from kdcli.networks.packed import Packed
 from kdcli.spec import STATE_IN, STATE_OUT, Box, Discrete, MultiBinary, MultiDiscrete, input_names
 from kdcli.spec import parts as parts_of
 
@@ -39,7 +41,7 @@ def trace(agent: Agent, outputs: Sequence[str] = ("action",)) -> Graph:
     for name in outputs:
         if name not in known:
             raise UsageError(f"the agent has no output {name!r}", f"it has: {', '.join(known)}", "choose among these")
-    names, tape = input_names(agent.observation), Tape()
+    names, tape = input_names(agent.observation), Tape(_packing(agent.policy))
     ports = {name: Port(names[name], part.shape, part.dtype) for name, part in parts_of(agent.observation).items()}
     sight = read_observation(tape, agent.preprocess, ports)
     reading = Reading(tape, agent.policy, sight, with_value="value" in outputs)
@@ -48,6 +50,12 @@ def trace(agent: Agent, outputs: Sequence[str] = ("action",)) -> Graph:
         return tape.graph(tuple(ports.values()), found)
     action = found.pop("action")
     return tape.graph((*ports.values(), reading.state), {"action": action, STATE_OUT: reading.state_out, **found})
+
+
+def _packing(policy: Policy) -> dict[int, Packed]:
+    """Which levels a parameter lies on, by its identity."""
+    parameters = dict(policy.named_parameters())
+    return {id(parameters[name]): packed for name, packed in held(policy).items()}
 
 
 class Reading:

@@ -10,6 +10,7 @@ from torch import Tensor, nn
 
 from kdcli.errors import RefusedError
 from kdcli.networks.activations import ACTIVATIONS, activation
+from kdcli.networks.grid import Quantize
 
 Shape = tuple[int, ...]
 # A layer as JSON values: its name and its options, e.g. ("conv2d", {"out": 32, "kernel": 8, "stride": 4}).
@@ -75,6 +76,11 @@ def _lstm_cell(shape: Shape, options: Mapping[str, Any]) -> tuple[nn.Module, Sha
     return nn.LSTMCell(width, int(options["out"]), bool(options.get("bias", True))), (int(options["out"]),)
 
 
+def _quantize(shape: Shape, options: Mapping[str, Any]) -> tuple[nn.Module, Shape]:
+    size = shape[0] if options.get("each") and len(shape) == 1 else 0
+    return Quantize(int(options["low"]), int(options["high"]), size), shape
+
+
 LAYERS: Mapping[str, Callable[[Shape, Mapping[str, Any]], tuple[nn.Module, Shape]]] = {
     "conv2d": _conv2d,
     "flatten": _flatten,
@@ -83,6 +89,7 @@ LAYERS: Mapping[str, Callable[[Shape, Mapping[str, Any]], tuple[nn.Module, Shape
     "linear": _linear,
     "lstm_cell": _lstm_cell,
     "max_pool2d": _max_pool2d,
+    "quantize": _quantize,
 }
 
 

@@ -12,7 +12,7 @@ from kdcli.agents.action import ActionRule
 from kdcli.agents.heads import Heads
 from kdcli.distillation import LOSSES
 from kdcli.distillation.losses import READS, TEMPERED
-from kdcli.distillation.objective import Objective
+from kdcli.distillation.objective import Objective, parse_term
 from kdcli.errors import UsageError
 from kdcli.spec import box
 
@@ -53,6 +53,18 @@ def with_value(values: Tensor) -> Heads:
     return Heads(value=values[:, 0])
 
 
+def with_features(values: Tensor) -> Heads:
+    return Heads(features=values)
+
+
+def with_state(values: Tensor) -> Heads:
+    return Heads(state=values)
+
+
+def with_attention(values: Tensor) -> Heads:
+    return Heads(attention=values.abs()[:, None])
+
+
 CASES = {
     "kl": [discrete, multi, bits, continuous, spreading, with_q],
     "reverse_kl": [discrete, multi, bits, continuous, spreading, with_q],
@@ -71,12 +83,25 @@ CASES = {
     "q_huber": [with_q],
     "value": [with_value],
     "value_l1": [with_value],
+    "regret": [with_q],
+    "hint": [with_features],
+    "state_hint": [with_state],
+    "attention": [with_attention],
+    "rkd_distance": [with_features],
+    "rkd_angle": [with_features],
+    "noise_entropy": [discrete, multi, bits, with_q],
+    "decision_entropy": [discrete, multi, bits, with_q],
 }
 # Least, but not zero, at equality: what is left there is the teacher's entropy, or the student's own spread.
-LEAST = {"cross_entropy", "nll"}
+# Regret is the teacher's own, when it is not sure; the noise of a student is that of any policy.
+LEAST = {"cross_entropy", "nll", "regret", "noise_entropy"}
 EACH = [(name, make) for name, makes in CASES.items() for make in makes]
 IDS = [f"{name}-{make.__name__}" for name, make in EACH]
 each = pytest.mark.parametrize(("name", "make"), EACH, ids=IDS)
+
+
+def loss_of(name: str) -> Any:
+    return parse_term(name).loss
 
 
 def test_every_loss_has_cases() -> None:
@@ -87,7 +112,7 @@ def test_every_loss_has_cases() -> None:
 @each
 def test_one_number_a_sample(name: str, make: Any) -> None:
     """Law: heads of B states give B finite numbers, none negative."""
-    found = LOSSES.load(name)(make(draw(0, B, 5)), make(draw(1, B, 5)), 2.0)
+    found = loss_of(name)(make(draw(0, B, 5)), make(draw(1, B, 5)), 2.0)
     assert found.shape == (B,)
     assert torch.isfinite(found).all()
     assert (found >= -1e-6).all() or (name, make) == ("nll", spreading)
@@ -97,7 +122,7 @@ def test_one_number_a_sample(name: str, make: Any) -> None:
 @each
 def test_zero_at_equality(name: str, make: Any) -> None:
     """Law: a student that says what the teacher says loses nothing, and no other has less."""
-    loss, same = LOSSES.load(name), make(draw(0, B, 5))
+    loss, same = loss_of(name), make(draw(0, B, 5))
     tau = 1.0 if name == "softmax_q" else 2.0
     if name not in LEAST:
         assert loss(same, same, tau).abs().max() < 1e-6
@@ -118,7 +143,7 @@ def test_gradient_to_the_student_only(name: str, make: Any) -> None:
     """Law: the student learns, the teacher does not."""
     ours, theirs = draw(0, B, 5).requires_grad_(), draw(1, B, 5).requires_grad_()
     teacher = make(theirs)
-    LOSSES.load(name)(
+    loss_of(name)(
         make(ours), teacher.having({k: t.detach() for k, t in teacher.present().items()}), 1.0
     ).sum().backward()
     assert ours.grad is not None
@@ -132,7 +157,7 @@ def test_a_loss_reads_what_it_says(name: str, make: Any) -> None:
     ours, teacher = make(draw(0, B, 5)), make(draw(1, B, 5))
     read = {k: t for k, t in teacher.present().items() if k in READS[name]}
     alone = Heads(groups=teacher.groups, bits=teacher.bits).having(read)
-    loss = LOSSES.load(name)
+    loss = loss_of(name)
     torch.testing.assert_close(loss(ours, alone, 1.0), loss(ours, teacher, 1.0))
 
 
@@ -140,7 +165,7 @@ def test_a_loss_reads_what_it_says(name: str, make: Any) -> None:
 def test_order_of_the_batch_does_not_matter(name: str, make: Any) -> None:
     """Law: a sample's loss does not depend on its neighbours."""
     ours, theirs, order = draw(0, B, 5), draw(1, B, 5), torch.randperm(B, generator=torch.Generator().manual_seed(2))
-    loss = LOSSES.load(name)
+    loss = loss_of(name)
     torch.testing.assert_close(
         loss(make(ours), make(theirs), 1.0)[order], loss(make(ours[order]), make(theirs[order]), 1.0)
     )
@@ -152,7 +177,7 @@ def test_order_of_the_batch_does_not_matter(name: str, make: Any) -> None:
 def test_stable_at_any_temperature(name: str, make: Any, tau: float) -> None:
     """Law: no temperature from 0.01 to 100 makes a divergence or its gradient infinite, even for far logits."""
     ours = (100.0 * draw(0, B, 5)).requires_grad_()
-    found = LOSSES.load(name)(make(ours), make(100.0 * draw(1, B, 5)), tau)
+    found = loss_of(name)(make(ours), make(100.0 * draw(1, B, 5)), tau)
     found.sum().backward()
     assert torch.isfinite(found).all()
     assert ours.grad is not None
@@ -188,7 +213,7 @@ def test_gaussian_divergences_against_torch() -> None:
     a, b = (torch.distributions.Normal(heads.mean, heads.log_std.exp()) for heads in (ours, theirs))  # type: ignore[union-attr]
     for name, pair in (("kl", (b, a)), ("reverse_kl", (a, b))):
         right = torch.distributions.kl_divergence(*pair).sum(1)
-        torch.testing.assert_close(LOSSES.load(name)(ours, theirs, 1.0), right)
+        torch.testing.assert_close(loss_of(name)(ours, theirs, 1.0), right)
     torch.testing.assert_close(LOSSES.load("nll")(ours, theirs, 1.0), -a.log_prob(theirs.mean).sum(1))
 
 
@@ -212,7 +237,7 @@ def test_weights_add_up() -> None:
     """Law: the objective is the weighted sum of its terms, weights by their schedules."""
     ours, theirs = continuous(draw(0, B, 5)), continuous(draw(1, B, 5))
     both = Objective.parse(["action@0.7", "mean@linear:0->0.6"], "1")(ours, theirs, 0.5)
-    parts = [LOSSES.load(name)(ours, theirs, 1.0).mean() for name in ("action", "mean")]
+    parts = [loss_of(name)(ours, theirs, 1.0).mean() for name in ("action", "mean")]
     torch.testing.assert_close(both, 0.7 * parts[0] + 0.3 * parts[1])
 
 
@@ -236,6 +261,6 @@ def test_no_gradient_beyond_a_bound(name: str) -> None:
     """Law: where going further is no error there is no gradient either, and everywhere else there is."""
     teacher = ActionRule(box((1,), -1, 1)).taught(torch.tensor([[1.0], [1.0], [-1.0], [0.0]]))
     action = torch.tensor([[1.7], [0.5], [-1.2], [1.7]], requires_grad=True)
-    LOSSES.load(name)(Heads(action=action), teacher, 1.0).sum().backward()
+    loss_of(name)(Heads(action=action), teacher, 1.0).sum().backward()
     assert action.grad is not None
     assert (action.grad[:, 0] != 0).tolist() == [False, True, False, True]

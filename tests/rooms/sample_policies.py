@@ -14,13 +14,16 @@ from torch import nn
 from kdcli.agents.action import ActionRule
 from kdcli.agents.agent import Agent
 from kdcli.agents.observation import JointPreprocess, Normalizer, Preprocess, Sees
+from kdcli.agents.packing import pack
 from kdcli.agents.policy import Policy, Signal, Spread
 from kdcli.agents.states import States
 from kdcli.exporters.config import ExportConfig
 from kdcli.exporters.step import Exported, convert
 from kdcli.networks.activations import ACTIVATIONS
+from kdcli.networks.grid import Quantize
 from kdcli.networks.layers import LayerSpec
 from kdcli.networks.mlp import MLP
+from kdcli.networks.packed import Packed
 from kdcli.networks.stack import Branch, Stack
 from kdcli.spec import (
     MASK,
@@ -113,6 +116,11 @@ def _observations() -> dict[str, Callable[[], Agent]]:
         "discrete_start": Preprocess(Discrete(6, start=-2, dtype="int32")),
         "multi_discrete": Preprocess(MultiDiscrete((3, 2, 4))),
         "multi_binary": Preprocess(MultiBinary(5)),
+        "some": Preprocess(box((5,)), columns=(1, 3)),
+        "some_normalized": Preprocess(box((2, 3), dtype="float64"), normalizer((4,)), columns=(0, 2, 3, 5)),
+        "some_pixels": Preprocess(image, image=True, columns=(0, 5, 17, 40)),
+        "some_pixels_moved": Preprocess(image, image=True, channels_last=True, columns=(0, 5, 17, 40)),
+        "some_choices": Preprocess(MultiDiscrete((3, 2, 4)), columns=(0, 4, 8)),
     }
     rule = ActionRule(Discrete(4))
     return {f"sees_{name}": lambda p=preprocess: agent(rule, p) for name, preprocess in sights.items()}  # type: ignore[misc]
@@ -169,6 +177,57 @@ def _stacked(
     return Agent(sees, made.eval(), "sample", EnvSpec("Sample-v0"), {"algorithm": "none"})
 
 
+BYTE, SIGNED, NIBBLE = {"low": 0, "high": 255}, {"low": -128, "high": 127}, {"low": -8, "high": 7}
+CODES = (
+    *(("quantize", {**BYTE, "each": True}), ("linear", {"out": 7}), ("relu", {}), ("quantize", SIGNED)),
+    *(("linear", {"out": 6}), ("tanh", {}), ("quantize", BYTE), ("linear", {"out": 4}), ("elu", {})),
+    ("quantize", NIBBLE),
+)
+
+
+def _quantized(rule: ActionRule, branches: list[Branch], trunk: Sequence[LayerSpec]) -> Agent:
+    """Activations on grids, and weights in every form of packing."""
+    sees = VECTOR if branches[0].stop == 5 else Preprocess(box((2, 9, 8), 0, 255, "uint8"), image=True)
+    made, rng = _stacked(rule, sees, branches, trunk), np.random.default_rng(3)
+    for grid in (m for m in made.policy.modules() if isinstance(m, Quantize)):
+        wide = 6.0 if sees is VECTOR else 1.0
+        grid.scale += (
+            torch.from_numpy(rng.uniform(0.9, 1.1, grid.scale.shape).astype(np.float32)) * wide / grid.high - 1
+        )
+        grid.zero += (grid.low + grid.high) // 2
+    named = {n: p.detach().numpy() for n, p in made.policy.named_parameters() if n.endswith("weight")}
+    return pack(made, {n: _PACKINGS[i % len(_PACKINGS)](w) for i, (n, w) in enumerate(named.items())})
+
+
+def _linear_packed(weight: np.ndarray, bits: int, each: bool, zero: int = 0) -> Packed:
+    """Rounded to the nearest of the codes, `zero` being that of 0."""
+    rows = np.abs(weight).reshape(len(weight), -1)
+    most = (rows.max(1) if each else rows.max()) / ((1 << (bits - 1)) - 1 - abs(zero))
+    scale = np.asarray(most, np.float32)
+    beside = scale.reshape(-1, *(1,) * (weight.ndim - 1)) if each else scale
+    codes = np.clip(np.round(weight / beside) + zero, -(1 << (bits - 1)), (1 << (bits - 1)) - 1).astype(np.int16)
+    return Packed(codes, bits, scale=scale, zero=np.full(scale.shape, zero, np.int32) if zero else None)
+
+
+def _on_table(weight: np.ndarray, bits: int) -> Packed:
+    levels = np.quantile(weight, np.linspace(0, 1, 1 << bits)).astype(np.float32)
+    return Packed(np.abs(weight[..., None] - levels).argmin(-1).astype(np.uint8), bits, levels=levels)
+
+
+def _half(weight: np.ndarray) -> Packed:
+    return Packed(weight.astype(np.float16).view(np.uint16), 16, half="float16")
+
+
+_PACKINGS: tuple[Callable[[np.ndarray], Packed], ...] = (
+    lambda w: _linear_packed(w, 8, each=True),
+    lambda w: _on_table(w, 4),
+    lambda w: _linear_packed(w, 8, each=False, zero=3),
+    lambda w: _on_table(w, 3),
+    _half,
+    lambda w: _linear_packed(w, 4, each=True),
+)
+
+
 def _both(normalized: bool) -> JointPreprocess:
     """An image channels last, a place and a vector."""
     image, place, vector = BOTH.spaces.values()
@@ -201,6 +260,8 @@ def _stacks() -> dict[str, Callable[[], Agent]]:
         "lstm_value": lambda: _stacked(choose, VECTOR, flat, (lstm, plain_lstm), lambda: Stack(flat, (gru,), 1)),
         "gru_value_head": lambda: _stacked(choose, VECTOR, flat, (gru,), lambda: nn.Linear(6, 1)),
         "gru_dict": lambda: _stacked(choose, _both(True), [picture, whole], (gru, lstm)),
+        "quantized": lambda: _quantized(tanh, flat, CODES),
+        "quantized_image": lambda: _quantized(choose, [replace(picture, layers=(CODES[3], *CONVOLUTIONS))], CODES[2:3]),
         **{
             f"masked_{name}": lambda s=space: agent(ActionRule(s, masked=True), _masked(s))  # type: ignore[misc]
             for name, space in (

@@ -12,16 +12,17 @@ from toy_teachers import CHOOSE, REACH, choose_teacher, reach_teacher
 
 from kdcli.agents import store
 from kdcli.agents.agent import Agent
+from kdcli.agents.heads import Heads
 from kdcli.agents.teaching import label
-from kdcli.choice import Choice
+from kdcli.distillation import DATA
 from kdcli.distillation.buffer import Buffer
 from kdcli.distillation.config import DistillConfig
-from kdcli.distillation.learner import Learner, agreement_with
-from kdcli.distillation.loop import beta_schedule, distill
+from kdcli.distillation.data import share_of_teacher
+from kdcli.distillation.learner import Learner, agreement_of
+from kdcli.distillation.loop import distill
 from kdcli.distillation.objective import Objective
 from kdcli.distillation.pool import Collector, Pool, watch
-from kdcli.distillation.schedules import parse_schedule
-from kdcli.distillation.step import distill_to
+from kdcli.distillation.step import distill_to, pool_of
 from kdcli.distillation.student import default_losses, new_student
 from kdcli.envs.play import play
 from kdcli.envs.vector import Vector
@@ -76,8 +77,9 @@ def test_training_moves_the_student_and_nothing_else() -> None:
     teacher = reach_teacher()
     before = {k: v.clone() for k, v in teacher.policy.state_dict().items()}
     pool = watch(teacher, Vector(REACH, 4), 500, 5000, 0)
-    student = new_student(teacher, Choice.parse("mlp:8"), ("action",), pool.preprocess, 0)
-    learner = Learner(student, Objective.parse(("action",), "1"), parse_schedule("0.003"), 64, 0)
+    config = DistillConfig(student="mlp:8", loss=("action",), lr="0.003", batch=64)
+    student = new_student(teacher, config, config.loss, pool.preprocess)
+    learner = Learner(student, Objective.of(config, config.loss), config)
     snapshot = learner.snapshot()
     frozen = {k: v.clone() for k, v in snapshot.policy.state_dict().items()}
     losses = [learner.train(pool.buffer, 200) for _ in range(2)]
@@ -104,20 +106,32 @@ def test_the_best_round_is_kept() -> None:
 
 
 def test_labels_are_a_budget() -> None:
-    """Law: the teacher labels as many states as it was allowed, up to one step of each env a round."""
-    teacher = reach_teacher()
-    pool = watch(teacher, Vector(REACH, 4), 500, 5000, 0)
-    done = distill(teacher, QUICK, pool, lambda _: 0.0)
-    assert 1500 <= done.rounds[-1].labels <= 1500 + 3 * 4
+    """Law: the teacher labels no more states than it was allowed, and as many as whole turns of the envs make up."""
+    asked = []
+
+    class Counting(Agent):
+        def heads(self, obs: np.ndarray, state: np.ndarray | None = None) -> Heads:
+            asked.append(len(obs))
+            return super().heads(obs, state)
+
+    teacher = Counting(**vars(reach_teacher()))
+    for augment, labels in (("", 1501), ("gaussian:0.1", 1511), ("mix:0.5,share=0.3", 1499)):
+        asked.clear()
+        config = QUICK.model_copy(update={"labels": labels, "augment": augment})
+        pool = pool_of(teacher, REACH, config)
+        done = distill(teacher, config, pool, lambda _: 0.0)
+        assert labels - 4 < done.rounds[-1].labels <= labels
+        assert sum(asked) == done.rounds[-1].labels
 
 
 def test_data_modes() -> None:
     """Law: teacher and student modes fix who acts; dagger follows the schedule."""
     at = [0.0, 0.5, 1.0]
-    modes = {
-        mode: [beta_schedule(DistillConfig(data=mode))(p) for p in at] for mode in ("teacher", "student", "dagger")
-    }
-    assert modes == {"teacher": [1, 1, 1], "student": [0, 0, 0], "dagger": [1, 0.5, 0]}
+    modes = {mode: [share_of_teacher(DistillConfig(data=mode))(p, {}) for p in at] for mode in DATA.names()}
+    assert modes.pop("dagger") == [1, 0.5, 0]
+    assert modes == {"teacher": [1, 1, 1], "dart": [1, 1, 1], "student": [0, 0, 0], "offline": [0, 0, 0]}
+    driven = share_of_teacher(DistillConfig(beta="agreement:1->0"))
+    assert [driven(0.5, {"agreement": seen}) for seen in (0.0, 0.75, 1.0)] == [1.0, 0.25, 0.0]
 
 
 def test_a_fixed_pool_does_not_grow() -> None:
@@ -140,13 +154,12 @@ def test_buffer_is_bounded_and_forgets_the_oldest() -> None:
         buffer.add(obs, label(teacher, obs))
     assert len(buffer) == 100
     rows = list(buffer.batches(20, 5, torch.Generator().manual_seed(0)))
-    features = torch.cat([f for f, _ in rows])
+    features = torch.cat([batch.features for batch in rows])
     assert len(features.unique(dim=0)) == 100
     oldest = pool.preprocess(np.full((1, 2), 200 / 300))
     assert features[:, 0].min() == pytest.approx(float(oldest[0, 0]))
-    heads = rows[0][1]
-    assert heads.action is not None
-    assert agreement_with(heads, teacher_on(pool, teacher), rows[0][0]) == pytest.approx(1.0, abs=1e-5)
+    said = teacher_on(pool, teacher).policy.forward(rows[0].features)
+    assert agreement_of(teacher.rule, said, rows[0].teacher) == pytest.approx(1.0, abs=1e-5)
 
 
 def teacher_on(pool: Pool, teacher: Agent) -> Agent:

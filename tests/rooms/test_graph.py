@@ -38,9 +38,8 @@ def test_count_is_the_actors(name: str) -> None:
     agent = POLICIES[name]()
     counted = count(trace(agent))
     assert counted.n_params == agent.n_params
-    bounds = sum(
-        w.size for op in trace(agent).ops if op.kind in ("clip", "expectation", "unscale") for w in op.weights.values()
-    )
+    kinds = ("clip", "expectation", "quantize", "unscale")
+    bounds = sum(w.size for op in trace(agent).ops if op.kind in kinds for w in op.weights.values())
     assert counted.n_constants == agent.preprocess.n_constants + bounds
     if isinstance(agent.policy.network, MLP):
         assert counted.multiply_adds == sum(linear.weight.numel() for linear in agent.policy.network.linears())

@@ -25,9 +25,9 @@ from kdcli.agents.observation import Preprocess
 from kdcli.agents.policy import Policy
 from kdcli.choice import Choice
 from kdcli.distillation.buffer import Buffer
+from kdcli.distillation.config import DistillConfig
 from kdcli.distillation.learner import Learner
 from kdcli.distillation.objective import Objective
-from kdcli.distillation.schedules import parse_schedule
 from kdcli.networks import build
 from kdcli.networks.mlp import MLP
 from kdcli.spec import box
@@ -69,7 +69,7 @@ def main(student: str = "mlp:32x32", batch: int = 256, reach: float = 1.0, n: in
     greedy = reach * torch.tanh(obs @ torch.randn(INPUTS, ACTIONS))
     buffer.add(obs.numpy(), {"greedy": greedy.numpy(), "mean": greedy.numpy()})
     agent = Agent(preprocess, Policy(network, rule, "mean"))
-    learner = Learner(agent, Objective.parse(["action"], "1"), parse_schedule("cosine:0.003->0.00003"), batch, 0)
+    learner = Learner(agent, Objective.parse(["action"]), DistillConfig(batch=batch))
     twin = plain(network)
     ratios = []
     for turn in range(turns + 1):

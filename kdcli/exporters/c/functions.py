@@ -109,6 +109,17 @@ static void layer_norm(int n, float eps, const float *w, const float *b, float *
 }
 """
 
+_NEAREST = """
+/* The whole number nearest to x, a small number; halves to even; 0 for what is no number. */
+static float nearest(float x)
+{
+    const int32_t k = x == x ? (int32_t)x : 0;
+    const float r = x - (float)k;
+    const int32_t odd = k & 1;
+    return (float)(k + ((r > 0.5f) | ((r == 0.5f) & odd)) - ((r < -0.5f) | ((r == -0.5f) & odd)));
+}
+"""
+
 _ARGMAX = """
 /* The place of the first largest of x (n). */
 static int argmax(int n, const float *x)
@@ -182,6 +193,7 @@ FUNCTIONS: Mapping[str, str] = {
     "sqrt_of": _SQRT,
     "layer_norm": _LAYER_NORM,
     "argmax": _ARGMAX,
+    "nearest": _NEAREST,
     "gelu_of": _GELU,
     "softplus_of": _SOFTPLUS,
     "elu_each": _by_exp("elu", "x where it is above 0, else exp(x) - 1.", "x[i]", "x[i] > 0.0f ? x[i] : e[i] - 1.0f"),

@@ -134,6 +134,10 @@ class _Lowering:
             value = self.logical(x)
             self.values[op.out.name] = replace(value, start=value.start + start, size=stop - start)
 
+    def _take(self, op: Op) -> None:
+        x = self.logical(op.inputs[0])
+        self.emit(op, (x,), attrs={"places": np.array(op.attrs["places"])})
+
     def _cast(self, op: Op) -> None:
         (x,), dtype = op.inputs, op.out.dtype
         found = self.values[x.name]
@@ -263,7 +267,7 @@ def _follow(x: Value, weights: Mapping[str, np.ndarray]) -> dict[str, np.ndarray
 
 
 _EACH = (
-    *("clip", "elu", "gelu", "layer_norm", "leaky_relu", "relu", "selu", "sigmoid", "silu"),
+    *("clip", "elu", "gelu", "layer_norm", "leaky_relu", "quantize", "relu", "selu", "sigmoid", "silu"),
     *("softplus", "softsign", "tanh", "unscale"),
 )
 
@@ -283,4 +287,5 @@ _LOWERINGS: Mapping[str, Callable[[_Lowering, Op], None]] = {
     "normalize": _Lowering._normalize,
     "scale": _Lowering._scale,
     "slice": _Lowering._slice,
+    "take": _Lowering._take,
 }

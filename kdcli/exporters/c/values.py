@@ -77,9 +77,10 @@ class Step:
     @property
     def is_in_place(self) -> bool:
         """Whether the output may take the place of the first input: each number follows from its own place alone."""
-        return self.kind in ACTIVATIONS or self.kind in ("clip", "layer_norm", "mask", "scale", "threshold", "unscale")
+        return self.kind in ACTIVATIONS or self.kind in _IN_PLACE
 
 
+_IN_PLACE = ("clip", "layer_norm", "mask", "quantize", "scale", "threshold", "unscale")
 ACTIVATIONS = (
     "elu",
     "gelu",

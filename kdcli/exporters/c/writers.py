@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Mapping
+from dataclasses import replace
 
 import numpy as np
 
@@ -148,6 +149,19 @@ def _normalize(sheet: Sheet, step: Step) -> None:
         sheet.each(step.y.size, f"{y} = {y} < {low} ? {low} : {y} > {high} ? {high} : {y};")
 
 
+def _quantize(sheet: Sheet, step: Step) -> None:
+    """Clamped before it is rounded, which is the same for whole bounds: only small numbers are rounded."""
+    y, zero = sheet.item(step.y), step.weights["zero"]
+    bounds = {key: (step.attrs[key] - zero).astype(np.float32) for key in ("low", "high")}
+    step = replace(step, weights={"scale": step.weights["scale"], **bounds})
+    scale, low, high = (_weight(sheet, step, key) for key in ("scale", "low", "high"))
+    sheet.each(step.y.size, f"{y} = {sheet.item(step.x)} / {scale};")
+    sheet.each(step.y.size, f"{y} = {y} < {low} ? {low} : {y};")
+    sheet.each(step.y.size, f"{y} = {y} > {high} ? {high} : {y};")
+    sheet.used.add("nearest")
+    sheet.each(step.y.size, f"{y} = nearest({y}) * {scale};")
+
+
 def _unscale(sheet: Sheet, step: Step) -> None:
     middle = f" + {_weight(sheet, step, 'middle')}" if "middle" in step.weights else ""
     sheet.each(step.y.size, f"{sheet.item(step.y)} = {sheet.item(step.x)} * {_weight(sheet, step, 'half')}{middle};")
@@ -286,6 +300,7 @@ WRITERS: Mapping[str, Writer] = {
     "one_hot": _one_hot,
     "pixels": _pixels,
     "quantile_mean": _quantile_mean,
+    "quantize": _quantize,
     "repeat": _repeat,
     "scale": _scale,
     "take": _take,

@@ -1,0 +1,57 @@
+"""Which weights of a policy lie on few levels: a description beside the float weights that torch computes with."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Mapping
+from dataclasses import replace
+
+import numpy as np
+import torch
+from torch import nn
+
+from kdcli.agents.agent import Agent
+from kdcli.agents.policy import Policy
+from kdcli.networks.grid import Quantize
+from kdcli.networks.packed import Packed
+
+
+def pack(agent: Agent, packing: Mapping[str, Packed]) -> Agent:
+    """A new agent whose parameters of these names (`network.head.weight`, ...) are the decoded ones.
+
+    Raises:
+        ValueError: a name that is no parameter, or another shape.
+    """
+    policy = copy.deepcopy(agent.policy).eval().requires_grad_(False)
+    policy.packing = {}
+    return replace(agent, policy=unpack_into(policy, {**held(agent.policy), **packing}))
+
+
+def unpack_into(policy: Policy, packing: Mapping[str, Packed]) -> Policy:
+    """Set the decoded weights in `policy` itself and remember what they lie on; returns it."""
+    for name, packed in packing.items():
+        module_name, _, key = name.rpartition(".")
+        module = dict(policy.named_modules()).get(module_name)
+        before = getattr(module, key, None)
+        if not isinstance(module, nn.Module) or not isinstance(before, nn.Parameter):
+            raise ValueError(f"packed weights of {name[:80]}, which is no parameter")
+        if tuple(before.shape) != packed.codes.shape:
+            raise ValueError(f"packed weights {packed.codes.shape} of {name[:80]}, which is {tuple(before.shape)}")
+        setattr(module, key, nn.Parameter(torch.from_numpy(packed.decoded()), requires_grad=False))
+    policy.packing = dict(packing)
+    return policy
+
+
+def held(policy: Policy) -> dict[str, Packed]:
+    """The packing of those parameters that still are what it says; changed ones, as by training, are float again."""
+    parameters = dict(policy.named_parameters())
+    return {
+        name: packed
+        for name, packed in policy.packing.items()
+        if name in parameters and np.array_equal(parameters[name].detach().numpy(), packed.decoded())
+    }
+
+
+def is_quantized(policy: Policy) -> bool:
+    """Whether weights lie on few levels or activations on a grid."""
+    return bool(policy.packing) or any(isinstance(module, Quantize) for module in policy.modules())

@@ -1,0 +1,94 @@
+"""A policy in C acts on a microcontroller's processor as the agent does: qemu's, with nothing under it."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from functools import cache
+from pathlib import Path
+
+import numpy as np
+import pytest
+from cortex_m import MACHINES, MISSING, PACKAGES, run
+from sample_policies import POLICIES
+from test_export_c import assert_alike, files_of, said_by
+
+from kdcli.agents.agent import Agent
+from kdcli.checkpoints.read import find_file, read
+from kdcli.exporters.c import write
+from kdcli.exporters.c.files import CONTRACT, HEADER, SOURCE
+from kdcli.exporters.config import ExportConfig
+from kdcli.exporters.states import played
+from kdcli.graph.trace import trace
+from kdcli.spec import feed
+
+pytestmark = [
+    pytest.mark.skipif(bool(MISSING), reason=f"no {' and no '.join(MISSING)}: {PACKAGES}"),
+    pytest.mark.skipif(shutil.which("cc") is None, reason="there is no C compiler"),
+]
+SAMPLES = Path(__file__).parents[2] / "sample_checkpoints" / "ppo"
+QUICK = "cortex-m4"
+every_machine = pytest.mark.parametrize(
+    "cpu", [name if name == QUICK else pytest.param(name, marks=pytest.mark.slow) for name in MACHINES]
+)
+
+
+@cache
+def played_by(name: str) -> tuple[Agent, np.ndarray, np.ndarray]:
+    """A teacher, 1,000 states of its own play, and what it does there."""
+    agent = read(find_file(SAMPLES / name))
+    obs = played(agent, 1000, 0).observations
+    return agent, obs, agent.act(obs)
+
+
+@every_machine
+def test_real_play_is_the_same(cpu: str, tmp_path: Path) -> None:
+    """In 1,000 states of a teacher's own play, the processor chooses what the teacher does."""
+    agent, obs, wanted = played_by("CartPole-v1_1" if cpu == "cortex-m0" else "LunarLander-v3_1")
+    files = write(trace(agent), ExportConfig(), "policy")
+    ran = run(files, MACHINES[cpu], feed(agent.observation, obs), tmp_path)
+    assert np.array_equal(ran.outputs["action"], wanted)
+
+
+def few_layers(cpu: str) -> list[str]:
+    """Memory, images and Dicts, doubles and masks; the smallest processor has no room for more."""
+    return ["gru_dict", "stack_image"] if cpu == "cortex-m0" else ["gru_dict", "stack_image", "sees_normalized", "lstm"]
+
+
+@every_machine
+def test_layers_are_the_same(cpu: str, tmp_path: Path) -> None:
+    """Every output, also those of policies with memory and of images, is the agent's to 1e-5."""
+    for name in few_layers(cpu):
+        given, wanted = said_by(POLICIES[name](), 20)
+        assert_alike(run(files_of(name), MACHINES[cpu], given, tmp_path).outputs, wanted)
+
+
+LOOP = """
+#include "through.h"
+void through_run(const float *x, float *y, through_work *work)
+{
+    int n = 1000;
+    (void)work;
+    __asm__ volatile(".syntax unified\\n 1: subs %0, #1\\n bne 1b" : "+l"(n) : : "cc");
+    y[0] = x[0];
+}
+"""
+
+DECLARED = """
+typedef struct { char nothing; } through_work;
+void through_run(const float *x, float *y, through_work *work);
+"""
+
+
+@every_machine
+def test_instructions_are_counted(cpu: str, tmp_path: Path) -> None:
+    """A loop of 1,000 turns of two instructions counts as 2,000, and the few around it."""
+    ends = {
+        way: [{"name": name, "dtype": "float32", "shape": [1]}] for way, name in (("inputs", "x"), ("outputs", "y"))
+    }
+    terms = json.dumps({**ends, "symbol": "through", "header": "through.h", "work_bytes": 0})
+    header = f"/*\n{CONTRACT}{terms}\n */\n{DECLARED}".encode()
+    given = np.arange(5, dtype=np.float32)[:, None]
+    ran = run({SOURCE: LOOP.encode(), HEADER: header}, MACHINES[cpu], {"x": given}, tmp_path)
+    assert np.array_equal(ran.outputs["y"], given)
+    assert 2000 <= ran.instructions.min() <= ran.instructions.max() <= 2030
