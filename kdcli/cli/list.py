@@ -19,6 +19,7 @@ ROOMS = {
     "schedules": "kdcli.distillation:SCHEDULES",
     "combinations": "kdcli.agents.ensemble:COMBINATIONS",
     "weighings": "kdcli.distillation:WEIGHINGS",
+    "penalties": "kdcli.distillation:PENALTIES",
     "wrappers": "kdcli.envs:WRAPPERS",
     "exporters": "kdcli.exporters:EXPORTERS",
 }

@@ -100,3 +100,14 @@ SCHEDULES = Registry(
         "steps": ("kdcli.distillation.schedules:steps", "equal parts at each number: steps:1->0.5->0.1"),
     },
 )
+
+PENALTIES = Registry(
+    "penalty",
+    {
+        "ewc": (
+            "kdcli.distillation.penalties:ewc",
+            "moving a weight costs what it says of earlier tasks: elastic weight consolidation",
+        ),
+        "l2": ("kdcli.distillation.penalties:l2", "moving a weight costs its squared distance from the start (L2-SP)"),
+    },
+)

@@ -13,7 +13,7 @@ from kdcli.choice import Choice
 from kdcli.distillation.config import DistillConfig
 from kdcli.distillation.learner import Learner, agreement_with, finite
 from kdcli.distillation.loop import Judge, Round, beta_schedule, learner_for
-from kdcli.distillation.objective import Objective
+from kdcli.distillation.objective import Objective, Penalty
 from kdcli.distillation.pool import Pool
 from kdcli.distillation.schedules import Schedule, parse_schedule
 from kdcli.distillation.sharing import copy_together, n_shared, share_trunk
@@ -45,9 +45,11 @@ class Task:
         choice = Choice.parse(config.student)
         return new_student(self.teacher, choice, self.terms(config), self.pool.preprocess, config.seed)
 
-    def learner(self, student: Agent, config: DistillConfig) -> Learner:
-        """Who trains `student` for this task."""
-        return learner_for(student, Objective.parse(self.terms(config), config.tau, config.weigh), config)
+    def learner(self, student: Agent, config: DistillConfig, penalties: Sequence[Penalty] = ()) -> Learner:
+        """Who trains `student` for this task; `penalties` are added to the losses."""
+        objective = Objective.parse(self.terms(config), config.tau, config.weigh)
+        objective.penalties = tuple(penalties)
+        return learner_for(student, objective, config)
 
 
 @dataclass(frozen=True)
