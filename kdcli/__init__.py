@@ -7,7 +7,7 @@ The map of the house; each stage is one room, one subcommand, one file on disk:
     distillation   teacher x data -> smaller Agent  kdcli distill
     exporters      Agent -> ONNX, C, NumPy, torch   kdcli export
     benchmarks     Agents x env -> numbers          kdcli bench
-    recipes        the whole line                   kdcli compress
+    recipes        the whole line                   kdcli compress, study
 
 Below them: `networks` (architectures), `agents` (everything needed to act), `graph` (a policy as a list of
 operations), `envs` (the only room that knows gymnasium), `datasets`, and the words `errors`, `registry`, `choice`,

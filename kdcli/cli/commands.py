@@ -19,6 +19,7 @@ COMMANDS = {
     "export": ("kdcli.cli.export:export", "Write an agent for another runtime."),
     "bench": ("kdcli.cli.bench:bench", "Compare agents: size, latency, returns, a verdict."),
     "compress": ("kdcli.cli.compress:compress", "Run the whole line: rollout, distill, export, bench."),
+    "study": ("kdcli.cli.study:study", "Variants of a distillation, several seeds each, in one table."),
     "list": ("kdcli.cli.list:list_parts", "List the parts that options name: losses, networks, ..."),
 }
 _SETTINGS = {"help_option_names": ["-h", "--help"], "max_content_width": 100}

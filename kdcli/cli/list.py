@@ -27,6 +27,7 @@ ROOMS = {
     "students": "kdcli.networks:NETWORKS",
     "combinations": "kdcli.agents.ensemble:COMBINATIONS",
     "weighings": "kdcli.distillation:WEIGHINGS",
+    "penalties": "kdcli.distillation:PENALTIES",
     "wrappers": "kdcli.envs:WRAPPERS",
     "exporters": "kdcli.exporters:EXPORTERS",
 }

@@ -203,3 +203,14 @@ DATA = Registry(
         ),
     },
 )
+
+PENALTIES = Registry(
+    "penalty",
+    {
+        "ewc": (
+            "kdcli.distillation.penalties:ewc",
+            "moving a weight costs what it says of earlier tasks: elastic weight consolidation",
+        ),
+        "l2": ("kdcli.distillation.penalties:l2", "moving a weight costs its squared distance from the start (L2-SP)"),
+    },
+)

@@ -12,7 +12,7 @@ from kdcli.agents.agent import Acts, Agent
 from kdcli.distillation.config import DistillConfig
 from kdcli.distillation.learner import Learner, finite
 from kdcli.distillation.loop import Judge, Lesson, Round, learner_for, steps
-from kdcli.distillation.objective import Objective
+from kdcli.distillation.objective import Objective, Penalty
 from kdcli.distillation.pool import Pool
 from kdcli.distillation.schedules import Schedule, parse_schedule
 from kdcli.distillation.sharing import copy_together, n_shared, share_trunk
@@ -43,9 +43,11 @@ class Task:
         """An untrained student of this task alone."""
         return new_student(self.teacher, config, self.terms(config), self.pool.preprocess)
 
-    def learner(self, student: Agent, config: DistillConfig) -> Learner:
-        """Who trains `student` for this task."""
-        return learner_for(student, Objective.of(config, self.terms(config)), config, self.pool)
+    def learner(self, student: Agent, config: DistillConfig, penalties: Sequence[Penalty] = ()) -> Learner:
+        """Who trains `student` for this task; `penalties` are added to the losses."""
+        objective = Objective.of(config, self.terms(config))
+        objective.penalties = tuple(penalties)
+        return learner_for(student, objective, config, self.pool)
 
 
 @dataclass(frozen=True)

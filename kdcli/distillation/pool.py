@@ -82,8 +82,8 @@ class Pool:
         first: Labelled,
         capacity: int,
         collector: Collects | None = None,
-        augmentation: Augmentation | None = None,
         preprocess: Sees | None = None,
+        augmentation: Augmentation | None = None,
     ) -> None:
         self.preprocess = preprocess or preprocess_for(teacher, first[0])
         self.buffer = Buffer(self.preprocess, rule_of(teacher), capacity, collector.slots if collector else 1)

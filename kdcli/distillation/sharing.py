@@ -50,6 +50,12 @@ def _shapes(layers: Iterable[nn.Module]) -> list[tuple[int, ...]]:
     return [tuple(p.shape) for layer in layers for p in layer.parameters()]
 
 
+def shared_parameters(student: Agent) -> list[nn.Parameter]:
+    """Weights and biases between the input layer and the head."""
+    trunk = student.policy.network.trunk
+    return [p for layer in list(trunk)[_start(trunk) :] for p in layer.parameters()]
+
+
 def n_shared(students: Sequence[Agent]) -> int:
     """Weights and biases of all their networks, those that are shared counted once."""
     found = {id(p): p.numel() for student in students for p in student.policy.network.parameters()}

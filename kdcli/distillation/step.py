@@ -79,7 +79,7 @@ def pool_of(teacher: Acts, env: EnvSpec, config: DistillConfig, data: Labelled |
         return Pool(teacher, given, config.capacity)
     collector = _collector(teacher, env, config, inside)
     first = given or collector.collect(None, 1.0, config.labels // config.rounds)
-    return Pool(teacher, first, config.capacity, collector, augmentation)
+    return Pool(teacher, first, config.capacity, collector, augmentation=augmentation)
 
 
 def _collector(teacher: Acts, env: EnvSpec, config: DistillConfig, inside: Sequence[str]) -> Collects:

@@ -10,7 +10,7 @@ from kdcli.reports.gates import Outcome
 from kdcli.spec import EnvSpec, Json
 
 ABSENT = "-"
-WORDS = ("agent", "gate", "verdict", "result", "why")  # columns of words; all others hold numbers
+WORDS = ("agent", "gate", "verdict", "result", "why", "variant", "shown")  # columns of words; all others hold numbers
 Cell = Callable[[Json], str]
 
 

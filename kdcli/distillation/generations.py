@@ -1,0 +1,78 @@
+"""Students that teach the next, and teachers that follow each other: chains of distillations."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import replace
+
+from kdcli.agents.agent import Acts
+from kdcli.agents.observation import Sees
+from kdcli.distillation.config import DistillConfig
+from kdcli.distillation.loop import Distilled, Judge, Round, distill, learner_for, teach
+from kdcli.distillation.objective import Objective
+from kdcli.distillation.pool import Pool
+from kdcli.distillation.student import default_losses, new_student
+from kdcli.errors import UsageError
+from kdcli.progress import Listener, silent
+
+# A teacher, and how its student sees the world where that is settled -> the states to learn from, labelled by it.
+Gather = Callable[[Acts, Sees | None], Pool]
+
+
+def ladder(
+    teacher: Acts,
+    students: Sequence[str],
+    config: DistillConfig,
+    gather: Gather,
+    judge: Judge,
+    listener: Listener = silent,
+) -> tuple[Distilled, ...]:
+    """A student of each architecture, taught by the one before it, the first by `teacher`; `config` is that of each.
+
+    Shrinking architectures are teacher assistants (Mirzadeh et al. 2020), the same one again and again are born-again
+    generations (Furlanello et al. 2018), which begin from other weights.
+
+    Raises:
+        UsageError: no architecture, or as `distill`.
+    """
+    if not students:
+        raise UsageError("a ladder has no rung", "no student is named", "name at least one, e.g. mlp:32x32")
+    done: list[Distilled] = []
+    for index, student in enumerate(students):
+        own = config.model_copy(update={"student": student, "seed": config.seed + index})
+        done.append(distill(teacher, own, gather(teacher, None), judge, listener))
+        teacher = done[-1].student
+    return tuple(done)
+
+
+def climb(
+    teachers: Sequence[Acts], config: DistillConfig, gather: Gather, judge: Judge, listener: Listener = silent
+) -> Distilled:
+    """One student that is taught by each teacher in turn, as checkpoints of one training, weak to strong.
+
+    Jin et al. 2019 (Knowledge Distillation via Route Constrained Optimization): what is early learned is easier to
+    follow. Labels, updates and rounds of `config` are in all; the student is of the last teacher's best round.
+
+    Raises:
+        UsageError: no teacher, more teachers than rounds, or as `distill`.
+    """
+    if not 0 < len(teachers) <= config.rounds:
+        why = f"{len(teachers)} teachers, {config.rounds} rounds"
+        raise UsageError("each teacher needs a round", why, "give more --rounds, or fewer teachers")
+    own, pool = _shared(config, len(teachers)), gather(teachers[0], None)
+    losses = config.loss or default_losses(teachers[-1])
+    student = new_student(teachers[-1], config, losses, pool.preprocess)
+    rounds: list[Round] = []
+    for index, teacher in enumerate(teachers):
+        pool = pool if index == 0 else gather(teacher, pool.preprocess)
+        learner = learner_for(student, Objective.of(own, losses), own, pool)
+        best, seen = teach(learner, own, pool, judge, listener)
+        student = replace(best, policy=best.policy.requires_grad_(True))
+        rounds += seen
+    return Distilled(best, tuple(losses), tuple(rounds))
+
+
+def _shared(config: DistillConfig, n: int) -> DistillConfig:
+    """The part of one of `n` teachers."""
+    parts = {name: getattr(config, name) // n for name in ("labels", "updates", "rounds")}
+    return config.model_copy(update=parts)

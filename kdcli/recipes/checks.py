@@ -1,0 +1,30 @@
+"""What can be said about options before anything runs."""
+
+from __future__ import annotations
+
+from kdcli.choice import Choice
+from kdcli.distillation import REINFORCEMENTS, REPLAYS
+from kdcli.distillation.augmentation import parse_augmentation
+from kdcli.distillation.config import DistillConfig
+from kdcli.distillation.data import share_of_teacher
+from kdcli.distillation.objective import Objective
+from kdcli.distillation.schedules import parse_schedule
+from kdcli.networks import NETWORKS
+
+_ANY = ("nll",)  # stands for the default, which depends on the teacher
+
+
+def check_distillation(config: DistillConfig) -> None:
+    """Read every text in `config`.
+
+    Raises:
+        UsageError: one names nothing, or cannot be read.
+    """
+    NETWORKS.load(Choice.parse(config.student).name)
+    Objective.of(config, config.loss or _ANY)
+    parse_schedule(config.lr)
+    share_of_teacher(config)
+    parse_augmentation(config.augment)
+    REPLAYS.load(Choice.parse(config.replay).name)
+    for text in config.reinforce:
+        REINFORCEMENTS.load(text.partition("@")[0])

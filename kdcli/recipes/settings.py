@@ -1,0 +1,95 @@
+"""Settings from a TOML file, checked before anything runs; what is wrong is said under the name of its key."""
+
+from __future__ import annotations
+
+import os
+import re
+import reprlib
+import tomllib
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any, TypeVar
+
+from pydantic import BaseModel, ValidationError
+
+from kdcli.errors import UsageError, unknown
+
+Model = TypeVar("Model", bound=BaseModel)
+Schema = Mapping[str, Any]
+
+
+def read_toml(path: Path) -> dict[str, Any]:
+    """The tables of a TOML file.
+
+    Raises:
+        UsageError: it cannot be read, or is not TOML.
+    """
+    try:
+        return tomllib.loads(path.read_text())
+    except OSError as error:
+        raise UsageError(f"cannot read {path}", error.strerror or str(error), "check the path") from None
+    except ValueError as error:  # TOMLDecodeError, UnicodeDecodeError
+        raise UsageError(f"{path} is not TOML", str(error), "see https://toml.io for how it is written") from None
+
+
+def built(model: type[Model], values: Mapping[str, Any], where: str) -> Model:
+    """`model` from the `values` of a table, which an error calls `where`.
+
+    A number will do where text is expected (tau = 4), and one text for a list of one (loss = "kl").
+
+    Raises:
+        UsageError: an unknown key, a missing one, or a value that does not fit.
+    """
+    fields = model.model_json_schema()["properties"]
+    try:
+        return model.model_validate({key: _typed(fields.get(key, {}), value) for key, value in values.items()})
+    except ValidationError as error:
+        raise _explain(error, model, where) from None
+
+
+def _typed(schema: Schema, value: Any) -> Any:
+    kinds = {branch.get("type") for branch in schema.get("anyOf", [schema])}
+    if "string" in kinds and "number" not in kinds and isinstance(value, int | float) and not isinstance(value, bool):
+        return f"{value:g}" if isinstance(value, float) else str(value)
+    return [value] if "array" in kinds and isinstance(value, str) else value
+
+
+def _explain(error: ValidationError, model: type[BaseModel], where: str) -> UsageError:
+    # A misspelt key is missing under its name, too: what was written is said first.
+    first = min(error.errors(include_url=False), key=lambda found: found["type"] != "extra_forbidden")
+    loc, why = first["loc"], first["msg"].removeprefix("Value error, ")
+    key = ".".join(map(str, loc))
+    if first["type"] == "extra_forbidden":
+        return unknown(f"key in {_place(where, loc[:-1])}:", str(loc[-1]), _keys(model.model_json_schema(), loc[:-1]))
+    if first["type"] == "missing":
+        return UsageError(f"{_place(where, loc[:-1])} lacks the key {str(loc[-1])!r}", why, f"add {loc[-1]} = ...")
+    if names := re.findall(r"'([^']*)'", first.get("ctx", {}).get("expected", "")):
+        return unknown(f"value for {key} in {where}:", str(first["input"]), names)
+    return UsageError(f"{where}: {key or 'this'} cannot be {reprlib.repr(first['input'])}", why, "correct it")
+
+
+def _place(where: str, loc: Sequence[int | str]) -> str:
+    """`study.toml, axis 2`: tables are counted from 1."""
+    inside = " ".join(str(part + 1) if isinstance(part, int) else part for part in loc)
+    return f"{where}, {inside}" if inside else where
+
+
+def _keys(schema: Schema, loc: Sequence[int | str]) -> list[str]:
+    """The keys of the table at `loc` in a model's JSON schema."""
+    node = schema
+    for part in loc:
+        node = node["items"] if isinstance(part, int) else node["properties"][part]
+        node = next((branch for branch in node.get("anyOf", ()) if "$ref" in branch), node)
+        node = schema["$defs"][node["$ref"].rpartition("/")[2]] if "$ref" in node else node
+    return list(node.get("properties", ()))
+
+
+def path_in(text: str, folder: Path) -> Path:
+    """A path as a TOML file in `folder` means it: `$NAME` is a variable of the environment.
+
+    Raises:
+        UsageError: a variable is not set.
+    """
+    if missing := [name for name in re.findall(r"\$\{?(\w+)", text) if name not in os.environ]:
+        raise UsageError(f"cannot find {text}", f"the variable {missing[0]} is not set", f"export {missing[0]}=...")
+    return folder / Path(os.path.expandvars(text)).expanduser()
