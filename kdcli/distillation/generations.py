@@ -9,7 +9,7 @@ from kdcli.agents.agent import Acts
 from kdcli.agents.observation import Sees
 from kdcli.choice import Choice
 from kdcli.distillation.config import DistillConfig
-from kdcli.distillation.loop import Distilled, Judge, distill, learner_for, teach
+from kdcli.distillation.loop import Distilled, Judge, Round, distill, learner_for, teach
 from kdcli.distillation.objective import Objective
 from kdcli.distillation.pool import Pool
 from kdcli.distillation.student import default_losses, new_student
@@ -63,7 +63,7 @@ def climb(
     own, pool = _shared(config, len(teachers)), gather(teachers[0], None)
     losses = config.loss or default_losses(teachers[-1])
     student = new_student(teachers[-1], Choice.parse(config.student), losses, pool.preprocess, config.seed)
-    rounds = []
+    rounds: list[Round] = []
     for index, teacher in enumerate(teachers):
         pool = pool if index == 0 else gather(teacher, pool.preprocess)
         learner = learner_for(student, Objective.parse(losses, config.tau, config.weigh), own)
