@@ -45,6 +45,19 @@ class Choice:
                 )
         return self
 
+    def whole(self, key: str, default: int, most: int = 1 << 20) -> int:
+        """The option `key` as a whole number from 1 to `most`.
+
+        Raises:
+            UsageError: it is something else.
+        """
+        text = self.options.get(key, str(default))
+        if not text.isascii() or not text.isdecimal() or len(text) > 9 or not 1 <= int(text) <= most:
+            raise UsageError(
+                f"cannot read {key}={text}", f"it is a whole number from 1 to {most:,}", f"{key}={default}"
+            )
+        return int(text)
+
     def __str__(self) -> str:
         items = ([self.value] if self.value else []) + [f"{k}={v}" for k, v in self.options.items()]
         return f"{self.name}:{','.join(items)}" if items else self.name

@@ -16,6 +16,7 @@ from kdcli.agents.distributions import sample
 from kdcli.agents.heads import Heads
 from kdcli.agents.observation import JointPreprocess, Preprocess, Sees, plain
 from kdcli.agents.policy import Signal
+from kdcli.choice import Choice
 from kdcli.errors import UsageError
 from kdcli.registry import Registry
 from kdcli.spec import Part, Space, same_space
@@ -24,6 +25,7 @@ COMBINATIONS = Registry(
     "combination",
     {
         "mean": ("kdcli.agents.ensemble:mean", "the mean of their probabilities, Q-values or actions"),
+        "weighted": ("kdcli.agents.ensemble:mean", "their mean by weights, in the order of teachers: weighted:0.7+0.3"),
         "value": ("kdcli.agents.ensemble:by_value", "in each state the one that expects the largest return there"),
         "confidence": ("kdcli.agents.ensemble:by_confidence", "in each state the one that is surest of its action"),
     },
@@ -36,7 +38,8 @@ class Ensemble:
     """Teachers of one env as one agent that teaches and plays; it cannot be exported, only distilled.
 
     Discrete: probabilities, or Q-values where all have those, are averaged by the members' shares. Continuous: actions
-    in units of the bounds are averaged. `weights` are the members' a priori, all alike without them.
+    in units of the bounds are averaged. `weights` are the members' a priori, those in the text of `combination`
+    (`weighted:0.7+0.3`), or all alike without them.
 
     Raises:
         UsageError: no members, members of different spaces, or weights that do not fit.
@@ -50,10 +53,9 @@ class Ensemble:
             if not (same_space(member.observation, first.observation) and same_space(member.action, first.action)):
                 why = f"{member.name} maps {member.observation} to {member.action}"
                 raise UsageError("teachers of an ensemble play one env", why, "leave it out")
-        given = torch.tensor([float(w) for w in weights] or [1.0] * len(members))
-        if len(given) != len(members) or not bool((given >= 0).all()) or float(given.sum()) <= 0:
-            raise UsageError(f"{len(members)} teachers need as many weights", f"given: {list(weights)}", "0.5,0.5")
-        self.weights, self._shares = given / given.sum(), COMBINATIONS.load(combination)
+        choice = Choice.parse(combination).only()
+        self._shares: Shares = COMBINATIONS.load(choice.name)
+        self.weights = _weights(choice, weights, len(members))
         self.name, self.env = "+".join(member.name for member in members), first.env
         self.state_size = sum(member.state_size for member in members)
 
@@ -138,6 +140,19 @@ class Ensemble:
         if rng is None:
             return self.decode(heads), after
         return sample(heads, self.rule, rng).numpy().astype(self.action.dtype, copy=False), after
+
+
+def _weights(choice: Choice, given: Sequence[float], n: int) -> Tensor:
+    """The weights of `n` members (n,), summing to 1: those given, or in the text of the choice, or all alike."""
+    try:
+        texts = choice.value.split("+") if choice.value else []
+        found = torch.tensor([float(w) for w in given or texts] or [1.0] * (0 if choice.name == "weighted" else n))
+    except ValueError:
+        found = torch.zeros(0)
+    if len(found) == n and bool(found.isfinite().all() and (found >= 0).all()) and float(found.sum()) > 0:
+        return found / found.sum()
+    why = f"given: {', '.join(map(str, given)) or choice.value or 'none'}"
+    raise UsageError(f"{n} teachers need as many weights", why, f"e.g. {choice.name}:{'+'.join(['0.5'] * n)}")
 
 
 def _alike(one: Sees, other: Sees) -> bool:

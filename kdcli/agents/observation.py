@@ -79,7 +79,9 @@ class Preprocess:
 
     @property
     def shape(self) -> tuple[int, ...]:
-        """The shape of the features before they are flattened: (C, H, W) of an image, else (F,)."""
+        """The shape of the features before they are flattened: (C, H, W) of an image, (N, D) of rows, else (F,)."""
+        if isinstance(self.space, Box) and len(self.space.shape) == 2 and self.columns is None:
+            return self.space.shape
         if len(self.space.shape) != 3 or self.columns is not None:
             return (self.n_features,)
         *size, channels = self.space.shape if self.channels_last else (*self.space.shape[1:], self.space.shape[0])

@@ -7,6 +7,7 @@ import json
 from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cached_property
+from math import prod
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -235,22 +236,39 @@ def _count(model: onnx.ModelProto) -> tuple[int, int, int]:
     used = {id(node): [stored.get(name, name) for name in node.input] for node in layers}
     params = sizes.keys() & {name for node in layers for name in used[id(node)][1:]}
     n_params = sum(sizes[name] for name in params)
-    places = _places(model) if any(node.op_type == "Conv" for node in layers) else {}
+    shapes = _shapes(model) if any(node.op_type in ("Conv", "MatMul", "Reshape") for node in model.graph.node) else {}
+    places = _places(model, shapes)
     products = [node for node in layers if node.op_type != "LayerNormalization"]
     macs = sum(sizes.get(used[id(node)][1], 0) * places.get(node.output[0], 1) for node in products)
-    return n_params, sum(sizes.values()) - n_params, macs
+    return n_params, sum(sizes.values()) - n_params, macs + _between(model, shapes, sizes)
 
 
 _LEARNED = ("Conv", "Gemm", "LayerNormalization")
 
 
-def _places(model: onnx.ModelProto) -> dict[str, int]:
-    """Name of a convolution's output -> places of its image, where each of its products is done once."""
+def _shapes(model: onnx.ModelProto) -> dict[str, tuple[int, ...]]:
+    """Name of a value -> its shape without the batch; 0 where it is not known."""
     import onnx
 
-    shapes = {
-        value.name: value.type.tensor_type.shape.dim
-        for value in onnx.shape_inference.infer_shapes(model).graph.value_info
-    }
-    convolutions = [node.output[0] for node in model.graph.node if node.op_type == "Conv"]
-    return {name: int(np.prod([dim.dim_value for dim in shapes[name][2:]])) for name in convolutions if name in shapes}
+    inferred = onnx.shape_inference.infer_shapes(model).graph
+    values = [*inferred.value_info, *inferred.output]
+    return {value.name: tuple(dim.dim_value for dim in value.type.tensor_type.shape.dim)[1:] for value in values}
+
+
+def _places(model: onnx.ModelProto, shapes: Mapping[str, tuple[int, ...]]) -> dict[str, int]:
+    """Name of a layer's output -> places where each of its products is done once: those of an image, or rows."""
+    found = {}
+    for node in model.graph.node:
+        if node.op_type == "Conv" and node.output[0] in shapes:
+            found[node.output[0]] = prod(shapes[node.output[0]][1:])
+        elif node.op_type == "Reshape" and node.output[0] in shapes and shapes.get(node.input[0]):
+            # Rows are multiplied as more of the batch and put apart again.
+            found[node.input[0]] = prod(shapes[node.output[0]]) // max(1, prod(shapes[node.input[0]]))
+    return found
+
+
+def _between(model: onnx.ModelProto, shapes: Mapping[str, tuple[int, ...]], sizes: Mapping[str, int]) -> int:
+    """Multiply-adds of values with each other, as of queries with keys; none of them is a number in the file."""
+    nodes = [node for node in model.graph.node if node.op_type == "MatMul" and not sizes.keys() & {*node.input}]
+    known = [node for node in nodes if shapes.get(node.output[0]) and shapes.get(node.input[0])]
+    return sum(prod(shapes[node.output[0]]) * shapes[node.input[0]][-1] for node in known)

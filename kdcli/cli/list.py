@@ -29,6 +29,7 @@ ROOMS = {
     "weighings": "kdcli.distillation:WEIGHINGS",
     "penalties": "kdcli.distillation:PENALTIES",
     "wrappers": "kdcli.envs:WRAPPERS",
+    "lossless": "kdcli.pruning:LOSSLESS",
     "exporters": "kdcli.exporters:EXPORTERS",
 }
 

@@ -29,7 +29,7 @@ def study(file: StudyFile, *, output: Folder, force: Again = False, as_json: AsJ
 
     asked = built(Study, read_toml(file), file.name)
     with one_thread():
-        answer = run(asked, file.parent, output, force, console.listener)
+        answer = run(asked, output, force, console.listener)
     if as_json:
         console.answer_json(answer["schema"], answer)
         return

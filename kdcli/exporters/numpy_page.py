@@ -40,8 +40,15 @@ def windows(o: Any, x: Any, kernel: Any, edge: float) -> Any:
 
 
 def conv2d(o: Any, x: Any) -> Any:
-    """(B, C, H, W) -> (B, O, H', W'), weight (O, C, h, w)."""
-    patches = windows(o, x, o["weight"].shape[2:], 0.0).transpose(0, 2, 3, 1, 4, 5)
+    """(B, C, H, W) -> (B, O, H', W'), weight (O, C, h, w), or with groups (O, C / groups, h, w)."""
+    patches = windows(o, x, o["weight"].shape[2:], 0.0)
+    if "groups" in o:
+        n, _, rows, cols, *kernel = patches.shape
+        apart = patches.reshape(n, o["groups"], -1, rows, cols, *kernel)
+        weight = o["weight"].reshape(o["groups"], -1, *o["weight"].shape[1:])
+        y = np.einsum("ngchwij,gocij->ngohw", apart, weight).reshape(n, -1, rows, cols)
+        return y + o["bias"][:, None, None] if "bias" in o else y
+    patches = patches.transpose(0, 2, 3, 1, 4, 5)
     y = linear(patches.reshape(-1, o["weight"][0].size), o["weight"].reshape(len(o["weight"]), -1), o.get("bias"))
     return y.reshape(*patches.shape[:3], -1).transpose(0, 3, 1, 2)
 
@@ -60,6 +67,15 @@ def lstm_cell(o: Any, x: Any, h: Any, c: Any) -> Any:
     i, f, g, out = np.split(sums, 4, axis=1)
     c = sigmoid(f) * c + sigmoid(i) * np.tanh(g)
     return sigmoid(out) * np.tanh(c), c
+
+
+def attention(o: Any, q: Any, k: Any, v: Any, bias: Any = 0, valid: Any = True) -> Any:
+    """Vaswani et al. 2017, eq. 1: q (B, M, D), k and v (B, N, D) -> (B, M, D), each head on its part of D."""
+    q, k, v = (x.reshape(*x.shape[:2], o["heads"], -1).swapaxes(1, 2) for x in (q, k, v))
+    scores = q @ k.swapaxes(2, 3) * np.float32(q.shape[3] ** -0.5) + bias
+    scores = np.where(valid if valid is True else valid[:, None, None] != 0, scores, np.float32(-1e8))
+    p = np.exp(scores - scores.max(3, keepdims=True))
+    return (p / p.sum(3, keepdims=True) @ v).swapaxes(1, 2).reshape(len(q), *o["shape"])
 
 
 def expectation(o: Any, x: Any) -> Any:
@@ -84,7 +100,9 @@ def mask(o: Any, x: Any, allowed: Any) -> Any:
 
 # o holds an operation's settings and numbers, and the shape and dtype of what it gives; x is (B, ...).
 OPERATIONS: dict[str, Any] = {
+    "add": lambda o, x, y: x + y,
     "argmax": lambda o, x: x.argmax(1) + o["start"],
+    "attention": attention,
     "cast": lambda o, x: x.astype(o["dtype"]),
     "channels_first": lambda o, x: x.transpose(0, 3, 1, 2),
     "clip": lambda o, x: np.minimum(np.maximum(x, o["low"]), o["high"]),
@@ -100,15 +118,15 @@ OPERATIONS: dict[str, Any] = {
     "gsde": lambda o, x: 0.5 * np.log(np.square(x) @ o["variance"] + 1e-6),
     "identity": lambda o, x: x,
     "layer_norm": lambda o, x: (
-        (x - x.mean(1)[:, None]) / np.sqrt(x.var(1)[:, None] + o["eps"]) * o["weight"] + o["bias"]
+        (x - x.mean(-1)[..., None]) / np.sqrt(x.var(-1)[..., None] + o["eps"]) * o["weight"] + o["bias"]
     ),
     "leaky_relu": lambda o, x: np.where(x > 0, x, 0.01 * x),
     "lstm_cell": lstm_cell,
     "mask": mask,
     "max_pool2d": lambda o, x: windows(o, x, o["kernel"], -np.inf).max((4, 5)),
+    "mean": lambda o, x: x.reshape(len(x), o["groups"], -1).mean(1),
     "normalize": lambda o, x: np.clip((x - o["mean"]) / o["scale"], -o.get("clip", np.inf), o.get("clip", np.inf)),
     "one_hot": one_hot,
-    "quantile_mean": lambda o, x: x.reshape(len(x), o["quantiles"], -1).mean(1),
     "quantize": lambda o, x: np.round(x / o["scale"]).clip(o["low"] - o["zero"], o["high"] - o["zero"]) * o["scale"],
     "relu": lambda o, x: np.maximum(x, 0),
     "repeat": lambda o, x: np.broadcast_to(o["value"], (len(x), *o["shape"])),

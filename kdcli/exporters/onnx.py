@@ -191,9 +191,9 @@ def _expectation(sheet: Sheet, op: Op) -> None:
     sheet.node("MatMul", [sheet.node("Softmax", [apart], f"{out}.softmax", axis=2), sheet.weight(op, "atoms")], out)
 
 
-def _quantile_mean(sheet: Sheet, op: Op) -> None:
+def _mean(sheet: Sheet, op: Op) -> None:
     x, out = ends(op)
-    shape = sheet.constant(f"{out}.shape", [-1, op.attrs["quantiles"], op.out.size])
+    shape = sheet.constant(f"{out}.shape", [-1, op.attrs["groups"], op.out.size])
     apart = sheet.node("Reshape", [x, shape], f"{out}.reshape")
     if sheet.opset >= 18:
         sheet.node("ReduceMean", [apart, sheet.constant(f"{out}.axis", [1])], out, keepdims=0)
@@ -250,9 +250,9 @@ WRITERS: Mapping[str, Writer] = {
     "gsde": _gsde,
     "identity": _same("Identity"),
     "leaky_relu": _same("LeakyRelu"),
+    "mean": _mean,
     "normalize": _normalize,
     "one_hot": _one_hot,
-    "quantile_mean": _quantile_mean,
     "quantize": _quantize,
     "relu": _same("Relu"),
     "repeat": _repeat,

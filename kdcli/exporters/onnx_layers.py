@@ -7,26 +7,65 @@ of plain operations is as fast.
 from __future__ import annotations
 
 from collections.abc import Mapping
+from typing import Any
 
 from kdcli.exporters.onnx_sheet import Sheet, Writer, code, ends
-from kdcli.graph.operations import Op
+from kdcli.graph.operations import Op, Port
 
 
-def _affine(sheet: Sheet, op: Op, kind: str, **attributes: object) -> None:
+def _affine(sheet: Sheet, op: Op, kind: str, ends: tuple[str, str], **attributes: Any) -> None:
     """A product with the operation's weight and, where there is one, its bias."""
-    x, out = ends(op)
-    names = [key for key in ("weight", "bias") if key in op.weights]
+    (x, out), names = ends, [key for key in ("weight", "bias") if key in op.weights]
     sheet.node(kind, [x, *(sheet.weight(op, key) for key in names)], out, **attributes)
 
 
 def _gemm(sheet: Sheet, op: Op) -> None:
-    _affine(sheet, op, "Gemm", transB=1)
+    """Rows are multiplied as if they were more of the batch."""
+    x, out = ends(op)
+    if len(op.out.shape) == 1:
+        _affine(sheet, op, "Gemm", (x, out), transB=1)
+        return
+    width, shape = op.inputs[0].shape[-1], sheet.constant(f"{out}.shape", [-1, *op.out.shape])
+    rows = sheet.node("Reshape", [x, sheet.constant(f"{out}.width", [-1, width])], f"{out}.rows")
+    _affine(sheet, op, "Gemm", (rows, f"{out}.gemm"), transB=1)
+    sheet.node("Reshape", [f"{out}.gemm", shape], out)
+
+
+def _add(sheet: Sheet, op: Op) -> None:
+    sheet.node("Add", [port.name for port in op.inputs], op.out.name)
+
+
+def _attention(sheet: Sheet, op: Op) -> None:
+    """The heads apart, (B, heads, N, D / heads), as plain products: as fast as a node of its own, in any opset."""
+    out, heads, (m, width) = op.out.name, op.attrs["heads"], op.out.shape
+    q, k, v = (_heads(sheet, f"{out}.{key}", port, heads, key) for key, port in zip("qkv", op.inputs[:3], strict=True))
+    scale = sheet.constant(f"{out}.scale", (width // heads) ** -0.5, "float32")
+    scores = sheet.node("Mul", [sheet.node("MatMul", [q, k], f"{out}.product"), scale], f"{out}.scores")
+    if len(op.inputs) > 3:
+        scores = sheet.node("Add", [scores, op.inputs[3].name], f"{out}.biased")
+        seen = sheet.node("Cast", [op.inputs[4].name], f"{out}.seen", to=code("bool"))
+        axes = sheet.constant(f"{out}.axes", [1, 2])
+        shown = sheet.node("Unsqueeze", [seen, axes], f"{out}.shown")
+        scores = sheet.node("Where", [shown, scores, sheet.constant(f"{out}.hidden", -1e8, "float32")], f"{out}.masked")
+    mixed = sheet.node("MatMul", [sheet.node("Softmax", [scores], f"{out}.softmax", axis=3), v], f"{out}.mixed")
+    turned = sheet.node("Transpose", [mixed], f"{out}.turned", perm=[0, 2, 1, 3])
+    sheet.node("Reshape", [turned, sheet.constant(f"{out}.shape", [-1, m, width])], out)
+
+
+def _heads(sheet: Sheet, name: str, port: Port, heads: int, key: str) -> str:
+    """Rows (B, N, D) -> (B, heads, N, D / heads), of keys (B, heads, D / heads, N)."""
+    n, width = port.shape
+    shape = sheet.constant(f"{name}.shape", [-1, n, heads, width // heads])
+    apart = sheet.node("Reshape", [port.name, shape], f"{name}.apart")
+    return sheet.node("Transpose", [apart], name, perm=[0, 2, 3, 1] if key == "k" else [0, 2, 1, 3])
 
 
 def _conv2d(sheet: Sheet, op: Op) -> None:
     stride, padding = op.attrs["stride"], op.attrs["padding"]
     kernel = op.weights["weight"].shape[2:]
-    _affine(sheet, op, "Conv", kernel_shape=list(kernel), strides=list(stride), pads=[*padding, *padding])
+    sides: dict[str, Any] = {"kernel_shape": list(kernel), "strides": list(stride), "pads": [*padding, *padding]}
+    groups = {"group": op.attrs["groups"]} if "groups" in op.attrs else {}
+    _affine(sheet, op, "Conv", ends(op), **sides, **groups)
 
 
 def _max_pool2d(sheet: Sheet, op: Op) -> None:
@@ -66,13 +105,13 @@ def _take(sheet: Sheet, op: Op) -> None:
 def _layer_norm(sheet: Sheet, op: Op) -> None:
     """One node since opset 17; before, what it stands for."""
     x, out = ends(op)
-    weight, bias = sheet.weight(op, "weight"), sheet.weight(op, "bias")
+    weight, bias, axis = sheet.weight(op, "weight"), sheet.weight(op, "bias"), len(op.out.shape)
     if sheet.opset >= 17:
-        sheet.node("LayerNormalization", [x, weight, bias], out, axis=1, epsilon=op.attrs["eps"])
+        sheet.node("LayerNormalization", [x, weight, bias], out, axis=axis, epsilon=op.attrs["eps"])
         return
-    centred = sheet.node("Sub", [x, sheet.node("ReduceMean", [x], f"{out}.mean", axes=[1])], f"{out}.centred")
+    centred = sheet.node("Sub", [x, sheet.node("ReduceMean", [x], f"{out}.mean", axes=[axis])], f"{out}.centred")
     square = sheet.node("Mul", [centred, centred], f"{out}.square")
-    variance = sheet.node("ReduceMean", [square], f"{out}.variance", axes=[1])
+    variance = sheet.node("ReduceMean", [square], f"{out}.variance", axes=[axis])
     floor = sheet.constant(f"{out}.eps", op.attrs["eps"], "float32")
     scale = sheet.node("Sqrt", [sheet.node("Add", [variance, floor], f"{out}.add")], f"{out}.scale")
     unit = sheet.node("Div", [centred, scale], f"{out}.unit")
@@ -137,6 +176,8 @@ def _mask(sheet: Sheet, op: Op) -> None:
 
 
 LAYERS: Mapping[str, Writer] = {
+    "add": _add,
+    "attention": _attention,
     "channels_first": _channels_first,
     "concat": _concat,
     "conv2d": _conv2d,

@@ -11,6 +11,7 @@ from torch import Tensor, nn
 
 from kdcli.graph.operations import Graph, Op
 from kdcli.networks.activations import ACTIVATIONS
+from kdcli.networks.attention import attend
 from kdcli.networks.grid import on_grid
 
 Weights = Mapping[str, Tensor]
@@ -78,6 +79,11 @@ def _mask(op: Op, x: list[Tensor], _: Weights) -> Tensor:
     return torch.where(allowed != 0, outputs, torch.tensor(-1e8))
 
 
+def _conv2d(op: Op, x: list[Tensor], w: Weights) -> Tensor:
+    sides = op.attrs["stride"], op.attrs["padding"]
+    return F.conv2d(x[0], w["weight"], w.get("bias"), *sides, groups=op.attrs.get("groups", 1))
+
+
 def _gru_cell(op: Op, x: list[Tensor], w: Weights) -> Tensor:
     return torch.gru_cell(x[0], x[1], w["weight_ih"], w["weight_hh"], w.get("bias_ih"), w.get("bias_hh"))
 
@@ -101,12 +107,14 @@ def _unscale(op: Op, x: list[Tensor], w: Weights) -> Tensor:
 
 FUNCTIONS: Mapping[str, Function] = {
     **{name: lambda op, x, w, f=function: f(x[0]) for name, function in ACTIVATIONS.items()},  # type: ignore[misc]
+    "add": lambda op, x, w: x[0] + x[1],
     "argmax": _argmax,
+    "attention": lambda op, x, w: attend(op.attrs["heads"], *x),
     "cast": lambda op, x, w: x[0].to(_dtype(op.out.dtype)),
     "channels_first": lambda op, x, w: x[0].permute(0, 3, 1, 2),
     "clip": lambda op, x, w: torch.minimum(torch.maximum(x[0], w["low"]), w["high"]),
     "concat": lambda op, x, w: torch.cat(x, 1),
-    "conv2d": lambda op, x, w: F.conv2d(x[0], w["weight"], w.get("bias"), op.attrs["stride"], op.attrs["padding"]),
+    "conv2d": _conv2d,
     "expectation": _expectation,
     "flatten": lambda op, x, w: x[0].flatten(1),
     "gemm": lambda op, x, w: F.linear(x[0], w["weight"], w.get("bias")),
@@ -114,14 +122,14 @@ FUNCTIONS: Mapping[str, Function] = {
     "gru_cell": _gru_cell,
     "gsde": _gsde,
     "identity": lambda op, x, w: x[0].clone(),
-    "layer_norm": lambda op, x, w: F.layer_norm(x[0], op.out.shape, w["weight"], w["bias"], op.attrs["eps"]),
+    "layer_norm": lambda op, x, w: F.layer_norm(x[0], w["weight"].shape, w["weight"], w["bias"], op.attrs["eps"]),
     "lstm_cell": _lstm_cell,
     "mask": _mask,
     "max_pool2d": lambda op, x, w: F.max_pool2d(x[0], op.attrs["kernel"], op.attrs["stride"], op.attrs["padding"]),
+    "mean": lambda op, x, w: x[0].reshape(-1, op.attrs["groups"], op.out.size).mean(1),
     "normalize": _normalize,
     "one_hot": _one_hot,
     "quantize": lambda op, x, w: on_grid(x[0], w["scale"], w["zero"], op.attrs["low"], op.attrs["high"]),
-    "quantile_mean": lambda op, x, w: x[0].reshape(-1, op.attrs["quantiles"], op.out.size).mean(1),
     "repeat": lambda op, x, w: w["value"].expand(x[0].shape[0], *op.out.shape),
     "reshape": lambda op, x, w: x[0].reshape(-1, *op.out.shape),
     "scale": lambda op, x, w: x[0] / op.attrs["divisor"],

@@ -23,7 +23,7 @@ class Count:
     multiply_adds: int
 
 
-# What training chose stands in these; how often each of their products is done is the place count of the output.
+# What training chose stands in these.
 LEARNED = frozenset({"conv2d", "gemm", "gru_cell", "layer_norm", "lstm_cell"})
 
 
@@ -34,11 +34,16 @@ def count(graph: Graph) -> Count:
     return Count(
         n_params=sum(array.size for op in learned for array in op.weights.values()),
         n_constants=sum(array.size for op in others for array in op.weights.values()),
-        multiply_adds=sum(map(_multiply_adds, learned)),
+        multiply_adds=sum(map(_multiply_adds, graph.ops)),
     )
 
 
 def _multiply_adds(op: Op) -> int:
-    """Of the matrix products alone: a convolution's are done at every place of its output."""
-    products = sum(array.size for array in op.weights.values() if array.ndim > 1)
-    return products * (prod(op.out.shape[1:]) if op.kind == "conv2d" else 1)
+    """Of the matrix products alone: those of a layer are done at every place of its output, of an image or of rows."""
+    if op.kind == "attention":
+        q, k = op.inputs[:2]
+        return 2 * q.size * k.shape[0]
+    if op.kind not in LEARNED:
+        return 0
+    places = op.outputs[0].shape[1:] if op.kind == "conv2d" else op.outputs[0].shape[:-1]
+    return prod(places) * sum(array.size for array in op.weights.values() if array.ndim > 1)

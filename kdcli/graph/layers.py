@@ -3,23 +3,27 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping
+from itertools import pairwise
 from typing import Any
 
+import numpy as np
 from torch import Tensor, nn
 
 from kdcli.agents.policy import Network
 from kdcli.graph.operations import Port
 from kdcli.graph.sight import Sight
 from kdcli.graph.tape import Tape
+from kdcli.networks.attention import Attention, AttentionCell
 from kdcli.networks.grid import Quantize
 from kdcli.networks.layers import Activation
+from kdcli.networks.memory import state_size
 from kdcli.networks.mlp import MLP
-from kdcli.networks.stack import state_size
+from kdcli.networks.residual import Mean, Residual
 
 
 def gemm(tape: Tape, x: Port, weight: Tensor, bias: Tensor | None) -> Port:
-    """x (I,), weight (O, I), bias (O,) -> (O,)."""
-    return tape.add("gemm", x, (len(weight),), weight=weight, bias=bias)
+    """x (I,) or rows (N, I), weight (O, I), bias (O,) -> (O,) or (N, O)."""
+    return tape.add("gemm", x, (*x.shape[:-1], len(weight)), weight=weight, bias=bias)
 
 
 def linear(tape: Tape, layer: nn.Linear, x: Port) -> Port:
@@ -40,13 +44,14 @@ def hidden(tape: Tape, network: Network, sight: Sight, state: Port | None, start
         for module in modules:  # type: ignore[attr-defined]
             x = _layer(tape, module, x)
         found.append(x)
-    return _trunk(tape, network.trunk, tape.concat(found), state, start)
+    whole = state and tape.slice(state, start, start + network.state_size)
+    return _steps(tape, network.trunk, tape.concat(found), whole)
 
 
-def _trunk(
-    tape: Tape, modules: Iterable[nn.Module], x: Port, state: Port | None, start: int
-) -> tuple[Port, list[Port]]:
+def _steps(tape: Tape, modules: Iterable[nn.Module], x: Port, state: Port | None) -> tuple[Port, list[Port]]:
+    """One step of layers whose states lie one after the other: what comes out, and the parts of their next states."""
     after: list[Port] = []
+    start = 0
     for module in modules:
         size = state_size(module)
         if size:
@@ -60,7 +65,12 @@ def _trunk(
 
 
 def _cell(tape: Tape, cell: nn.Module, x: Port, state: Port) -> tuple[Port, list[Port]]:
-    """One step of a GRU or LSTM cell: h (H,), and the parts of its next state."""
+    """One step of a layer that remembers: what comes out, and the parts of its next state."""
+    if isinstance(cell, Residual):
+        y, after = _steps(tape, cell.layers, x, state)
+        return tape.add("add", (x, y)), after
+    if isinstance(cell, AttentionCell):
+        return _attention_cell(tape, cell, x, state)
     weights: dict[str, Any] = dict(cell.named_parameters())
     if isinstance(cell, nn.GRUCell):
         h = tape.add("gru_cell", (x, state), state.shape, **weights)
@@ -71,11 +81,43 @@ def _cell(tape: Tape, cell: nn.Module, x: Port, state: Port) -> tuple[Port, list
     return h, [h, c]
 
 
+def _attention_cell(tape: Tape, cell: AttentionCell, x: Port, state: Port) -> tuple[Port, list[Port]]:
+    """`AttentionCell.step`."""
+    width, n, asked = cell.width, cell.history, linear(tape, cell.project, x)
+    past = (n - 1) * width
+    q, k, v = (tape.slice(asked, i * width, (i + 1) * width) for i in range(3))
+    bias = tape.slice(asked, 3 * width, asked.size)
+    one = tape.add("repeat", tape.slice(q, 0, 1), value=np.ones(1, np.float32))
+    ends = (0, past, 2 * past, state.size)
+    before = [tape.slice(state, start, stop) for start, stop in pairwise(ends)]
+    keys, values, valid = (tape.concat(pair) for pair in zip(before, (k, v, one), strict=True))
+    rows = [tape.reshape(port, (port.size // width, width)) for port in (q, keys, values)]
+    y = tape.add("attention", (*rows, tape.reshape(bias, (cell.heads, 1, n)), valid), heads=cell.heads)
+    kept = [tape.slice(port, port.size // n, port.size) for port in (keys, values, valid)]
+    return linear(tape, cell.out, tape.flat(y)), kept
+
+
+def _attention(tape: Tape, layer: Attention, x: Port) -> Port:
+    """`Attention.forward`."""
+    parts = [linear(tape, part, x) for part in (layer.query, layer.key, layer.value)]
+    y = tape.add("attention", parts, heads=layer.heads)
+    return linear(tape, layer.out, y)
+
+
+def _residual(tape: Tape, layer: Residual, x: Port) -> Port:
+    return tape.add("add", (x, _steps(tape, layer.layers, x, None)[0]))
+
+
+def _mean(tape: Tape, _: Mean, x: Port) -> Port:
+    return tape.add("mean", tape.flat(x), x.shape[1:], groups=x.shape[0])
+
+
 def _conv2d(tape: Tape, layer: Any, x: Port) -> Port:
     sides: dict[str, Any] = {"stride": tuple(layer.stride), "padding": tuple(layer.padding)}
     weights: dict[str, Any] = dict(layer.named_parameters())
     shape = _moved(x.shape, len(layer.weight), tuple(layer.kernel_size), **sides)
-    return tape.add("conv2d", x, shape, **sides, **weights)
+    groups = layer.groups if layer.groups > 1 else None
+    return tape.add("conv2d", x, shape, groups=groups, **sides, **weights)
 
 
 def _max_pool2d(tape: Tape, layer: Any, x: Port) -> Port:
@@ -105,12 +147,15 @@ def _quantize(tape: Tape, layer: Any, x: Port) -> Port:
 
 
 _LAYERS: Mapping[type[nn.Module], Callable[[Tape, Any, Port], Port]] = {
+    Attention: _attention,
     Activation: lambda tape, layer, x: tape.add(layer.name, x),
     nn.Conv2d: _conv2d,
     nn.Flatten: lambda tape, _, x: tape.flat(x),
     nn.LayerNorm: _layer_norm,
     nn.Linear: linear,
     nn.MaxPool2d: _max_pool2d,
+    Mean: _mean,
+    Residual: _residual,
     Quantize: _quantize,
 }
 

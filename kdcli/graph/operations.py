@@ -13,25 +13,32 @@ from kdcli.networks.packed import Packed
 
 # x, y, z are the inputs in order; shapes are without the batch. Small letters in brackets are attributes or weights.
 KINDS: Mapping[str, str] = {
+    "add": "x + y, of one shape",
     "argmax": "x (A,) -> (): place of the first largest, counted from [start]; int64",
+    "attention": "q (M, D), k (N, D), v (N, D) -> (M, D): in each of [heads] neighbouring parts of D, softmax over N of"
+    " q times k / sqrt(D / heads), times v; Vaswani et al. 2017, eq. 1. With two more inputs, b (heads, M, N) and y"
+    " (N,): b is added before the softmax, and where y is 0 there is -1e8 instead",
     "cast": "x in the output's dtype; a fraction is cut off on the way to an integer",
     "channels_first": "x (H, W, C) -> (C, H, W)",
     "concat": "every input flat (F,), one after the other -> (sum of F,)",
     "conv2d": "x (C, H, W) -> (O, H', W'): cross-correlation with [weight] (O, C, h, w), plus [bias] (O,) where there"
-    " is one; [stride] (rows, columns), zeros of [padding] (rows, columns) on each side",
+    " is one; [stride] (rows, columns), zeros of [padding] (rows, columns) on each side. With [groups], weight (O, C /"
+    " groups, h, w): each of as many neighbouring parts of O sees the same part of C alone",
     "clip": "min(max(x, [low]), [high]); the bounds are one number or one for each element",
     "elu": "x where x > 0, else exp(x) - 1",
     "expectation": "x (A * N,) -> (A,): softmax in each group of N neighbours, times [atoms] (N,)",
     "flatten": "x (...) -> (F,)",
     "gelu": "x * (1 + erf(x / sqrt(2))) / 2",
-    "gemm": "x (I,) -> (O,): [weight] (O, I) times x, plus [bias] (O,) where there is one",
+    "gemm": "x (I,) -> (O,): [weight] (O, I) times x, plus [bias] (O,) where there is one; the same of each row"
+    " of (N, I)",
     "group_argmax": "x (sum of [sizes],) -> (groups,): argmax in each group of neighbours; int64",
     "gru_cell": "x (I,), h (H,) -> h' (H,): with a = [weight_ih] (3H, I) x + [bias_ih] and b = [weight_hh] (3H, H) h +"
     " [bias_hh], each in three parts r, z, n: r = sigmoid(a_r + b_r), z = sigmoid(a_z + b_z), n = tanh(a_n + r b_n),"
     " h' = (1 - z) n + z h; Cho et al. 2014, as torch has it",
     "gsde": "x (L,) -> (A,): log(x^2 times [variance] (L, A) + 1e-6) / 2, Raffin et al. 2021",
     "identity": "x under a second name",
-    "layer_norm": "x (F,): (x - its mean) / sqrt(its variance + [eps]) * [weight] + [bias]",
+    "layer_norm": "x (F,): (x - its mean) / sqrt(its variance + [eps]) * [weight] + [bias]; the same of each row of"
+    " (N, F)",
     "leaky_relu": "x where x > 0, else 0.01 x",
     "lstm_cell": "x (I,), h (H,), c (H,) -> h' (H,), c' (H,): with a = [weight_ih] (4H, I) x + [bias_ih] + [weight_hh]"
     " (4H, H) h + [bias_hh] in four parts i, f, g, o: c' = sigmoid(f) c + sigmoid(i) tanh(g), h' = sigmoid(o) tanh(c')",
@@ -39,9 +46,9 @@ KINDS: Mapping[str, str] = {
     " true: M = 2 P, y allows 0 and 1 of each bit: x + 1e8 * (y_1 - y_0)",
     "max_pool2d": "x (C, H, W) -> (C, H', W'): the largest in windows of [kernel], moved by [stride], with [padding]"
     " that never wins; each (rows, columns)",
+    "mean": "x ([groups] * A,) -> (A,): the mean over the groups, the outer axis",
     "normalize": "(x - [mean]) / [scale], clipped to +-[clip], in float64",
     "one_hot": "integers () or (groups,) -> (sum of [sizes],): 1 at each one's place, counted from [start], else 0",
-    "quantile_mean": "x ([quantiles] * A,) -> (A,): the mean over the quantiles, the outer axis",
     "quantize": "(clip(round(x / [scale]) + [zero], [low], [high]) - [zero]) * [scale] in float32, round half to even;"
     " [scale] and [zero], whole numbers as float32, are one for all or one for each element (F,)",
     "relu": "max(x, 0)",

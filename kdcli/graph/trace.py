@@ -113,7 +113,7 @@ class Reading:
         n, atoms = self.policy.quantiles, self.policy.atoms
         if atoms is not None:
             return self.tape.add("expectation", x, (x.size // len(atoms),), atoms=array(atoms))
-        return self.tape.add("quantile_mean", x, (x.size // n,), quantiles=n) if n else x
+        return self.tape.add("mean", x, (x.size // n,), groups=n) if n else x
 
 
 def _log_std(tape: Tape, spread: Spread, latent: Port, mean: Port) -> Port:

@@ -19,8 +19,22 @@ NETWORKS = Registry(
     "network",
     {
         "linear": ("kdcli.networks.mlp:linear", "one matrix and a bias, no hidden layer"),
-        "mlp": ("kdcli.networks.mlp:mlp", "hidden layers by width, mlp:64x32, with activation=tanh|relu|..."),
+        "mlp": (
+            "kdcli.networks.residual_mlp:mlp",
+            "hidden layers by width, mlp:64x32, with activation=tanh|relu|..., norm=layer, residual=true",
+        ),
         "cnn": ("kdcli.networks.cnn:cnn", "convolutions by channels for images, cnn:8x16x16,hidden=64"),
+        "mobilenet": ("kdcli.networks.cnn:mobilenet", "inverted residuals for images, mobilenet:8x16x16,expand=4"),
+        "gru": ("kdcli.networks.recurrent:gru", "memory, gru:32, with before=64, hidden=32, cnn=8x16x16 for images"),
+        "lstm": ("kdcli.networks.recurrent:lstm", "memory, lstm:32, with the options of gru"),
+        "attention": (
+            "kdcli.networks.recurrent:attention",
+            "a transformer over the last steps, attention:32,heads=2,history=8,layers=1",
+        ),
+        "entities": (
+            "kdcli.networks.entities:entities",
+            "a transformer over the rows of an observation (N, D), entities:32,heads=2,layers=1",
+        ),
     },
 )
 

@@ -6,19 +6,16 @@ from collections.abc import Sequence
 from math import prod
 
 from kdcli.choice import Choice
-from kdcli.errors import RefusedError, UsageError
+from kdcli.errors import UsageError
 from kdcli.networks.layers import LayerSpec, Shape
 from kdcli.networks.mlp import parse_widths
-from kdcli.networks.stack import Branch, Stack
+from kdcli.networks.sight import branches, dense, is_image, stacked
+from kdcli.networks.stack import Stack
 
 # Kernels and strides: those of Mnih et al. 2015, which need 36 pixels, and 3x3 for boards of a few squares.
 _NATURE, _NATURE_SIZE = ((8, 4), (4, 2), (3, 1)), 36
 _SMALL = ((3, 1), (3, 1), (3, 1))
-
-
-def is_image(shape: Shape) -> bool:
-    """Whether features of this shape are an image (C, H, W)."""
-    return len(shape) == 3
+_FEWER = "use fewer convolutions"
 
 
 def cnn(choice: Choice, sight: Sequence[Shape], outputs: int) -> Stack:
@@ -30,27 +27,77 @@ def cnn(choice: Choice, sight: Sequence[Shape], outputs: int) -> Stack:
         UsageError: nothing seen is an image, or one is too small.
     """
     choice.only("hidden", "activation")
-    widths = parse_widths(choice.value)
-    if len(widths) > len(_NATURE):
-        raise UsageError(f"{choice} has {len(widths)} convolutions", f"at most {len(_NATURE)}", "e.g. cnn:8x16x16")
-    if not any(map(is_image, sight)):
-        raise UsageError("a cnn needs an image", f"this agent sees {sum(map(prod, sight))} numbers", "choose an mlp")
-    name = choice.options.get("activation", "relu")
-    start, branches = 0, []
-    for shape in sight:
-        layers = _convolutions(shape, widths, name) if is_image(shape) else ()
-        branches.append(Branch(start, shape if is_image(shape) else (prod(shape),), layers))
-        start += prod(shape)
-    hidden = [("linear", {"out": width}) for width in parse_widths(choice.options.get("hidden", "64"))]
-    try:
-        return Stack(branches, [layer for linear in hidden for layer in (linear, (name, {}))], outputs)
-    except RefusedError as error:
-        raise UsageError(f"cannot build {choice}", error.what, "use fewer convolutions") from None
+    channels, name = channels_of(choice, choice.value), choice.options.get("activation", "relu")
+    _need_image(choice, sight)
+    parts = branches(sight, lambda shape: convolutions(shape, channels, name))
+    return stacked(choice, parts, dense(choice.options.get("hidden", "64"), name), outputs, _FEWER)
 
 
-def _convolutions(shape: Shape, widths: Sequence[int], activation: str) -> tuple[LayerSpec, ...]:
+def channels_of(choice: Choice, text: str) -> tuple[int, ...]:
+    """The channels of up to three convolutions, such as `8x16x16`.
+
+    Raises:
+        UsageError: they are more, or not positive integers.
+    """
+    channels = parse_widths(text)
+    if len(channels) > len(_NATURE):
+        raise UsageError(f"{choice} has {len(channels)} convolutions", f"at most {len(_NATURE)}", "e.g. 8x16x16")
+    return channels
+
+
+def convolutions(shape: Shape, channels: Sequence[int], activation: str) -> list[LayerSpec]:
+    """Convolutions of an image; nothing for what is none."""
+    if not is_image(shape):
+        return []
     steps = _NATURE if min(shape[1:]) >= _NATURE_SIZE else _SMALL
     layers: list[LayerSpec] = []
-    for width, (kernel, stride) in zip(widths, steps, strict=False):
+    for width, (kernel, stride) in zip(channels, steps, strict=False):
         layers += [("conv2d", {"out": width, "kernel": kernel, "stride": stride}), (activation, {})]
-    return (*layers, ("flatten", {}))
+    return [*layers, ("flatten", {})]
+
+
+def _need_image(choice: Choice, sight: Sequence[Shape]) -> None:
+    if not any(map(is_image, sight)):
+        seen = sum(map(prod, sight))
+        raise UsageError(f"{choice.name} needs an image", f"this agent sees {seen} numbers", "choose an mlp")
+
+
+def mobilenet(choice: Choice, sight: Sequence[Shape], outputs: int) -> Stack:
+    """The network of `mobilenet:8x16x16[,expand=4][,hidden=64][,activation=relu]`: Sandler et al. 2018, figure 4b.
+
+    The first number is the channels of a first convolution, which from 36 pixels on makes the image a quarter as high
+    and wide. Each of the others is an inverted residual, which halves it where more than 8 pixels are left; it adds to
+    what it reads where neither size nor channels change.
+
+    Raises:
+        UsageError: nothing seen is an image, or an option cannot be read.
+    """
+    choice.only("expand", "hidden", "activation")
+    channels, expand = parse_widths(choice.value), choice.whole("expand", 4, 64)
+    name = choice.options.get("activation", "relu")
+    _need_image(choice, sight)
+    parts = branches(sight, lambda shape: _inverted(shape, channels, expand, name))
+    return stacked(choice, parts, dense(choice.options.get("hidden", "64"), name), outputs, _FEWER)
+
+
+def _inverted(shape: Shape, channels: Sequence[int], expand: int, name: str) -> list[LayerSpec]:
+    if not is_image(shape):
+        return []
+    large = min(shape[1:]) >= _NATURE_SIZE
+    kernel, stride, padding = (*_NATURE[0], 0) if large else (3, 1, 1)
+    first = {"out": channels[0], "kernel": kernel, "stride": stride, "padding": padding}
+    layers: list[LayerSpec] = [("conv2d", first), (name, {})]
+    size, before = (min(shape[1:]) + 2 * padding - kernel) // stride + 1, channels[0]
+    for out in channels[1:]:
+        step = 2 if size > 8 else 1
+        block = _inverted_block(before, out, expand * before, step, name)
+        layers += [("residual", {"layers": block})] if (step, out) == (1, before) else block
+        size, before = (size - 1) // step + 1, out
+    return [*layers, ("flatten", {})]
+
+
+def _inverted_block(before: int, out: int, inside: int, stride: int, name: str) -> list[LayerSpec]:
+    """1x1 to more channels, 3x3 in each of them alone, 1x1 back to few without an activation."""
+    alone = {"out": inside, "kernel": 3, "stride": stride, "padding": 1, "groups": inside}
+    wide: list[LayerSpec] = [("conv2d", {"out": inside}), (name, {})] if inside > before else []
+    return [*wide, ("conv2d", alone), (name, {}), ("conv2d", {"out": out})]

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from math import prod
 from typing import Any
 
@@ -10,7 +10,9 @@ from torch import Tensor, nn
 
 from kdcli.errors import RefusedError
 from kdcli.networks.activations import ACTIVATIONS, activation
+from kdcli.networks.attention import Attention, AttentionCell
 from kdcli.networks.grid import Quantize
+from kdcli.networks.residual import Mean, Residual
 
 Shape = tuple[int, ...]
 # A layer as JSON values: its name and its options, e.g. ("conv2d", {"out": 32, "kernel": 8, "stride": 4}).
@@ -36,15 +38,23 @@ def _pair(value: Any) -> tuple[int, int]:
     return int(first), int(second)
 
 
+def _rows(shape: Shape) -> tuple[Shape, int]:
+    """The shape of one vector or of rows of them -> what is before the last axis, and the vectors' width."""
+    if not 1 <= len(shape) <= 2:
+        raise ValueError("it takes a vector, or rows of vectors")
+    return shape[:-1], shape[-1]
+
+
 def _linear(shape: Shape, options: Mapping[str, Any]) -> tuple[nn.Module, Shape]:
-    (width,) = shape
-    return nn.Linear(width, int(options["out"]), bool(options.get("bias", True))), (int(options["out"]),)
+    rows, width = _rows(shape)
+    return nn.Linear(width, int(options["out"]), bool(options.get("bias", True))), (*rows, int(options["out"]))
 
 
 def _conv2d(shape: Shape, options: Mapping[str, Any]) -> tuple[nn.Module, Shape]:
     channels, *size = shape
     kernel, stride, padding = (_pair(options.get(key, d)) for key, d in (("kernel", 1), ("stride", 1), ("padding", 0)))
-    module = nn.Conv2d(channels, int(options["out"]), kernel, stride, padding, bias=bool(options.get("bias", True)))
+    groups, bias = int(options.get("groups", 1)), bool(options.get("bias", True))
+    module = nn.Conv2d(channels, int(options["out"]), kernel, stride, padding, groups=groups, bias=bias)
     after = [(n + 2 * p - k) // s + 1 for n, k, s, p in zip(size, kernel, stride, padding, strict=True)]
     return module, (int(options["out"]), *after)
 
@@ -62,7 +72,7 @@ def _flatten(shape: Shape, _: Mapping[str, Any]) -> tuple[nn.Module, Shape]:
 
 
 def _layer_norm(shape: Shape, options: Mapping[str, Any]) -> tuple[nn.Module, Shape]:
-    (width,) = shape
+    _, width = _rows(shape)
     return nn.LayerNorm(width, float(options.get("eps", 1e-5))), shape
 
 
@@ -81,7 +91,40 @@ def _quantize(shape: Shape, options: Mapping[str, Any]) -> tuple[nn.Module, Shap
     return Quantize(int(options["low"]), int(options["high"]), size), shape
 
 
+def _attention(shape: Shape, options: Mapping[str, Any]) -> tuple[nn.Module, Shape]:
+    (_, width), heads = shape, int(options.get("heads", 1))
+    return Attention(width, heads), shape
+
+
+def _attention_cell(shape: Shape, options: Mapping[str, Any]) -> tuple[nn.Module, Shape]:
+    (width,) = shape
+    return AttentionCell(width, int(options.get("heads", 1)), int(options["history"])), shape
+
+
+def _mean(shape: Shape, _: Mapping[str, Any]) -> tuple[nn.Module, Shape]:
+    if len(shape) != 2:
+        raise ValueError("it takes rows of vectors")
+    return Mean(), shape[1:]
+
+
+def inner(name: str, options: Mapping[str, Any]) -> list[LayerSpec]:
+    """The layers inside a layer: those of a residual; none of others."""
+    return [(str(name), dict(given)) for name, given in options["layers"]] if name == "residual" else []
+
+
+def _residual(shape: Shape, options: Mapping[str, Any]) -> tuple[nn.Module, Shape]:
+    specs = inner("residual", options)
+    if any(name == "residual" for name, _ in specs):
+        raise ValueError("a residual inside another")
+    modules, after = build_layers(shape, specs)
+    if after != shape:
+        raise ValueError(f"its layers give {after}")
+    return Residual(modules), shape
+
+
 LAYERS: Mapping[str, Callable[[Shape, Mapping[str, Any]], tuple[nn.Module, Shape]]] = {
+    "attention": _attention,
+    "attention_cell": _attention_cell,
     "conv2d": _conv2d,
     "flatten": _flatten,
     "gru_cell": _gru_cell,
@@ -89,7 +132,9 @@ LAYERS: Mapping[str, Callable[[Shape, Mapping[str, Any]], tuple[nn.Module, Shape
     "linear": _linear,
     "lstm_cell": _lstm_cell,
     "max_pool2d": _max_pool2d,
+    "mean": _mean,
     "quantize": _quantize,
+    "residual": _residual,
 }
 
 
@@ -108,9 +153,24 @@ def build_layer(shape: Shape, spec: LayerSpec) -> tuple[nn.Module, Shape]:
     try:
         module, after = LAYERS[name](shape, options)
     except (KeyError, TypeError, ValueError, RuntimeError) as error:
-        raise RefusedError(
-            f"the layer {name} {dict(options)} does not fit {shape}", str(error) or repr(error)
-        ) from None
+        raise RefusedError(f"the layer {_told(spec)} does not fit {shape}", str(error) or repr(error)) from None
     if not all(0 < n <= MAX_SIZE for n in after) or prod(after) > MAX_SIZE:
-        raise RefusedError(f"the layer {name} {dict(options)} makes no sense", f"from {shape} to {after}")
+        raise RefusedError(f"the layer {_told(spec)} makes no sense", f"from {shape} to {after}")
     return module, after
+
+
+def _told(spec: LayerSpec) -> str:
+    return f"{spec[0]} {dict(spec[1])}"[:200]
+
+
+def build_layers(shape: Shape, specs: Sequence[LayerSpec]) -> tuple[list[nn.Module], Shape]:
+    """The modules of several layers, one behind the other, and the shape of what the last gives.
+
+    Raises:
+        RefusedError: as `build_layer`.
+    """
+    modules = []
+    for spec in specs:
+        module, shape = build_layer(shape, spec)
+        modules.append(module)
+    return modules, shape

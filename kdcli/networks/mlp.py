@@ -106,17 +106,12 @@ def parse_widths(text: str) -> tuple[int, ...]:
     return widths
 
 
-def _width(sight: Sequence[tuple[int, ...]]) -> int:
+def width_of(sight: Sequence[tuple[int, ...]]) -> int:
+    """Features in all; images are flattened."""
     return sum(map(prod, sight))
-
-
-def mlp(choice: Choice, sight: Sequence[tuple[int, ...]], outputs: int) -> MLP:
-    """The network of `mlp:64x32[,activation=tanh]`; images are flattened."""
-    choice.only("activation")
-    return MLP(_width(sight), parse_widths(choice.value), outputs, choice.options.get("activation", "tanh"))
 
 
 def linear(choice: Choice, sight: Sequence[tuple[int, ...]], outputs: int) -> MLP:
     """The network of `linear`."""
     choice.only()
-    return MLP(_width(sight), (), outputs)
+    return MLP(width_of(sight), (), outputs)

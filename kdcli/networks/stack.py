@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from math import prod
 from typing import Any
@@ -12,7 +12,8 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from kdcli.errors import RefusedError
-from kdcli.networks.layers import LayerSpec, Shape, build_layer
+from kdcli.networks.layers import LayerSpec, Shape, build_layers, inner
+from kdcli.networks.memory import state_size, step_through
 from kdcli.networks.mlp import MAX_LAYERS
 
 
@@ -30,30 +31,29 @@ class Branch:
         return self.start + prod(self.shape)
 
 
-def state_size(cell: nn.Module) -> int:
-    """Numbers that a layer carries from one step to the next: h of a GRU, h and c of an LSTM, none of others."""
-    if isinstance(cell, nn.GRUCell):
-        return cell.hidden_size
-    return 2 * cell.hidden_size if isinstance(cell, nn.LSTMCell) else 0
-
-
 class Stack(nn.Module):
     """Branches over parts of the features (B, F), their outputs side by side, a trunk, and a linear head; float32.
 
-    `branches[i]` and `trunk` hold the layers as modules, in order; only the trunk has memory. A state (B, S) is h of
-    every GRU cell, and h and c of every LSTM cell, in order; zeros begin an episode.
+    `branches[i]` and `trunk` hold the layers as modules, in order; only the trunk has memory. A state (B, S) is that of
+    its layers in order (h of a GRU cell, h and c of an LSTM cell, see also `AttentionCell`); zeros begin an episode.
+
+    Raises:
+        RefusedError: a layer that is unknown or does not fit.
     """
 
     def __init__(self, branches: Sequence[Branch], trunk: Sequence[LayerSpec], outputs: int, bias: bool = True) -> None:
         super().__init__()
         self.parts, self.trunk_specs, self.outputs, self.bias = tuple(branches), tuple(trunk), outputs, bias
         self.inputs = max(branch.stop for branch in branches)
-        built = [_modules(branch.shape, branch.layers) for branch in branches]
-        self.branches = nn.ModuleList(modules for modules, _ in built)
-        self.trunk, after = _modules((sum(prod(shape) for _, shape in built),), trunk)
+        built = [build_layers(branch.shape, branch.layers) for branch in branches]
+        self.branches = nn.ModuleList(nn.ModuleList(modules) for modules, _ in built)
+        modules, after = build_layers((sum(prod(shape) for _, shape in built),), trunk)
+        self.trunk = nn.ModuleList(modules)
         (width,) = after
         self.head = nn.Linear(width, outputs, bias)
         self.state_size = sum(map(state_size, self.trunk))
+        if any(map(state_size, self.branches.modules())):
+            raise RefusedError("the network remembers in a branch", "layers with memory belong in the trunk")
 
     is_linear = False  # it has layers that an MLP has not
 
@@ -81,15 +81,7 @@ class Stack(nn.Module):
 
     def advance(self, features: Tensor, state: Tensor) -> tuple[Tensor, Tensor]:
         """Features (B, F) and state (B, S) -> the last hidden layer (B, H) and the next state (B, S)."""
-        x, after, at = self.joined(features), [], 0
-        for module in self.trunk:
-            size = state_size(module)
-            if size:
-                x, cell = _remember(module, x, state[:, at : at + size])
-                after.append(cell)
-                at += size
-            else:
-                x = module(x)
+        x, after = step_through(self.trunk, self.joined(features), state)
         return x, torch.cat(after, 1) if after else state
 
     def latent(self, features: Tensor) -> Tensor:
@@ -143,30 +135,20 @@ class Stack(nn.Module):
 
 
 def _refuse_many(config: dict[str, Any]) -> None:
-    layers = [*config["trunk"], *(layer for branch in config["branches"] for layer in branch["layers"])]
+    outer = [*config["trunk"], *(layer for branch in config["branches"] for layer in branch["layers"])]
+    layers = [*outer, *(layer for name, options in outer for layer in inner(name, options))]
     if max(len(layers), len(config["branches"])) > MAX_LAYERS:
         raise ValueError(f"{len(layers)} layers, {len(config['branches'])} branches")
 
 
-def _modules(shape: Shape, specs: Sequence[LayerSpec]) -> tuple[nn.ModuleList, Shape]:
-    modules = nn.ModuleList()
-    for spec in specs:
-        module, shape = build_layer(shape, spec)
-        modules.append(module)
-    return modules, shape
-
-
-def _remember(cell: nn.Module, x: Tensor, state: Tensor) -> tuple[Tensor, Tensor]:
-    """One step of a cell: x (B, I) and its state (B, S) -> h (B, H) and the next state (B, S)."""
-    if isinstance(cell, nn.GRUCell):
-        h = cell(x, state)
-        return h, h
-    h, c = cell(x, tuple(state.chunk(2, 1)))
-    return h, torch.cat([h, c], 1)
-
-
 def _listed(layers: Sequence[LayerSpec]) -> list[list[Any]]:
-    return [[name, dict(options)] for name, options in layers]
+    """As JSON values."""
+    return [[name, _plain(name, options)] for name, options in layers]
+
+
+def _plain(name: str, options: Mapping[str, Any]) -> dict[str, Any]:
+    inside = {"layers": _listed(inner(name, options))} if name == "residual" else {}
+    return {**options, **inside}
 
 
 def _specs(layers: Any) -> tuple[LayerSpec, ...]:
@@ -179,4 +161,7 @@ def _words(branch: Branch) -> str:
 
 def _word(layer: LayerSpec) -> str:
     name, options = layer
+    inside = inner(name, options)
+    if inside:
+        return f"+({'-'.join(map(_word, inside))})"
     return f"{name}:{options['out']}" if "out" in options and name != "linear" else str(options.get("out", name))

@@ -84,12 +84,12 @@ def _keys(schema: Schema, loc: Sequence[int | str]) -> list[str]:
     return list(node.get("properties", ()))
 
 
-def path_in(text: str, folder: Path) -> Path:
-    """A path as a TOML file in `folder` means it: `$NAME` is a variable of the environment.
+def path_of(text: str) -> Path:
+    """A path as a file of settings gives it: from where kdcli is run; `$NAME` is a variable of the environment.
 
     Raises:
         UsageError: a variable is not set.
     """
     if missing := [name for name in re.findall(r"\$\{?(\w+)", text) if name not in os.environ]:
         raise UsageError(f"cannot find {text}", f"the variable {missing[0]} is not set", f"export {missing[0]}=...")
-    return folder / Path(os.path.expandvars(text)).expanduser()
+    return Path(os.path.expandvars(text)).expanduser()

@@ -2,24 +2,45 @@
 
 from __future__ import annotations
 
+import json
 from math import prod
+from typing import Any
 
 import pytest
 import torch
 
 from kdcli.choice import Choice
-from kdcli.errors import UsageError
+from kdcli.errors import RefusedError, UsageError
 from kdcli.networks import NETWORKS, build, from_config
 from kdcli.networks.layers import Shape
+from kdcli.networks.stack import Stack
 
 FLAT: list[Shape] = [(5,), (3,)]
+IMAGES: list[list[Shape]] = [[(4, 84, 84)], [(4, 10, 10), (3,)], [(2,), (1, 36, 40)]]
 SIGHTS: dict[str, list[list[Shape]]] = {
     "linear": [FLAT],
     "mlp": [FLAT],
-    "cnn": [[(4, 84, 84)], [(4, 10, 10), (3,)], [(2,), (1, 36, 40)]],
+    "cnn": IMAGES,
+    "mobilenet": IMAGES,
+    "gru": [FLAT, *IMAGES[1:]],
+    "lstm": [FLAT],
+    "attention": [FLAT, IMAGES[2]],
+    "entities": [[(6, 4)], [(3,), (5, 2), (4, 3)]],
 }
-TEXTS = {"linear": "linear", "mlp": "mlp:8x6,activation=relu", "cnn": "cnn:4x6x5,hidden=16x8,activation=tanh"}
-each = pytest.mark.parametrize(("name", "sight"), [(n, s) for n, sights in SIGHTS.items() for s in sights])
+# Of each at least one with every option that it has.
+TEXTS = {
+    "linear": ["linear"],
+    "mlp": ["mlp:8x6,activation=relu", "mlp:8x8x6,activation=silu,norm=layer,residual=true"],
+    "cnn": ["cnn:4x6x5,hidden=16x8,activation=tanh"],
+    "mobilenet": ["mobilenet:6x6x5,expand=2,hidden=8,activation=elu", "mobilenet:4x4,expand=1"],
+    "gru": ["gru:8x5", "gru:7,before=6,hidden=5x4,cnn=3x4,activation=elu"],
+    "lstm": ["lstm:6,before=9,hidden=8"],
+    "attention": ["attention:8", "attention:12,heads=3,history=4,layers=2,feed=7,activation=tanh"],
+    "entities": ["entities:8", "entities:6,heads=3,layers=2,feed=7,hidden=5x4,activation=tanh"],
+}
+each = pytest.mark.parametrize(
+    ("text", "sight"), [(text, s) for name, sights in SIGHTS.items() for s in sights for text in TEXTS[name]]
+)
 
 
 def test_every_network_is_held_to_the_laws() -> None:
@@ -28,9 +49,9 @@ def test_every_network_is_held_to_the_laws() -> None:
 
 
 @each
-def test_features_in_outputs_out(name: str, sight: list[Shape]) -> None:
+def test_features_in_outputs_out(text: str, sight: list[Shape]) -> None:
     """Law: flat features (B, F) give (B, P), through the latent; every feature matters."""
-    network = build(Choice.parse(TEXTS[name]), sight, 3, seed=0)
+    network = build(Choice.parse(text), sight, 3, seed=0)
     features = torch.randn(4, sum(map(prod, sight)), generator=torch.Generator().manual_seed(0)).requires_grad_()
     out = network(features)
     assert out.shape == (4, 3)
@@ -41,14 +62,15 @@ def test_features_in_outputs_out(name: str, sight: list[Shape]) -> None:
 
 
 @each
-def test_a_network_is_what_it_records(name: str, sight: list[Shape]) -> None:
+def test_a_network_is_what_it_records(text: str, sight: list[Shape]) -> None:
     """Law: equal seeds give equal weights, and the configuration rebuilds the network that takes them."""
-    one, two = (build(Choice.parse(TEXTS[name]), sight, 3, seed=7) for _ in range(2))
+    one, two = (build(Choice.parse(text), sight, 3, seed=7) for _ in range(2))
     again = from_config(one.config())
     again.load_state_dict(two.state_dict())
     features = torch.randn(4, sum(map(prod, sight)), generator=torch.Generator().manual_seed(0))
     assert torch.equal(one(features), again(features))
-    other = build(Choice.parse(TEXTS[name]), sight, 3, seed=8)
+    assert json.loads(json.dumps(one.config())) == again.config() == one.config()
+    other = build(Choice.parse(text), sight, 3, seed=8)
     assert not torch.equal(one(features), other(features))
 
 
@@ -63,6 +85,22 @@ def test_a_network_is_what_it_records(name: str, sight: list[Shape]) -> None:
         ("mlp:0", FLAT),
         ("mlp:8,activation=sine", FLAT),
         ("mpl:8", FLAT),
+        ("mlp:8x8,norm=batch", FLAT),
+        ("mlp:8x8,residual=yes", FLAT),
+        ("mlp:8x6,residual=true", FLAT),
+        ("mobilenet:8x8", FLAT),
+        ("mobilenet:8x8,expand=0", [(1, 84, 84)]),
+        ("gru", FLAT),
+        ("gru:8,history=4", FLAT),
+        ("gru:8,before=x", FLAT),
+        ("gru:8", [(1, 3, 3)]),
+        ("attention:8x8", FLAT),
+        ("attention:8,heads=3", FLAT),
+        ("attention:8,history=1", FLAT),
+        ("attention:8,history=9999", FLAT),
+        ("attention:8,layers=two", FLAT),
+        ("entities:8", FLAT),
+        ("entities:8,heads=5", [(3, 4)]),
     ],
 )
 def test_what_cannot_be_built(text: str, sight: list[Shape]) -> None:
@@ -70,3 +108,94 @@ def test_what_cannot_be_built(text: str, sight: list[Shape]) -> None:
     with pytest.raises(UsageError) as raised:
         build(Choice.parse(text), sight, 3, seed=0)
     assert raised.value.fix
+
+
+MEMORY = [(text, sight) for name in ("gru", "lstm", "attention") for sight in SIGHTS[name] for text in TEXTS[name]]
+
+
+@pytest.mark.parametrize(("text", "sight"), MEMORY)
+def test_what_was_seen_before_matters_and_learns(text: str, sight: list[Shape]) -> None:
+    """Law: the last output follows from the features of the first step, and a gradient goes back there."""
+    network = build(Choice.parse(text), sight, 3, seed=0)
+    assert isinstance(network, Stack)
+    width = sum(map(prod, sight))
+    seen = torch.randn(3, 4, width, generator=torch.Generator().manual_seed(0)).requires_grad_()
+    state = torch.zeros(4, network.state_size)
+    for features in seen:
+        latent, state = network.advance(features, state)
+    network.output(latent).square().sum().backward()
+    assert seen.grad is not None
+    assert float((seen.grad[0] != 0).any(0).float().mean()) > 0.9
+    assert all(p.grad is not None and bool((p.grad != 0).any()) for p in network.trunk.parameters())
+
+
+@pytest.mark.parametrize(("text", "sight"), MEMORY)
+def test_zeros_begin_an_episode(text: str, sight: list[Shape]) -> None:
+    """Law: without a state the network acts as with one of zeros; rows of a batch do not see each other."""
+    network = build(Choice.parse(text), sight, 3, seed=0)
+    assert isinstance(network, Stack)
+    features = torch.randn(4, sum(map(prod, sight)), generator=torch.Generator().manual_seed(0))
+    zeros = torch.zeros(4, network.state_size)
+    latent, state = network.advance(features, zeros)
+    torch.testing.assert_close(network.latent(features), latent)
+    again, after = network.advance(features.flip(0), state)
+    alone = [network.advance(f[None], s[None]) for f, s in zip(features.flip(0), state, strict=True)]
+    torch.testing.assert_close(torch.cat([one for one, _ in alone]), again)
+    torch.testing.assert_close(torch.cat([one for _, one in alone]), after)
+
+
+def test_attention_looks_back_as_far_as_it_says() -> None:
+    """Law: of a history of 3, the step two before still matters and the one before that does not."""
+    network = build(Choice.parse("attention:8,history=3"), FLAT, 3, seed=0)
+    assert isinstance(network, Stack)
+    seen = torch.randn(4, 2, 8, generator=torch.Generator().manual_seed(0)).requires_grad_()
+    state = torch.zeros(2, network.state_size)
+    for features in seen:
+        latent, state = network.advance(features, state)
+    latent.square().sum().backward()
+    assert seen.grad is not None
+    assert [bool((step != 0).any()) for step in seen.grad] == [False, True, True, True]
+
+
+def test_entities_have_no_order() -> None:
+    """Law: rows that change their places change nothing."""
+    network = build(Choice.parse("entities:8,layers=2"), [(6, 4)], 3, seed=0)
+    rows = torch.randn(5, 6, 4, generator=torch.Generator().manual_seed(0))
+    mixed = rows[:, torch.tensor([3, 1, 5, 0, 4, 2])]
+    torch.testing.assert_close(network(rows.flatten(1)), network(mixed.flatten(1)))
+
+
+CELL = ["attention_cell", {"heads": 1, "history": 3}]
+HOSTILE: dict[str, list[Any]] = {
+    "heads that do not divide": [["attention_cell", {"heads": 3, "history": 4}]],
+    "a history without end": [["attention_cell", {"heads": 1, "history": 1 << 40}]],
+    "a history of none": [["attention_cell", {"heads": 1, "history": 0}]],
+    "rows where there are none": [["attention", {"heads": 1}]],
+    "a mean of nothing": [["mean", {}]],
+    "residual of another width": [["residual", {"layers": [["linear", {"out": 5}]]}]],
+    "residuals in each other": [["residual", {"layers": [["residual", {"layers": []}]]}]],
+    "a residual of nothing readable": [["residual", {"layers": 3}]],
+    "a residual without layers": [["residual", {}]],
+    "many layers inside": [["residual", {"layers": [["tanh", {}]] * 2000}]],
+    "an unknown layer inside": [["residual", {"layers": [["tahn", {}]]}]],
+}
+
+
+@pytest.mark.parametrize("name", HOSTILE)
+def test_a_description_that_makes_no_sense_is_refused(name: str) -> None:
+    """Law: a file's description of a network is checked before anything is built of it."""
+    with pytest.raises(RefusedError):
+        from_config(_config([], HOSTILE[name]))
+
+
+def _config(inside: list[Any], trunk: list[Any]) -> dict[str, Any]:
+    branch = {"start": 0, "shape": [4], "layers": inside}
+    return {"kind": "stack", "branches": [branch], "trunk": trunk, "outputs": 2, "bias": True}
+
+
+def test_only_the_trunk_remembers() -> None:
+    """Law: a layer with memory in a branch, also inside a residual, is refused."""
+    for layer in (CELL, ["gru_cell", {"out": 4}], ["residual", {"layers": [CELL]}]):
+        with pytest.raises(RefusedError, match="remembers in a branch"):
+            from_config(_config([layer], []))
+        assert from_config(_config([], [layer])).state_size > 0

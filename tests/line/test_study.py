@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import json
+import os
 import subprocess
 import sys
 import time
+import tomllib
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
@@ -15,8 +17,12 @@ from toy_teachers import choose_teacher, reach_teacher
 
 from kdcli.agents import store
 from kdcli.cli.main import main
+from kdcli.recipes.settings import built
+from kdcli.recipes.study.config import Study
 from kdcli.recipes.study.folder import Folder
+from kdcli.recipes.study.plan import cells
 
+REPO = Path(__file__).parents[2]
 QUICK = """
 seeds = 2
 episodes = 20
@@ -44,8 +50,9 @@ options = { updates = 2 }
 
 
 @pytest.fixture
-def place(tmp_path: Path) -> Path:
-    """A folder with two teachers and a study of one of them."""
+def place(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A folder with two teachers and a study of one of them, where kdcli is run."""
+    monkeypatch.chdir(tmp_path)
     store.save(tmp_path / "choose.safetensors", choose_teacher(), {})
     store.save(tmp_path / "reach.safetensors", reach_teacher(), {})
     (tmp_path / "study.toml").write_text(QUICK)
@@ -185,9 +192,9 @@ def test_a_killed_process_leaves_nothing_to_clean_up(place: Path) -> None:
     """Law: after kill -9 in the middle of a cell, another process goes on at once, and ends with the whole table."""
     (place / "study.toml").write_text(QUICK.replace("updates = 200", "updates = 800"))
     words = [sys.executable, "-m", "kdcli", "study", str(place / "study.toml"), "-o", str(place / "run"), "-q"]
-    doomed = subprocess.Popen(words, cwd=Path(__file__).parents[2])
+    doomed = subprocess.Popen(words, cwd=place, env={**os.environ, "PYTHONPATH": str(REPO)})
     deadline = time.monotonic() + 100
-    while not (place / "run" / "cells").exists() and time.monotonic() < deadline:
+    while not (place / "run" / "cells" / "choose.base.0.json").exists() and time.monotonic() < deadline:
         time.sleep(0.02)
     doomed.kill()
     doomed.wait()
@@ -195,3 +202,11 @@ def test_a_killed_process_leaves_nothing_to_clean_up(place: Path) -> None:
     assert not (place / "run" / "cells" / "choose.barely.1.json").exists()
     assert study(place) == 0
     assert json.loads((place / "run" / "table.json").read_text())["cells"] == {"there": 8, "total": 8}
+
+
+def test_the_readme_tells_a_study() -> None:
+    """Law: the study in README is one: its keys, names and options are read without complaint."""
+    told = (REPO / "README.md").read_text().partition("### What is better here?")[2]
+    text = told.partition("```toml\n")[2].partition("```")[0]
+    found = cells(built(Study, tomllib.loads(text), "README"))
+    assert [cell.name for cell in found[:2]] == ["LunarLander.base.0", "LunarLander.loss=nll.0"]

@@ -57,7 +57,8 @@ def _conv(tape: Tape, x: Port, layer: nn.Conv2d) -> Port:
         for n, p, k, s in zip(x.shape[1:], layer.padding, layer.kernel_size, layer.stride, strict=True)
     )
     weights = {name: array(tensor) for name, tensor in layer.named_parameters()}
-    sides = {"stride": layer.stride, "padding": layer.padding}
+    groups = layer.groups if layer.groups > 1 else None
+    sides = {"stride": layer.stride, "padding": layer.padding, "groups": groups}
     return tape.add("conv2d", x, (layer.out_channels, rows, cols), **sides, **weights)
 
 
@@ -68,7 +69,7 @@ def _pool(tape: Tape, x: Port, kernel: Any, stride: Any, padding: Any) -> Port:
 
 def _gemm(tape: Tape, x: Port, layer: nn.Linear) -> Port:
     bias = None if layer.bias is None else array(layer.bias)
-    return tape.add("gemm", x, (layer.out_features,), weight=array(layer.weight), bias=bias)
+    return tape.add("gemm", x, (*x.shape[:-1], layer.out_features), weight=array(layer.weight), bias=bias)
 
 
 def _deep_convolutions() -> Case:
@@ -242,6 +243,91 @@ def _through() -> Case:
     return _case([Port("obs", (4,))], build, expect)
 
 
+def _sums() -> Case:
+    """Sums of maps in one order and in two, of a value with itself, and of one that is needed again."""
+    conv, same = nn.Conv2d(2, 3, 3, 1, 1), nn.Linear(20, 20)
+
+    def build(tape: Tape, x: Port, y: Port) -> dict[str, Port]:
+        a = _conv(tape, x, conv)
+        b = tape.add("relu", _conv(tape, x, conv))
+        cut = tape.reshape(tape.slice(tape.concat([y, tape.flat(x)]), 0, 60), (3, 4, 5))
+        c = tape.add("add", (y, tape.add("tanh", _gemm(tape, y, same))))
+        twice = tape.add("add", (c, c))
+        found = {
+            "maps": tape.add("add", (a, b)),
+            "orders": tape.add("add", (a, cut)),
+            "other": tape.add("add", (cut, a)),
+        }
+        return {"action": twice, "once": c, "kept": a, **found}
+
+    def expect(x: Tensor, y: Tensor) -> dict[str, Tensor]:
+        a, c = conv(x), y + same(y).tanh()
+        cut = torch.cat([y, x.flatten(1)], 1)[:, :60].view(-1, 3, 4, 5)
+        return {"action": 2 * c, "once": c, "kept": a, "maps": a + a.relu(), "orders": a + cut, "other": a + cut}
+
+    return _case([Port("x", (2, 4, 5)), Port("y", (20,))], build, expect)
+
+
+def _groups() -> Case:
+    """Convolutions of each channel alone, padded and with steps, of bytes in both orders, of one channel and one pixel;
+    and of groups of channels.
+    """
+    alone, wide = nn.Conv2d(4, 4, (3, 2), (2, 1), (1, 1), groups=4), nn.Conv2d(4, 6, 3, groups=2, bias=False)
+    single, point = nn.Conv2d(1, 1, 2), nn.Conv2d(4, 4, 1, groups=4, bias=False)
+
+    def build(tape: Tape, first: Port, last: Port) -> dict[str, Port]:
+        a = tape.add("scale", tape.cast(first, "float32"), divisor=255.0)
+        b = tape.add("channels_first", tape.cast(last, "float32"), (4, 5, 6))
+        c = tape.add("relu", _conv(tape, b, alone))
+        d = tape.reshape(tape.slice(tape.flat(a), 0, 30), (1, 5, 6))
+        e = tape.reshape(tape.slice(tape.flat(a), 0, 4), (4, 1, 1))
+        maps = {"bytes": _conv(tape, a, alone), "again": _conv(tape, c, point), "wide": _conv(tape, a, wide)}
+        return {"action": c, **maps, "single": _conv(tape, d, single), "pixel": _conv(tape, e, point), "same": a}
+
+    def expect(first: Tensor, last: Tensor) -> dict[str, Tensor]:
+        a, b = first.float() / 255, last.permute(0, 3, 1, 2).float()
+        c, flat = alone(b).relu(), a.flatten(1)
+        maps = {"bytes": alone(a), "again": point(c), "wide": wide(a), "same": a}
+        few = {"single": single(flat[:, :30].view(-1, 1, 5, 6)), "pixel": point(flat[:, :4].view(-1, 4, 1, 1))}
+        return {"action": c, **maps, **few}
+
+    return _case([Port("first", (4, 5, 6), "uint8"), Port("last", (5, 6, 4), "uint8")], build, expect)
+
+
+def _rows() -> Case:
+    """Rows through a layer and a norm, attending to others, with and without a place that does not count."""
+    layer, norm = nn.Linear(6, 8, bias=False), nn.LayerNorm(8)
+    nn.init.normal_(norm.weight)
+
+    def build(tape: Tape, x: Port, y: Port, b: Port, valid: Port) -> dict[str, Port]:
+        a = _gemm(tape, x, layer)
+        n = tape.add("layer_norm", a, eps=0.1, weight=array(norm.weight), bias=array(norm.bias))
+        q = _gemm(tape, y, layer)
+        seen = tape.add("attention", (q, a, n), heads=2)
+        places = tape.concat([tape.slice(valid, 0, 2), tape.add("threshold", tape.slice(valid, 2, 5))])
+        masked = tape.add("attention", (q, a, n, b, places), heads=2)
+        return {
+            "action": tape.add("mean", tape.flat(seen), (8,), groups=2),
+            "normed": n,
+            "seen": seen,
+            "masked": masked,
+        }
+
+    def expect(x: Tensor, y: Tensor, b: Tensor, valid: Tensor) -> dict[str, Tensor]:
+        a, q = layer(x), layer(y)
+        n = F.layer_norm(a, (8,), norm.weight, norm.bias, 0.1)
+        q, k, v = (t.unflatten(2, (2, 4)).transpose(1, 2) for t in (q, a, n))
+        places = torch.cat([valid[:, :2], (valid[:, 2:] > 0).float()], 1)
+        bias = b.masked_fill((places == 0)[:, None, None], -torch.inf)
+        seen, masked = (
+            F.scaled_dot_product_attention(q, k, v, attn_mask=mask).transpose(1, 2).flatten(2) for mask in (None, bias)
+        )
+        return {"action": seen.mean(1), "normed": n, "seen": seen, "masked": masked}
+
+    ports = [Port("x", (5, 6)), Port("y", (2, 6)), Port("b", (2, 2, 5)), Port("valid", (5,), "float32")]
+    return _case(ports, build, expect)
+
+
 CASES: dict[str, Callable[[], Case]] = {
     "deep_convolutions": lambda: _seeded(_deep_convolutions),
     "bytes_in_both_orders": lambda: _seeded(_bytes_in_both_orders),
@@ -252,5 +338,8 @@ CASES: dict[str, Callable[[], Case]] = {
     "cells_no_bias": lambda: _seeded(lambda: _cells(False)),
     "one_hot": lambda: _seeded(_integers),
     "one_channel": lambda: _seeded(_one_channel),
+    "sums": lambda: _seeded(_sums),
+    "groups": lambda: _seeded(_groups),
+    "rows": lambda: _seeded(_rows),
     "through": lambda: _seeded(_through),
 }

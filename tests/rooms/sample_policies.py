@@ -17,8 +17,10 @@ from kdcli.agents.observation import JointPreprocess, Normalizer, Preprocess, Se
 from kdcli.agents.packing import pack
 from kdcli.agents.policy import Policy, Signal, Spread
 from kdcli.agents.states import States
+from kdcli.choice import Choice
 from kdcli.exporters.config import ExportConfig
 from kdcli.exporters.step import Exported, convert
+from kdcli.networks import build
 from kdcli.networks.activations import ACTIVATIONS
 from kdcli.networks.grid import Quantize
 from kdcli.networks.layers import LayerSpec
@@ -41,6 +43,7 @@ from kdcli.spec import (
 )
 
 VECTOR = Preprocess(box((5,)))
+VECTOR4 = Preprocess(box((4,)))
 BOUNDS = np.array([-1.0, -3.0, 0.25]), np.array([2.0, -1.0, 0.5])
 
 
@@ -160,6 +163,13 @@ CONVOLUTIONS = (
     ("elu", {}),
     ("flatten", {}),
 )
+ALONE = (
+    ("conv2d", {"out": 6, "kernel": 3, "stride": 2}),
+    ("relu", {}),
+    ("residual", {"layers": [["conv2d", {"out": 6, "kernel": 3, "padding": 1, "groups": 6}], ["elu", {}]]}),
+    ("conv2d", {"out": 4, "kernel": 2, "groups": 2, "bias": False}),
+    ("flatten", {}),
+)
 DEEP = (("linear", {"out": 7}), ("layer_norm", {"eps": 1e-5}), ("tanh", {}), ("linear", {"out": 6, "bias": False}))
 
 
@@ -251,6 +261,7 @@ def _stacks() -> dict[str, Callable[[], Agent]]:
     return {
         "stack_layers": lambda: _stacked(tanh, VECTOR, flat, DEEP),
         "stack_image": lambda: _stacked(choose, image, [picture], (("linear", {"out": 6}), ("relu", {}))),
+        "stack_alone": lambda: _stacked(choose, image, [Branch(0, (2, 9, 8), ALONE)], DEEP[:1]),
         "stack_pieces": lambda: _stacked(choose, VECTOR, [Branch(1, (3,)), Branch(0, (5,))], DEEP[:1]),
         "dict": lambda: _stacked(choose, _both(False), [picture, whole], DEEP[:3]),
         "dict_normalized": lambda: _stacked(tanh, _both(True), [picture, whole], ()),
@@ -273,7 +284,46 @@ def _stacks() -> dict[str, Callable[[], Agent]]:
     }
 
 
-POLICIES: dict[str, Callable[[], Agent]] = {**_actions(), **_observations(), **_networks(), **_heads(), **_stacks()}
+def _students() -> dict[str, Callable[[], Agent]]:
+    """Every architecture that a student may have, as it is named."""
+    tanh, choose = ActionRule(box((3,), -1.0, 1.0), "tanh"), ActionRule(Discrete(4))
+    picture, rows = Preprocess(box((2, 19, 18), 0, 255, "uint8"), image=True), Preprocess(box((6, 5)))
+    both = Dict({"rows": box((6, 5)), "vector": box((4,))})
+    joint = JointPreprocess(both, {"rows": Preprocess(both.spaces["rows"], normalizer((6, 5))), "vector": VECTOR4})
+    given: dict[str, tuple[str, ActionRule, Sees]] = {
+        "student_norm": ("mlp:12x9,norm=layer,activation=relu", tanh, VECTOR),
+        "student_residual": ("mlp:8x8x8x6,residual=true", choose, VECTOR),
+        "student_both": ("mlp:8x8x8,norm=layer,residual=true,activation=silu", tanh, VECTOR),
+        "student_gru": ("gru:12", choose, VECTOR),
+        "student_gru_image": ("gru:9,before=7,hidden=5,cnn=3x4", choose, picture),
+        "student_lstm": ("lstm:8x6,hidden=7x5", tanh, VECTOR),
+        "student_attention": ("attention:12,heads=3,history=5", choose, VECTOR),
+        "student_deep_attention": ("attention:8,heads=2,history=3,layers=2,feed=9,activation=gelu", tanh, VECTOR),
+        "student_entities": ("entities:12,heads=3", choose, rows),
+        "student_deep_entities": ("entities:8,heads=1,layers=2,feed=5,hidden=7", tanh, joint),
+        "student_mobilenet": ("mobilenet:5x6x6,expand=2,hidden=9", choose, picture),
+        "student_mobilenet_narrow": ("mobilenet:1x1x4,expand=1", tanh, picture),
+    }
+    return {name: lambda g=g: student(*g) for name, g in given.items()}  # type: ignore[misc]
+
+
+def student(text: str, rule: ActionRule, sees: Sees) -> Agent:
+    """An untrained student of the architecture that `text` names."""
+    network = build(Choice.parse(text), [part.shape for part in sees.parts.values()], rule.n_outputs, seed=0)
+    for parameter in network.parameters():
+        parameter.data *= 1.5
+    policy = Policy(network, rule, "mean" if rule.continuous else "logits")
+    return Agent(sees, policy.eval(), "sample", EnvSpec("Sample-v0"), {"algorithm": "none"})
+
+
+POLICIES: dict[str, Callable[[], Agent]] = {
+    **_actions(),
+    **_observations(),
+    **_networks(),
+    **_heads(),
+    **_stacks(),
+    **_students(),
+}
 
 
 def observations(made: Agent, n: int, seed: int = 0) -> np.ndarray:

@@ -62,6 +62,19 @@ def test_probabilities_are_averaged(name: str) -> None:
     torch.testing.assert_close(found, wanted, atol=1e-5, rtol=1e-5)  # type: ignore[arg-type]
 
 
+def test_weights_are_written_in_the_combination() -> None:
+    """Law: `weighted:0.7+0.3` is the mean by these weights, whatever they sum to; without numbers it is an error."""
+    one, two = POLICIES["discrete"](), other("discrete")
+    obs = observations(one, 60)
+    wanted = Ensemble([one, two], "mean", (0.7, 0.3)).heads(obs).scores()
+    for text in ("weighted:0.7+0.3", "weighted:7+3", "mean:0.7+0.3"):
+        torch.testing.assert_close(Ensemble([one, two], text).heads(obs).scores(), wanted)
+    for text in ("weighted", "weighted:1", "weighted:0.7->0.3", "weighted:1+-1", "weighted:1+nan", "mean:a+b"):
+        with pytest.raises(UsageError, match="as many weights") as raised:
+            Ensemble([one, two], text)
+        assert raised.value.fix
+
+
 def test_actions_are_averaged() -> None:
     """Law: continuous actions are averaged as the env takes them, whatever the squash."""
     one, two = POLICIES["tanh_each"](), other("tanh_each")

@@ -16,6 +16,7 @@ import onnx
 import pytest
 from onnx import TensorProto
 from pydantic import ValidationError
+from sample_graphs import CASES
 from sample_policies import POLICIES, agent, exported, observations, plain
 
 from kdcli import artifact
@@ -31,7 +32,7 @@ from kdcli.errors import Exit, KdcliError, RefusedError, UsageError
 from kdcli.exporters import EXPORTERS
 from kdcli.exporters.config import OUTPUTS, ExportConfig
 from kdcli.exporters.formats import Format
-from kdcli.exporters.onnx import WRITERS
+from kdcli.exporters.onnx import FORMAT, WRITERS
 from kdcli.exporters.states import gather, played
 from kdcli.exporters.step import convert, export
 from kdcli.graph.count import count
@@ -66,6 +67,17 @@ def test_file_acts_like_the_agent_in_any_opset(opset: int) -> None:
             assert_acts_alike(agent, opset)
         left -= kinds
     assert not left
+
+
+@pytest.mark.parametrize("opset", [13, NEWEST])
+@pytest.mark.parametrize("name", CASES)
+def test_layers_are_torchs(name: str, opset: int) -> None:
+    """Layers in shapes that no sample policy has are what torch makes of them."""
+    case, config = CASES[name](), ExportConfig(opset=opset)
+    found = FORMAT.runner(FORMAT.write(case.graph, config, "policy"), case.graph)(case.given)
+    for key, array in case.wanted.items():
+        assert (found[key].shape, found[key].dtype) == (array.shape, array.dtype)
+        np.testing.assert_allclose(found[key], array, rtol=1e-5, atol=1e-5, err_msg=key)
 
 
 def assert_acts_alike(agent: Agent, opset: int) -> None:

@@ -38,7 +38,7 @@ def test_count_is_the_actors(name: str) -> None:
     agent = POLICIES[name]()
     counted = count(trace(agent))
     assert counted.n_params == agent.n_params
-    kinds = ("clip", "expectation", "quantize", "unscale")
+    kinds = ("clip", "expectation", "quantize", "repeat", "unscale")
     bounds = sum(w.size for op in trace(agent).ops if op.kind in kinds for w in op.weights.values())
     assert counted.n_constants == agent.preprocess.n_constants + bounds
     if isinstance(agent.policy.network, MLP):

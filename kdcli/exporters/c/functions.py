@@ -94,18 +94,20 @@ static float sqrt_of(float x)
 """
 
 _LAYER_NORM = """
-/* x (n) less its mean, over its standard deviation, times w, plus b. */
-static void layer_norm(int n, float eps, const float *w, const float *b, float *x)
+/* Each row of x (rows, n) less its mean, over its standard deviation, times w, plus b. */
+static void layer_norm(int rows, int n, float eps, const float *w, const float *b, float *x)
 {
-    float mean = 0.0f, variance = 0.0f, scale;
-    for (int i = 0; i < n; i++)
-        mean += x[i];
-    mean /= (float)n;
-    for (int i = 0; i < n; i++)
-        variance += (x[i] - mean) * (x[i] - mean);
-    scale = 1.0f / sqrt_of(variance / (float)n + eps);
-    for (int i = 0; i < n; i++)
-        x[i] = (x[i] - mean) * scale * w[i] + b[i];
+    for (int row = 0; row < rows; row++, x += n) {
+        float mean = 0.0f, variance = 0.0f, scale;
+        for (int i = 0; i < n; i++)
+            mean += x[i];
+        mean /= (float)n;
+        for (int i = 0; i < n; i++)
+            variance += (x[i] - mean) * (x[i] - mean);
+        scale = 1.0f / sqrt_of(variance / (float)n + eps);
+        for (int i = 0; i < n; i++)
+            x[i] = (x[i] - mean) * scale * w[i] + b[i];
+    }
 }
 """
 

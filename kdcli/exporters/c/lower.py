@@ -162,8 +162,30 @@ class _Lowering:
     def _normalize(self, op: Op) -> None:
         self._each(replace(op, attrs={"clip": float(op.attrs["clip"])}))
 
+    def _add(self, op: Op) -> None:
+        x, y = (self.real(port) for port in op.inputs)
+        if not _in_one_order(x, y):
+            x, y = (self.logical(port) for port in op.inputs)
+        self.keep(Step("add", (x, y), (Value(op.out.name, op.out.size, op.out.dtype, order=x.order),)), op)
+
+    def _attention(self, op: Op) -> None:
+        inputs = tuple(self.logical(port) for port in op.inputs)
+        (m, width), n = op.out.shape, op.inputs[1].shape[0]
+        attrs = {"heads": op.attrs["heads"], "m": m, "n": n, "width": width}
+        self.emit(op, inputs, attrs=attrs, scratch=(self.scratch(op, "scores", n),))
+
+    def _layer_norm(self, op: Op) -> None:
+        if len(op.out.shape) == 1:
+            self._each(op)
+        else:
+            self.plainly(op)
+
     def _gemm(self, op: Op) -> None:
-        x, weight = self.real(op.inputs[0]), op.weights["weight"]
+        weight = op.weights["weight"]
+        if len(op.out.shape) > 1:
+            self.emit(op, (self.logical(op.inputs[0]),), weights={**op.weights, "weight": weight.T})
+            return
+        x = self.real(op.inputs[0])
         weights = {**op.weights, "weight": x.stored(weight).T}
         self.emit(op, (x,), weights=weights, scratch=self._search(op, x, weight.size))
 
@@ -190,9 +212,14 @@ class _Lowering:
         self.emit(op, (x, *state), weights=weights, scratch=scratch)
 
     def _conv2d(self, op: Op) -> None:
+        if op.attrs.get("groups") == op.out.shape[0] == op.inputs[0].shape[0]:
+            self._alone(op)
+            return
         x, window = self._windowed(op, op.weights["weight"].shape[2:])
         out, channels = op.out.shape[0], window["planes"] * window["cell"]
-        weight = op.weights["weight"].reshape(out, channels, *op.weights["weight"].shape[2:])
+        weight = _dense(op.weights["weight"], op.attrs.get("groups", 1)).reshape(
+            out, channels, *op.weights["weight"].shape[2:]
+        )
         # Rows of weights in the order in which what is under a window lies: plane, row, column, channel.
         rows = weight.transpose(2, 3, 1, 0) if window["cell"] > 1 else weight.transpose(1, 2, 3, 0)
         rows = rows.reshape(-1, out) / np.float32(x.divisor or 1.0)
@@ -200,6 +227,26 @@ class _Lowering:
         y = Value(op.out.name, op.out.size, order=_channels_last(op.out.shape))
         weights = {**op.weights, "weight": rows}
         self.keep(Step("conv2d", (x,), (y,), {"window": window, "out": out}, weights, scratch), op)
+
+    def _alone(self, op: Op) -> None:
+        """A convolution of each channel by itself: side by side in memory, and so are their weights."""
+        self._lay_channels_last(op.inputs[0])
+        x, window = self._windowed(op, op.weights["weight"].shape[2:], as_bytes=False)
+        out = op.out.shape[0]
+        window |= {"planes": 1, "cell": out}
+        weights = {**op.weights, "weight": op.weights["weight"].reshape(out, -1).T}
+        y = Value(op.out.name, op.out.size, order=_channels_last(op.out.shape))
+        self.keep(Step("conv2d_alone", (x,), (y,), {"window": window}, weights), op)
+
+    def _lay_channels_last(self, port: Port) -> None:
+        """Put an image in the order in which its channels are innermost, if it is in another."""
+        value, order = self.real(port), _channels_last(port.shape)
+        if order is None or (value.order is not None and np.array_equal(value.order, order)):
+            return
+        value = self.logical(port)
+        turned = Value(f"{port.name}.turned", value.size, value.dtype, order=order, zeros=value.zeros)
+        self.steps.append(Step("take", (value,), (turned,), {"places": order}))
+        self.values[port.name] = turned
 
     def _under_windows(self, op: Op, window: Mapping[str, int], n: int, searching: bool) -> tuple[Value, ...]:
         """Memory for a band of rows, for where n numbers are in it, and for those that are not 0 and their rows."""
@@ -230,9 +277,27 @@ class _Lowering:
         return x, {**window, **sides, "out_rows": op.out.shape[1], "out_cols": op.out.shape[2]}
 
 
+def _dense(weight: np.ndarray, groups: int) -> np.ndarray:
+    """Weights of groups (O, C / groups, h, w) as those of one, (O, C, h, w), zeros between."""
+    if groups == 1:
+        return weight
+    out, channels = len(weight) // groups, weight.shape[1]
+    whole = np.zeros((len(weight), groups * channels, *weight.shape[2:]), weight.dtype)
+    for k in range(groups):
+        own = slice(k * out, (k + 1) * out)
+        whole[own, k * channels : (k + 1) * channels] = weight[own]
+    return whole
+
+
 def _channels_last(shape: tuple[int, ...]) -> np.ndarray | None:
     """The order of (C, H, W) when it lies as (H, W, C)."""
     return _tidy(np.arange(prod(shape)).reshape(shape).transpose(1, 2, 0).ravel())
+
+
+def _in_one_order(x: Value, y: Value) -> bool:
+    if x.order is None or y.order is None:
+        return x.order is y.order
+    return np.array_equal(x.order, y.order)
 
 
 def _tidy(order: np.ndarray) -> np.ndarray | None:
@@ -267,13 +332,15 @@ def _follow(x: Value, weights: Mapping[str, np.ndarray]) -> dict[str, np.ndarray
 
 
 _EACH = (
-    *("clip", "elu", "gelu", "layer_norm", "leaky_relu", "quantize", "relu", "selu", "sigmoid", "silu"),
+    *("clip", "elu", "gelu", "leaky_relu", "quantize", "relu", "selu", "sigmoid", "silu"),
     *("softplus", "softsign", "tanh", "unscale"),
 )
 
 _LOWERINGS: Mapping[str, Callable[[_Lowering, Op], None]] = {
     **dict.fromkeys(("flatten", "identity", "reshape"), _Lowering._alias),
     **dict.fromkeys(_EACH, _Lowering._each),
+    "add": _Lowering._add,
+    "attention": _Lowering._attention,
     "cast": _Lowering._cast,
     "channels_first": _Lowering._channels_first,
     "concat": _Lowering._concat,
@@ -282,6 +349,7 @@ _LOWERINGS: Mapping[str, Callable[[_Lowering, Op], None]] = {
     "gru_cell": _Lowering._cell,
     "expectation": _Lowering._expectation,
     "gsde": _Lowering._gsde,
+    "layer_norm": _Lowering._layer_norm,
     "lstm_cell": _Lowering._cell,
     "max_pool2d": _Lowering._max_pool2d,
     "normalize": _Lowering._normalize,

@@ -29,6 +29,58 @@ static void dense(int n, int m, const float *restrict x, const float *restrict w
 }
 """
 
+_DENSE_ROWS = """
+/* Each row of y (rows, m): b plus that of x (rows, n) times w (n, m). */
+static void dense_rows(int rows, int n, int m, const float *x, const float *w, const float *b, float *y)
+{
+    for (int row = 0; row < rows; row++, x += n, y += m) {
+        for (int o = 0; o < m; o++)
+            y[o] = b[o];
+        dense(n, m, x, w, y);
+    }
+}
+"""
+
+_ATTENTION = """
+/* y (m, d): for each row of q (m, d) the rows of v (n, d), each as much as q and the row of k (n, d) agree: exp of
+   their product times scale, plus b (heads, m, n), over the sum of all n. Each head does so on its own part of d.
+   Rows with 0 in valid (n) count for nothing; b and valid may be 0. p (n) is for what is computed on the way. */
+static void attention(int m, int n, int d, int heads, float scale, const float *q, const float *k, const float *v,
+                      const float *b, const float *valid, float *p, float *y)
+{
+    const int part = d / heads;
+    for (int h = 0; h < heads; h++)
+        for (int row = 0; row < m; row++) {
+            const float *const a = q + row * d + h * part;
+            float *const z = y + row * d + h * part;
+            float top = -3.40282347e+38f, sum = 0.0f;
+            for (int j = 0; j < n; j++) {
+                const float *const c = k + j * d + h * part;
+                float s = 0.0f;
+                for (int i = 0; i < part; i++)
+                    s += a[i] * c[i];
+                s *= scale;
+                if (b)
+                    s += b[(h * m + row) * n + j];
+                if (valid && !(valid[j] != 0.0f))
+                    s = -1e8f;
+                p[j] = s;
+                top = s > top ? s : top;
+            }
+            for (int j = 0; j < n; j++)
+                p[j] -= top;
+            exp_each(n, p);
+            for (int j = 0; j < n; j++)
+                sum += p[j];
+            for (int i = 0; i < part; i++)
+                z[i] = 0.0f;
+            for (int j = 0; j < n; j++)
+                for (int i = 0; i < part; i++)
+                    z[i] += p[j] / sum * v[j * d + h * part + i];
+        }
+}
+"""
+
 _NONZERO = """
 /* The numbers of x (n) that are not 0, and their places, which may lie where x does; returns how many there are. */
 static int nonzero(int n, const float *x, float *values, int32_t *places)
@@ -178,6 +230,28 @@ static void convolve_sparse(const window *s, int m, const float *x, const float 
 }
 """
 
+_CONVOLVE_ALONE = """
+/* y (out_rows, out_cols, cell): each number of a cell by itself, what is under its window times w, plus b. */
+static void convolve_alone(const window *s, const float *x, const float *w, const float *b, float *restrict y)
+{
+    const int m = s->cell;
+    for (int row = 0; row < s->out_rows; row++)
+        for (int col = 0; col < s->out_cols; col++, y += m) {
+            const int top = row * s->step_rows - s->pad_rows, left = col * s->step_cols - s->pad_cols;
+            for (int o = 0; o < m; o++)
+                y[o] = b[o];
+            for (int r = 0; r < s->height; r++)
+                for (int c = 0; c < s->width; c++)
+                    if (top + r >= 0 && top + r < s->rows && left + c >= 0 && left + c < s->cols) {
+                        const float *const u = w + (r * s->width + c) * m;
+                        const float *const v = x + ((top + r) * s->cols + left + c) * m;
+                        for (int o = 0; o < m; o++)
+                            y[o] += v[o] * u[o];
+                    }
+        }
+}
+"""
+
 _MAX_POOL = """
 /* The largest number under the window, for each place, plane and number of a cell. */
 static void max_pool(const window *s, const float *x, float *y)
@@ -200,6 +274,8 @@ static void max_pool(const window *s, const float *x, float *y)
 
 PRODUCTS: Mapping[str, str] = {
     "dense": _DENSE,
+    "dense_rows": _DENSE_ROWS,
+    "attention": _ATTENTION,
     "nonzero": _NONZERO,
     "sparse": _SPARSE,
     "window": _WINDOW,
@@ -210,5 +286,6 @@ PRODUCTS: Mapping[str, str] = {
     "convolve_float": _CONVOLVE.replace("SOURCE", "float"),
     "convolve_uint8_t": _CONVOLVE.replace("SOURCE", "uint8_t"),
     "convolve_sparse": _CONVOLVE_SPARSE,
+    "convolve_alone": _CONVOLVE_ALONE,
     "max_pool": _MAX_POOL,
 }

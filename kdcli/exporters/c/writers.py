@@ -11,6 +11,7 @@ from dataclasses import replace
 
 import numpy as np
 
+from kdcli.exporters.c.block_writers import BLOCKS, tables
 from kdcli.exporters.c.sheet import Sheet, number
 from kdcli.exporters.c.values import ACTIVATIONS, CTYPES, Step, Value
 
@@ -45,7 +46,10 @@ def _product(sheet: Sheet, name: str, x: Value, weight: np.ndarray, y: str, sear
 
 
 def _gemm(sheet: Sheet, step: Step) -> None:
-    name = step.y.root
+    name, (n, m) = step.y.root, step.weights["weight"].shape
+    if step.y.size > m:
+        sheet.call("dense_rows", step.y.size // m, n, m, sheet.at(step.x), *tables(sheet, step), sheet.at(step.y))
+        return
     _begin(sheet, name, step.weights.get("bias"), step.y)
     _product(sheet, f"{name}_weight", step.x, step.weights["weight"], sheet.at(step.y), step.scratch)
 
@@ -118,7 +122,8 @@ def _layer_norm(sheet: Sheet, step: Step) -> None:
     _copy(sheet, step.x, step.y)
     weight, bias = (sheet.table(f"{step.y.root}_{key}", step.weights[key]) for key in ("weight", "bias"))
     eps = number(float(step.attrs["eps"]), "float32")
-    sheet.call("layer_norm", step.y.size, eps, weight, bias, sheet.at(step.y))
+    n = step.weights["weight"].size
+    sheet.call("layer_norm", step.y.size // n, n, eps, weight, bias, sheet.at(step.y))
 
 
 def _activation(sheet: Sheet, step: Step) -> None:
@@ -224,8 +229,8 @@ def _one_hot(sheet: Sheet, step: Step) -> None:
         first += size
 
 
-def _quantile_mean(sheet: Sheet, step: Step) -> None:
-    m, n = step.y.size, step.attrs["quantiles"]
+def _mean(sheet: Sheet, step: Step) -> None:
+    m, n = step.y.size, step.attrs["groups"]
     y = sheet.item(step.y)
     sheet.each(m, f"{y} = 0.0f;")
     sheet.add(f"for (int k = 0; k < {n}; k++)", f"    for (int i = 0; i < {m}; i++)")
@@ -281,6 +286,7 @@ def _give(sheet: Sheet, step: Step) -> None:
 
 WRITERS: Mapping[str, Writer] = {
     **dict.fromkeys(ACTIVATIONS, _activation),
+    **BLOCKS,
     "argmax": _argmax,
     "cast": _cast,
     "clip": _clip,
@@ -296,10 +302,10 @@ WRITERS: Mapping[str, Writer] = {
     "lstm_cell": _lstm_cell,
     "mask": _mask,
     "max_pool2d": _max_pool2d,
+    "mean": _mean,
     "normalize": _normalize,
     "one_hot": _one_hot,
     "pixels": _pixels,
-    "quantile_mean": _quantile_mean,
     "quantize": _quantize,
     "repeat": _repeat,
     "scale": _scale,

@@ -21,7 +21,7 @@ class Teacher(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid")
 
     name: Name = Field(description="what the table calls it")
-    path: str = Field(description="checkpoint or its folder; relative to the study's file, $NAME from the environment")
+    path: str = Field(description="checkpoint or its folder; $NAME is a variable of the environment")
     also: tuple[str, ...] = Field((), description="further teachers of the same env, combined as `combine` says")
     load: LoadConfig = Field(LoadConfig(), description="how the files are read: env, wrapper, ...")
     max_steps: int | None = Field(None, ge=1, description="cap on the steps of an episode; default: the env's own")

@@ -21,8 +21,8 @@ from kdcli.spec import Json
 SCHEMA = "kdcli.study/1"
 
 
-def run(study: Study, here: Path, output: Path, force: bool = False, listener: Listener = silent) -> Json:
-    """Make what is missing and return the table (see `tabulate`); `here` is where the study's paths start.
+def run(study: Study, output: Path, force: bool = False, listener: Listener = silent) -> Json:
+    """Make what is missing and return the table (see `tabulate`).
 
     Another process may work in the same folder: each makes the cells that the other does not.
 
@@ -31,7 +31,7 @@ def run(study: Study, here: Path, output: Path, force: bool = False, listener: L
     """
     todo, folder = cells(study), Folder(output)
     folder.open({"schema": SCHEMA, **study.model_dump(mode="json")})
-    stands = {teacher.name: set_up(teacher, study, here, folder, listener) for teacher in study.teacher}
+    stands = {teacher.name: set_up(teacher, study, folder, listener) for teacher in study.teacher}
     stale = [] if force else _stale(todo, stands, folder)
     if stale:
         raise UsageError(

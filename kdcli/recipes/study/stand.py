@@ -23,7 +23,7 @@ from kdcli.envs.vector import Vector
 from kdcli.errors import UsageError
 from kdcli.progress import Listener
 from kdcli.recipes.reference import measure
-from kdcli.recipes.settings import built, path_in
+from kdcli.recipes.settings import built, path_of
 from kdcli.recipes.study.config import Study, Teacher
 from kdcli.recipes.study.folder import Folder
 from kdcli.spec import Json
@@ -83,14 +83,14 @@ def seen_as_one(agents: Sequence[Agent | OnnxAgent], combine: str) -> Acts:
     return Ensemble([agent for agent in agents if isinstance(agent, Agent)], combine)
 
 
-def set_up(teacher: Teacher, study: Study, here: Path, folder: Folder, listener: Listener) -> Stand:
+def set_up(teacher: Teacher, study: Study, folder: Folder, listener: Listener) -> Stand:
     """Read a teacher's files, make its env, and measure it and random play where no other process did.
 
     Raises:
         UsageError: the env is not known, cannot be made, or the teacher is no better there than random play.
         RefusedError: a file cannot be read.
     """
-    files = [find_file(path_in(path, here)) for path in (teacher.path, *teacher.also)]
+    files = [find_file(path_of(path)) for path in (teacher.path, *teacher.also)]
     agents, vector = _placed(teacher, files, listener)
     whole = seen_as_one(agents, built(DistillConfig, study.base | teacher.options, teacher.name).combine)
     seeds = seeds_from(first_seed("bench", study.seed), study.episodes)
@@ -98,7 +98,7 @@ def set_up(teacher: Teacher, study: Study, here: Path, folder: Folder, listener:
         known = _measured(teacher.name, whole, files, vector, seeds, folder)
     obs, begins = collect_turns(whole, vector, study.states, first_seed("screen", study.seed))
     states = States(obs, "rollout", len(vector), begins)
-    dataset = path_in(teacher.dataset, here) if teacher.dataset else None
+    dataset = path_of(teacher.dataset) if teacher.dataset else None
     return Stand(agents, files, dataset, vector, seeds, known, states, actions(whole, states))
 
 

@@ -1,0 +1,225 @@
+"""Which numbers of a network belong to which unit: what must go together when a unit goes.
+
+A unit is a feature, a hidden neuron, a channel of a convolution, or a number that a recurrent cell remembers. Layers
+that pass units on do not change whose they are; a layer added to `_LAYERS` says which numbers are its units', and which
+it reads.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from functools import cached_property
+from typing import Any
+
+import numpy as np
+import torch
+from torch import nn
+
+from kdcli.errors import UsageError
+from kdcli.networks.layers import Activation, LayerSpec, Shape, build_layer
+from kdcli.networks.stack import Branch, Stack
+
+NOBODY = -1
+_MIXING = ("conv2d", "max_pool2d")
+
+
+@dataclass(frozen=True, eq=False)
+class Slot:
+    """Of the parameter `key`, entry i along `axis` belongs to unit owner[i], or to nobody that may go."""
+
+    key: str
+    axis: int
+    owner: np.ndarray
+
+
+@dataclass(frozen=True, eq=False)
+class Reader:
+    """A product that reads units: input number `argument` of `module`, whose entry (or channel) i is unit owner[i]'s.
+
+    `padded`: zeros are added around it, so that a constant does not give the same everywhere.
+    """
+
+    module: str
+    weight: str
+    bias: str
+    owner: np.ndarray
+    argument: int = 0
+    padded: bool = False
+
+
+@dataclass(frozen=True)
+class Group:
+    """Units of one layer: from `first` on, `size` of them."""
+
+    name: str
+    first: int
+    size: int
+
+    @property
+    def units(self) -> range:
+        return range(self.first, self.first + self.size)
+
+
+@dataclass(frozen=True, eq=False)
+class Anatomy:
+    """All units of a stack: the features first, then those of `groups`.
+
+    `mixed` are units that a normalization reads together: without one of them, the others are not what they were.
+    `fixed` are features of an image: a convolution reads them by their place.
+    """
+
+    n_features: int
+    groups: tuple[Group, ...]
+    slots: tuple[Slot, ...]
+    readers: tuple[Reader, ...]
+    mixed: frozenset[int]
+    fixed: frozenset[int]
+
+    @property
+    def n_units(self) -> int:
+        return self.n_features + sum(group.size for group in self.groups)
+
+    @cached_property
+    def features(self) -> Group:
+        """The features as a group."""
+        return Group("inputs", 0, self.n_features)
+
+    def everything(self) -> np.ndarray:
+        """All units kept, (n_units,) of bool."""
+        return np.ones(self.n_units, bool)
+
+
+@dataclass
+class _Walk:
+    """What was found on the way; `owner` are the units of the flow, or of its channels, `shape` is the flow's."""
+
+    n_units: int
+    groups: list[Group] = field(default_factory=list)
+    slots: list[Slot] = field(default_factory=list)
+    readers: list[Reader] = field(default_factory=list)
+    mixed: set[int] = field(default_factory=set)
+    owner: np.ndarray = field(default_factory=lambda: np.zeros(0, np.int64))
+    shape: Shape = ()
+
+    def new(self, name: str, size: int) -> np.ndarray:
+        """Units that begin here."""
+        self.groups.append(Group(name, self.n_units, size))
+        self.n_units += size
+        return np.arange(self.n_units - size, self.n_units)
+
+    def slot(self, module: nn.Module, key: str, axis: int, owner: np.ndarray) -> None:
+        """Numbers of a parameter `path.name`, where the module has it."""
+        if getattr(module, key.rpartition(".")[2], None) is not None:
+            self.slots.append(Slot(key, axis, owner))
+
+    def read(self, path: str, end: str = "", argument: int = 0, padded: bool = False) -> None:
+        """A product reads the flow; its weight and bias are called so, with `end` behind."""
+        weight, bias = f"{path}.weight{end}", f"{path}.bias{end}"
+        self.slots.append(Slot(weight, 1, self.owner))
+        self.readers.append(Reader(path, weight, bias, self.owner, argument, padded))
+
+    def anatomy(self, n_features: int, fixed: set[int]) -> Anatomy:
+        """What was found."""
+        found = tuple(self.groups), tuple(self.slots), tuple(self.readers)
+        return Anatomy(n_features, *found, frozenset(self.mixed), frozenset(fixed))
+
+
+def anatomy(stack: Stack) -> Anatomy:
+    """The units of a stack and all numbers that are theirs.
+
+    Raises:
+        UsageError: it has a layer whose units are not known.
+    """
+    walk, ends = _Walk(stack.inputs), []
+    fixed: set[int] = set()
+    for index, (branch, modules) in enumerate(zip(stack.parts, stack.branches, strict=True)):
+        places = np.arange(branch.start, branch.stop)
+        if _is_picture(branch):
+            fixed |= set(places.tolist())
+        _begin(walk, branch, places)
+        _follow(walk, f"branches.{index}", branch.layers, modules)
+        _flatten(walk, "", nn.Flatten())
+        ends.append(walk.owner)
+    walk.owner = np.concatenate(ends)
+    walk.shape = (len(walk.owner),)
+    _follow(walk, "trunk", stack.trunk_specs, stack.trunk)
+    walk.read("head")
+    return walk.anatomy(stack.inputs, fixed)
+
+
+def _is_picture(branch: Branch) -> bool:
+    """Whether the neighbours of a feature matter, so that none may go alone."""
+    return any(name in _MIXING for name, _ in branch.layers)
+
+
+def _begin(walk: _Walk, branch: Branch, places: np.ndarray) -> None:
+    if _is_picture(branch):
+        walk.owner, walk.shape = np.full(branch.shape[0], NOBODY), branch.shape
+    else:
+        walk.owner, walk.shape = places, (len(places),)
+
+
+def _follow(walk: _Walk, path: str, specs: tuple[LayerSpec, ...], modules: Any) -> None:
+    for index, (spec, module) in enumerate(zip(specs, modules, strict=True)):
+        before = walk.shape
+        if type(module) not in _LAYERS:
+            raise UsageError(f"a network with the layer {spec[0]!r} is not pruned", "its units are not known", "")
+        _LAYERS[type(module)](walk, f"{path}.{index}", module)
+        if spec[0] in _MIXING:
+            with torch.device("meta"):
+                walk.shape = build_layer(before, spec)[1]
+
+
+def _pass(walk: _Walk, path: str, module: nn.Module) -> None:
+    """A layer that changes each unit alone."""
+
+
+def _linear(walk: _Walk, path: str, module: nn.Module) -> None:
+    walk.read(path)
+    walk.owner = walk.new(path, len(module.weight))  # type: ignore[arg-type]
+    walk.shape = (len(walk.owner),)
+    for name in ("weight", "bias"):
+        walk.slot(module, f"{path}.{name}", 0, walk.owner)
+
+
+def _conv2d(walk: _Walk, path: str, module: nn.Module) -> None:
+    walk.read(path, padded=any(module.padding))  # type: ignore[arg-type]
+    walk.owner = walk.new(path, len(module.weight))  # type: ignore[arg-type]
+    for name in ("weight", "bias"):
+        walk.slot(module, f"{path}.{name}", 0, walk.owner)
+
+
+def _flatten(walk: _Walk, path: str, module: nn.Module) -> None:
+    places = int(np.prod(walk.shape[1:], dtype=np.int64))
+    walk.owner = np.repeat(walk.owner, places)
+    walk.shape = (len(walk.owner),)
+
+
+def _layer_norm(walk: _Walk, path: str, module: nn.Module) -> None:
+    walk.mixed |= set(walk.owner.tolist())
+    for name in ("weight", "bias"):
+        walk.slot(module, f"{path}.{name}", 0, walk.owner)
+
+
+def _cell(walk: _Walk, path: str, module: nn.Module) -> None:
+    """A GRU cell has three numbers a unit in each parameter, one after the other, an LSTM cell four."""
+    walk.read(path, "_ih")
+    walk.owner = walk.new(path, module.hidden_size)  # type: ignore[arg-type]
+    walk.shape = (len(walk.owner),)
+    gates = np.tile(walk.owner, 3 if isinstance(module, nn.GRUCell) else 4)
+    for name in ("weight_ih", "weight_hh", "bias_ih", "bias_hh"):
+        walk.slot(module, f"{path}.{name}", 0, gates)
+    walk.read(path, "_hh", argument=1)
+
+
+_LAYERS: Mapping[type[nn.Module], Callable[[_Walk, str, nn.Module], None]] = {
+    Activation: _pass,
+    nn.Conv2d: _conv2d,
+    nn.Flatten: _flatten,
+    nn.GRUCell: _cell,
+    nn.LSTMCell: _cell,
+    nn.LayerNorm: _layer_norm,
+    nn.Linear: _linear,
+    nn.MaxPool2d: _pass,
+}

@@ -1,0 +1,88 @@
+"""Real states for evidence and proof: the agent's own play, and play that strays from it."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from kdcli.agents.agent import Acts
+from kdcli.agents.states import States
+from kdcli.envs.mixture import perturb
+from kdcli.envs.play import collect_turns, open_vector
+from kdcli.envs.seeds import first_seed
+from kdcli.envs.vector import Vector
+from kdcli.errors import UsageError
+from kdcli.spec import EnvSpec, Part, Space
+
+N_SLOTS = 8
+NOISE = 0.3
+
+
+class Straying:
+    """An agent that acts as another one does, with noise: half-ranges of an action, or the share of random choices."""
+
+    def __init__(self, agent: Acts, noise: float, seed: int) -> None:
+        self._agent, self._noise, self._rng = agent, noise, np.random.default_rng(seed)
+
+    @property
+    def name(self) -> str:
+        return self._agent.name
+
+    @property
+    def env(self) -> EnvSpec | None:
+        return self._agent.env
+
+    @property
+    def observation(self) -> Space:
+        return self._agent.observation
+
+    @property
+    def action(self) -> Part:
+        return self._agent.action
+
+    @property
+    def state_size(self) -> int:
+        return self._agent.state_size
+
+    def act(self, obs: np.ndarray, rng: np.random.Generator | None = None) -> np.ndarray:
+        """As the agent acts, with noise."""
+        return self._perturbed(self._agent.act(obs, rng), obs)
+
+    def step(
+        self, obs: np.ndarray, state: np.ndarray, rng: np.random.Generator | None = None
+    ) -> tuple[np.ndarray, np.ndarray]:
+        """As the agent steps, with noise."""
+        actions, after = self._agent.step(obs, state, rng)
+        return self._perturbed(actions, obs), after
+
+    def _perturbed(self, actions: np.ndarray, obs: np.ndarray) -> np.ndarray:
+        return perturb(actions, self.action, obs, self._noise, self._rng)
+
+
+def real_states(agent: Acts, n: int, seed: int, noise: float = NOISE) -> States:
+    """At least `n` states of its env: half of its own deterministic play, half where noise leads it astray.
+
+    Raises:
+        UsageError: the env is not known, cannot be made, or is not the agent's.
+    """
+    if agent.env is None:
+        raise UsageError("the agent's env is not known", "what never varies shows in play alone", "give --env")
+    vector = open_vector(agent.env, agent, N_SLOTS)
+    first = first_seed("train", seed)
+    try:
+        own = _played(agent, vector, n // 2, first)
+        return together(own, _played(Straying(agent, noise, seed), vector, n - n // 2, first + 1_000))
+    finally:
+        vector.close()
+
+
+def _played(agent: Acts, vector: Vector, n: int, first: int) -> States:
+    obs, begins = collect_turns(agent, vector, n, first)
+    return States(obs, "rollout", len(vector), begins)
+
+
+def together(one: States, other: States) -> States:
+    """The states of both, which have as many slots."""
+    assert one.begins is not None
+    assert other.begins is not None
+    obs = np.concatenate([one.observations, other.observations])
+    return States(obs, one.source, one.slots, np.concatenate([one.begins, other.begins]))
