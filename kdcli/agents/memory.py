@@ -23,20 +23,20 @@ class Memory:
 
     def __init__(self, agent: Acts) -> None:
         self.agent = agent
-        self._states = np.zeros((0, agent.state_size), np.float32)
+        self.states = np.zeros((0, agent.state_size), np.float32)
 
     def recall(self, turn: Turn) -> np.ndarray:
         """The states (b, S) before this turn: zeros where an episode begins."""
-        missing = int(turn.slots.max(initial=-1)) + 1 - len(self._states)
+        missing = int(turn.slots.max(initial=-1)) + 1 - len(self.states)
         if missing > 0:
-            self._states = np.concatenate([self._states, np.zeros((missing, self._states.shape[1]), np.float32)])
-        states = self._states[turn.slots]
+            self.states = np.concatenate([self.states, np.zeros((missing, self.states.shape[1]), np.float32)])
+        states = self.states[turn.slots]
         states[turn.begins] = 0.0
         return states
 
     def keep(self, turn: Turn, states: np.ndarray) -> None:
         """Remember the states (b, S) after this turn."""
-        self._states[turn.slots] = states
+        self.states[turn.slots] = states
 
     def act(self, turn: Turn, rng: np.random.Generator | None = None) -> np.ndarray:
         """Env-ready actions (b, *shape); deterministic without `rng`, else sampled."""

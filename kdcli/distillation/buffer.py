@@ -39,8 +39,11 @@ class Batch:
 class Buffer:
     """Up to `capacity` states, and 2 GB of features; grows as needed, then overwrites the oldest.
 
-    States come as turns of `slots` episodes side by side, so that a row's successor is `slots` rows further on.
+    States come as turns of `slots` episodes side by side, so that a row's successor is `slots` rows further on. One that
+    `keeps` remembers what was added, until it is taken.
     """
+
+    keeps = False
 
     def __init__(self, preprocess: Sees, rule: ActionRule, capacity: int, slots: int = 1) -> None:
         self._preprocess, self._rule, self.slots = preprocess, rule, slots
@@ -49,6 +52,7 @@ class Buffer:
         self._columns: dict[str, Tensor] = {}
         self._next = 0
         self._saturated = False
+        self._fresh: list[dict[str, Tensor]] = []
         self.size = 0
 
     def __len__(self) -> int:
@@ -62,8 +66,24 @@ class Buffer:
         rows = {_SEEN: features, **heads.present()}
         if BEGINS in columns:
             rows[BEGINS] = columns[BEGINS]
-        if heads.action is not None:
-            self._saturated |= bool((heads.action.abs() >= 1.0).any())
+        if self.keeps:
+            self._fresh.append(rows)
+        self._put(rows)
+
+    def put_back(self, rows: Mapping[str, np.ndarray]) -> None:
+        """Append rows that `take_fresh` gave."""
+        self._put({name: torch.from_numpy(np.array(array)) for name, array in rows.items()})
+
+    def take_fresh(self) -> dict[str, np.ndarray]:
+        """The rows added since this was called last, where the buffer `keeps` them: column -> (N, ...)."""
+        fresh, self._fresh = self._fresh, []
+        names = list(fresh[0]) if fresh else []
+        return {name: torch.cat([rows[name] for rows in fresh]).numpy() for name in names}
+
+    def _put(self, rows: Mapping[str, Tensor]) -> None:
+        features = rows[_SEEN]
+        if "action" in rows:
+            self._saturated |= bool((rows["action"].abs() >= 1.0).any())
         for start in range(0, len(features), self.capacity):
             self._append({k: v[start : start + self.capacity] for k, v in rows.items()})
 

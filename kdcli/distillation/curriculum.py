@@ -5,8 +5,11 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 
+import numpy as np
+
 from kdcli.agents.agent import Acts
 from kdcli.choice import Choice
+from kdcli.distillation.keeping import Kept, below, under
 from kdcli.distillation.pool import Collects, Labelled
 from kdcli.envs.mixture import Noise
 from kdcli.errors import UsageError
@@ -34,6 +37,17 @@ class Curriculum:
         if student is not None and self.stage + 1 < len(self._stages) and self._is_good(student):
             self.stage += 1
         return self._stages[self.stage][0].collect(student, beta, n, noise)
+
+    def state(self) -> Kept:
+        """The stage, and where each is in its episodes."""
+        stages = [under(str(k), collector.state()) for k, (collector, _) in enumerate(self._stages)]
+        return {"stage": np.array(self.stage), **{name: array for kept in stages for name, array in kept.items()}}
+
+    def restore(self, kept: Kept) -> None:
+        """Go to where `kept` was taken."""
+        self.stage = kept["stage"].item()
+        for k, (collector, _) in enumerate(self._stages):
+            collector.restore(below(str(k), kept))
 
     def _is_good(self, student: Acts) -> bool:
         judge = self._stages[self.stage][1]

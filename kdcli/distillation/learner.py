@@ -16,6 +16,17 @@ from kdcli.agents.heads import Heads
 from kdcli.distillation.buffer import Batch, Buffer
 from kdcli.distillation.config import DistillConfig
 from kdcli.distillation.data import errors
+from kdcli.distillation.keeping import (
+    Kept,
+    adam_state,
+    below,
+    generator_state,
+    module_state,
+    restore_adam,
+    restore_generator,
+    restore_module,
+    under,
+)
 from kdcli.distillation.losses.entropy import entropies
 from kdcli.distillation.objective import Objective
 from kdcli.distillation.reinforcement import Reinforcement
@@ -106,6 +117,30 @@ class Learner:
         window = self._config.window
         drawn = buffer.windows(max(1, _JUDGED // window), window, 1, torch.Generator().manual_seed(0))
         return both(self.student.policy, next(drawn))
+
+    def state(self) -> Kept:
+        """The student's weights and all that moves them."""
+        rewarded = {
+            name: array
+            for k, reinforcement in enumerate(self._reinforcements)
+            for name, array in under(f"reward{k}", reinforcement.state()).items()
+        }
+        return {
+            **under("student", module_state(self.student.policy)),
+            **under("objective", module_state(self.objective)),
+            **under("adam", adam_state(self._adam)),
+            **rewarded,
+            "generator": generator_state(self._generator),
+        }
+
+    def restore(self, kept: Kept) -> None:
+        """Go to where `kept` was taken."""
+        restore_module(self.student.policy, below("student", kept))
+        restore_module(self.objective, below("objective", kept))
+        restore_adam(self._adam, below("adam", kept))
+        restore_generator(self._generator, kept["generator"])
+        for k, reinforcement in enumerate(self._reinforcements):
+            reinforcement.restore(below(f"reward{k}", kept))
 
     def snapshot(self) -> Agent:
         """The student as it is now, with weights of its own."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
+from typing import Protocol
 
 import torch
 
@@ -49,6 +50,18 @@ class Distilled:
 GiveUp = Callable[[Sequence[Round]], bool]
 
 
+class Keeper(Protocol):
+    """Who keeps what a distillation needs to go on after it was stopped."""
+
+    def resume(self, learner: Learner, pool: Pool) -> tuple[list[Round], Agent] | None:
+        """Bring both to the end of the last whole round: the rounds so far, and the best student."""
+        ...
+
+    def keep(self, rounds: Sequence[Round], best: Agent, learner: Learner, pool: Pool) -> None:
+        """A round is over."""
+        ...
+
+
 def distill(
     teacher: Acts,
     config: DistillConfig,
@@ -58,12 +71,14 @@ def distill(
     give_up: GiveUp | None = None,
     start: Agent | None = None,
     reinforcements: Sequence[Reinforcement] = (),
+    keeper: Keeper | None = None,
 ) -> Distilled:
     """Teach one student from the pool, which grows to `config.labels` states unless it is fixed.
 
     `judge` gives the mean return of an agent, always on the same episodes; among equals the later student is kept.
     `give_up` is asked after each round whether to go on is a waste. `start` is the student to begin with, which is
-    trained itself; without it a new one is made. `reinforcements` are added to the objective.
+    trained itself; without it a new one is made. `reinforcements` are added to the objective. A `keeper`
+    lets it go on where it was stopped.
 
     Raises:
         UsageError: a loss the teacher cannot feed, or a choice that cannot be read.
@@ -71,7 +86,7 @@ def distill(
     losses = config.loss or default_losses(teacher)
     student = start or new_student(teacher, config, losses, pool.preprocess)
     learner = learner_for(student, Objective.of(config, losses), config, pool, reinforcements)
-    best, rounds = teach(learner, config, pool, judge, listener, give_up)
+    best, rounds = teach(learner, config, pool, judge, listener, give_up, keeper)
     return Distilled(best, tuple(losses), rounds)
 
 
@@ -102,14 +117,18 @@ def teach(
     judge: Judge,
     listener: Listener = silent,
     give_up: GiveUp | None = None,
+    keeper: Keeper | None = None,
 ) -> tuple[Agent, tuple[Round, ...]]:
     """The rounds of `distill` with a learner that is there already -> its best student, and all rounds."""
-    lesson, rounds = Lesson(config, pool, judge, learner), list[Round]()
-    best = learner.snapshot()
-    for index in range(config.rounds):
+    lesson = Lesson(config, pool, judge, learner)
+    rounds, best = (keeper and keeper.resume(learner, pool)) or ([], learner.snapshot())
+    pool.buffer.keeps = keeper is not None
+    for index in range(len(rounds), config.rounds):
         rounds.append(lesson.round(index))
         if rounds[-1].mean_return >= max(r.mean_return for r in rounds):
             best = learner.snapshot()
+        if keeper is not None:
+            keeper.keep(rounds, best, learner, pool)
         listener(Event(f"distill {config.student}", index + 1, config.rounds, _facts(rounds)))
         if give_up is not None and give_up(rounds):
             break

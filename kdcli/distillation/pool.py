@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterator
-from itertools import count
+from collections.abc import Collection
 from typing import Protocol
 
 import numpy as np
@@ -14,10 +13,11 @@ from kdcli.agents.observation import Sees
 from kdcli.agents.teaching import INSIDE, label
 from kdcli.distillation.augmentation import Augmentation
 from kdcli.distillation.buffer import BEGINS, Buffer
+from kdcli.distillation.keeping import Kept, below, generator_state, restore_generator, under
 from kdcli.distillation.student import preprocess_for, rule_of
 from kdcli.envs.mixture import Mixture, Noise
 from kdcli.envs.seeds import first_seed
-from kdcli.envs.stream import Steps, stream
+from kdcli.envs.track import Track
 from kdcli.envs.vector import Vector
 from kdcli.errors import UsageError
 
@@ -37,6 +37,14 @@ class Collects(Protocol):
         """Up to `n` states, raw (N, *shape), with the teacher's columns; the teacher acts in a share `beta`."""
         ...
 
+    def state(self) -> Kept:
+        """Where it is."""
+        ...
+
+    def restore(self, kept: Kept) -> None:
+        """Go to where `kept` was taken."""
+        ...
+
 
 class Collector:
     """An endless source of labelled states; episodes go on across calls, so long ones are seen to their end."""
@@ -47,7 +55,7 @@ class Collector:
         self._mixture = Mixture(teacher, None, 1.0, noise, seed, inside=inside)
         self._labels: dict[str, np.ndarray] = {}
         self.slots = len(vector)
-        self._steps: Iterator[Steps] = stream(vector, count(first_seed("train", seed)), self._act)
+        self._track = Track(vector, first_seed("train", seed), self._act)
 
     def _act(self, turn: Turn) -> np.ndarray:
         decision = self._mixture.decide(turn)
@@ -63,9 +71,18 @@ class Collector:
         rows: list[np.ndarray] = []
         labels: list[dict[str, np.ndarray]] = []
         for _ in range(max(1, n // self.slots)):
-            rows.append(next(self._steps).obs)
+            rows.append(next(self._track).obs)
             labels.append(self._labels)
         return np.concatenate(rows), {k: np.concatenate([part[k] for part in labels]) for k in labels[0]}
+
+    def state(self) -> Kept:
+        """Where it is in its episodes."""
+        return {**under("track", self._track.state()), **under("mixture", self._mixture.state())}
+
+    def restore(self, kept: Kept) -> None:
+        """Go to where `kept` was taken."""
+        self._track.restore(below("track", kept))
+        self._mixture.restore(below("mixture", kept))
 
 
 class Pool:
@@ -112,6 +129,18 @@ class Pool:
             inside = [name for name, column in INSIDE.items() if column in labels]
             self.buffer.add(near, {**label(self.teacher, near, inside), BEGINS: np.ones(len(near), bool)})
         self.labels += len(obs) + moved
+
+    def state(self) -> Kept:
+        """All but the rows of the buffer."""
+        collected = {} if self._collector is None else under("collector", self._collector.state())
+        return {**collected, "labels": np.array(self.labels), "rng": generator_state(self._rng)}
+
+    def restore(self, kept: Kept) -> None:
+        """Go to where `kept` was taken, the rows of the buffer having been put back."""
+        if self._collector is not None:
+            self._collector.restore(below("collector", kept))
+        self.labels = kept["labels"].item()
+        restore_generator(self._rng, kept["rng"])
 
 
 def watch(teacher: Acts, vector: Vector, n: int, capacity: int, seed: int, noise: float = 0.0) -> Pool:

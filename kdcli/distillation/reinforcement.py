@@ -8,7 +8,6 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from itertools import count
 
 import numpy as np
 import torch
@@ -19,9 +18,19 @@ from kdcli.agents.agent import Agent, no_memory
 from kdcli.agents.distributions import done, drawn, log_likelihood
 from kdcli.agents.memory import Turn
 from kdcli.distillation import REINFORCEMENTS
+from kdcli.distillation.keeping import (
+    Kept,
+    below,
+    generator_state,
+    module_state,
+    restore_generator,
+    restore_module,
+    under,
+)
 from kdcli.distillation.weights import parse_weight
 from kdcli.envs.seeds import first_seed
-from kdcli.envs.stream import Steps, stream
+from kdcli.envs.stream import Steps
+from kdcli.envs.track import Track
 from kdcli.envs.vector import Vector
 from kdcli.errors import UsageError
 from kdcli.networks.mlp import MLP
@@ -65,12 +74,12 @@ class Reinforcement:
         name, _, weight = text.partition("@")
         self._gain: Gain = REINFORCEMENTS.load(name)
         self._weight = parse_weight(weight or "1")
-        self._vector, self._n, self._batch = vector, n, batch
+        self._n, self._batch = n, batch
         self._rng, self._generator = np.random.default_rng(seed), torch.Generator().manual_seed(seed)
         self._said: list[tuple[Tensor, Tensor, Tensor]] = []
         self._student: Agent | None = None
         self._measured: Mapping[str, float] = {}
-        self._steps = stream(vector, count(first_seed("reinforce", seed)), self._act)
+        self._track = Track(vector, first_seed("reinforce", seed), self._act)
         self._critic: MLP | None = None
         self._experience: Experience | None = None
 
@@ -90,7 +99,7 @@ class Reinforcement:
             raise UsageError("rewards teach a student that explores", "this one has no spread", "start a new one")
         self._student, self._measured = student, measured
         self._said.clear()
-        steps = [next(self._steps) for _ in range(max(2, self._n // len(self._vector)))]
+        steps = [next(self._track) for _ in range(max(2, self._n // len(self._track)))]
         features, raw, log_p = (torch.stack(rows[: len(steps)]) for rows in zip(*self._said, strict=True))
         advantage = self._advantages(features, steps)
         features, raw, log_p = (x.flatten(0, 1)[: advantage.numel()] for x in (features, raw, log_p))
@@ -126,6 +135,22 @@ class Reinforcement:
         _fit(critic, flat, targets.flatten(), self._generator)
         with torch.no_grad():
             return critic(flat).view_as(reward)
+
+    def state(self) -> Kept:
+        """Where it is in its episodes, and what it has learned; its play of a round is not kept."""
+        critic = {} if self._critic is None else under("critic", module_state(self._critic))
+        chance = {"rng": generator_state(self._rng), "generator": generator_state(self._generator)}
+        return {**under("track", self._track.state()), **critic, **chance}
+
+    def restore(self, kept: Kept) -> None:
+        """Go to where `kept` was taken."""
+        self._track.restore(below("track", kept))
+        restore_generator(self._rng, kept["rng"])
+        restore_generator(self._generator, kept["generator"])
+        critic = below("critic", kept)
+        if critic:
+            self._critic = MLP(critic["trunk.0.weight"].shape[1], _CRITIC_WIDTHS, 1)
+            restore_module(self._critic, critic)
 
     def __call__(self, progress: float) -> Tensor:
         """One batch of the round's play -> a scalar, weighed."""

@@ -13,11 +13,12 @@ from kdcli.agents.agent import Acts
 from kdcli.distillation.augmentation import parse_augmentation
 from kdcli.distillation.config import DistillConfig
 from kdcli.distillation.curriculum import Curriculum, stages_of
-from kdcli.distillation.loop import Distilled, Judge, distill
+from kdcli.distillation.loop import Distilled, Judge, Keeper, distill
 from kdcli.distillation.objective import wanted
 from kdcli.distillation.pool import Collector, Collects, Labelled, Pool, looked_into
 from kdcli.distillation.reinforcement import Reinforcement
 from kdcli.distillation.student import default_losses
+from kdcli.distillation.unfinished import Unfinished
 from kdcli.envs.play import open_vector, play, seeds_from
 from kdcli.envs.seeds import first_seed
 from kdcli.errors import UsageError
@@ -38,17 +39,25 @@ def distill_to(
 ) -> Distilled:
     """Distill `teacher` and write the student to `output`. `data` are recorded states to begin with.
 
+    What is needed to go on is kept in `output`.unfinished after each round, until the student is written.
+
     Raises:
         UsageError: no env, offline without data, the output exists, or as `distill`.
     """
     artifact.refuse_existing(output, force)
-    done = distill_in_env(teacher, config, data, listener)
+    unfinished = Unfinished(output, config, parents)
+    done = distill_in_env(teacher, config, data, listener, unfinished)
     store.save(output, done.student, _record(config, done, parents), force)
+    unfinished.drop()
     return done
 
 
 def distill_in_env(
-    teacher: Acts, config: DistillConfig, data: Labelled | None = None, listener: Listener = silent
+    teacher: Acts,
+    config: DistillConfig,
+    data: Labelled | None = None,
+    listener: Listener = silent,
+    keeper: Keeper | None = None,
 ) -> Distilled:
     """Distill `teacher` where it was trained: its env gives the states, the returns and the rewards.
 
@@ -59,9 +68,8 @@ def distill_in_env(
     if env is None:
         raise UsageError("the env is not known", "the best student is chosen by its return there", "give --env")
     pool = pool_of(teacher, env, config, data)
-    return distill(
-        teacher, config, pool, judge_of(teacher, env, config), listener, reinforcements=_rewarded(teacher, env, config)
-    )
+    judge, rewarded = judge_of(teacher, env, config), _rewarded(teacher, env, config)
+    return distill(teacher, config, pool, judge, listener, reinforcements=rewarded, keeper=keeper)
 
 
 def pool_of(teacher: Acts, env: EnvSpec, config: DistillConfig, data: Labelled | None = None) -> Pool:

@@ -85,7 +85,7 @@ class DivergenceMatch(nn.Module):
     def __init__(self, choice: Choice) -> None:
         super().__init__()
         self.low, self.high = _range(choice)
-        self.register_buffer("divergence", torch.tensor(math.nan, dtype=torch.float64))
+        self.register_buffer("divergence", torch.tensor(-1.0, dtype=torch.float64))
 
     @torch.no_grad()
     def forward(self, progress: float, student: Heads, teacher: Heads) -> Tau:
@@ -93,7 +93,7 @@ class DivergenceMatch(nn.Module):
         from kdcli.distillation.losses.choices import kl
 
         now = kl(student, teacher, 1.0).mean().double()
-        known = bool(torch.isfinite(self.divergence))
+        known = float(self.divergence) >= 0.0
         self.divergence.copy_(_MEMORY * self.divergence + (1.0 - _MEMORY) * now if known else now)
         return self.low + (self.high - self.low) * (1.0 - math.exp(-float(self.divergence)))
 

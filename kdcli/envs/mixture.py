@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Collection, Mapping
 from typing import NamedTuple
 
@@ -56,6 +57,16 @@ class Mixture:
     def follow(self, student: Acts | None) -> None:
         """Let this student be the other one who acts; it remembers nothing of episodes that are under way."""
         self._other = None if student is None else Memory(student)
+
+    def state(self) -> dict[str, np.ndarray]:
+        """What it would need to go on: chance, and what the teacher remembers."""
+        chance = json.dumps(self._rng.bit_generator.state).encode()
+        return {"rng": np.frombuffer(chance, np.uint8), "watching": self._watching.states}
+
+    def restore(self, state: dict[str, np.ndarray]) -> None:
+        """Go on from where `state` was taken."""
+        self._rng.bit_generator.state = json.loads(bytes(state["rng"]))
+        self._watching.states = np.array(state["watching"])
 
     def decide(self, turn: Turn) -> Decision:
         """What to do in b states and what the teacher says."""

@@ -34,14 +34,26 @@ class Steps:
         return self.terminated | self.truncated
 
 
-def stream(vector: Vector, seeds: Iterable[int], act: Act) -> Iterator[Steps]:
+@dataclass(frozen=True)
+class Running:
+    """Slots that play already: the number of each one's episode (n,), its steps so far (n,), and the next number."""
+
+    episode: np.ndarray
+    t: np.ndarray
+    next: int
+
+
+def stream(vector: Vector, seeds: Iterable[int], act: Act, running: Running | None = None) -> Iterator[Steps]:
     """Play one episode per seed, in order, until all are over; episode k is the k-th seed's.
 
-    A slot that ends an episode takes the next seed at once. With endless seeds the stream is endless.
+    A slot that ends an episode takes the next seed at once. With endless seeds the stream is endless. With `running`,
+    every slot goes on with what it plays, and the seeds are of the episodes after those.
     """
-    queue = enumerate(iter(seeds))
     n = len(vector)
-    episode, t, live = np.zeros(n, np.int64), np.zeros(n, np.int64), np.zeros(n, bool)
+    queue = enumerate(iter(seeds), running.next if running else 0)
+    episode, t, live = np.zeros(n, np.int64), np.zeros(n, np.int64), np.full(n, running is not None)
+    if running is not None:
+        episode[:], t[:] = running.episode, running.t
 
     def begin(slot: int) -> None:
         following = next(queue, None)
@@ -51,8 +63,8 @@ def stream(vector: Vector, seeds: Iterable[int], act: Act) -> Iterator[Steps]:
             t[slot] = 0
             vector.reset(slot, seed)
 
-    for slot in range(n):
-        begin(slot)
+    for slot in np.flatnonzero(~live):
+        begin(int(slot))
     while live.any():
         slots = np.flatnonzero(live)
         obs = vector.obs[slots]

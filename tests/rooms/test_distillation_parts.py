@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -23,7 +25,7 @@ from kdcli.distillation.learner import Learner
 from kdcli.distillation.loop import Distilled, distill
 from kdcli.distillation.objective import Objective
 from kdcli.distillation.replay import chances
-from kdcli.distillation.step import distill_in_env, pool_of
+from kdcli.distillation.step import distill_in_env, distill_to, pool_of
 from kdcli.distillation.student import new_student
 from kdcli.distillation.weights import parse_weight
 from kdcli.envs.make import make, to_space
@@ -32,6 +34,7 @@ from kdcli.envs.vector import Vector
 from kdcli.errors import UsageError
 from kdcli.networks.cnn import cnn
 from kdcli.networks.stack import Branch, Stack
+from kdcli.progress import Event
 from kdcli.spec import EnvSpec
 
 QUICK = DistillConfig(student="mlp:8", labels=1200, rounds=3, updates=600, episodes=8, envs=4)
@@ -319,3 +322,64 @@ def test_offline_states_are_looked_at_again() -> None:
     labels = {"greedy": teacher.act(obs), "logits": teacher.heads(obs).scores().numpy()}
     pool = pool_of(teacher, CHOOSE, config, (obs, labels))
     assert pool.buffer.newest(5).teacher.features is not None
+
+
+class Stopped(Exception):
+    """The process ends."""
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        {},
+        {"reinforce": ("ppo@0.5",), "augment": "gaussian:0.1", "replay": "prioritized", "balance": "gradient"},
+        {"loss": ("kl", "hint@0.1"), "tau": "divergence:1->4", "data": "dart"},
+        {"loss": ("kl",), "tau": "adversarial:1->4", "balance": "uncertainty", "curriculum": "env:{0}->{0}"},
+    ],
+    ids=["plain", "rewards", "dart", "adversarial"],
+)
+@pytest.mark.parametrize("make_teacher", [choose_teacher, reach_teacher])
+def test_a_stopped_distillation_goes_on_to_the_same_bytes(make_teacher: Any, options: dict, tmp_path: Path) -> None:
+    """Law: the same command after a stop ends in the same file as without one, adaptive temperatures included."""
+    teacher = make_teacher()
+    fits = {k: v for k, v in options.items() if k != "tau" or teacher.signal == "logits"}
+    fits = {k: v.format(teacher.env.id) if k == "curriculum" else v for k, v in fits.items()}
+    config = with_(rounds=4, labels=1600, **fits)
+    parents = [{"path": "teacher", "sha256": "0" * 64}]
+    whole, stopped = tmp_path / "whole.safetensors", tmp_path / "stopped.safetensors"
+    distill_to(whole, teacher, parents, config)
+
+    def stop(event: object) -> None:
+        if isinstance(event, Event) and event.done == 2:
+            raise Stopped
+
+    with pytest.raises(Stopped):
+        distill_to(stopped, teacher, parents, config, listener=stop)
+    assert not stopped.exists()
+    seen: list[int] = []
+    distill_to(
+        stopped, teacher, parents, config, listener=lambda e: seen.append(e.done) if isinstance(e, Event) else None
+    )
+    assert seen == [3, 4]
+    assert stopped.read_bytes() == whole.read_bytes()
+    assert [file.name for file in sorted(tmp_path.iterdir())] == ["stopped.safetensors", "whole.safetensors"]
+
+
+def test_another_command_begins_anew(tmp_path: Path) -> None:
+    """Law: what was left by other options, or is damaged, is not gone on with."""
+    teacher, config, output = choose_teacher(), with_(rounds=3), tmp_path / "s.safetensors"
+
+    def stop(event: object) -> None:
+        if isinstance(event, Event) and event.done == 2:
+            raise Stopped
+
+    for change in ({"seed": 1}, {}):
+        with pytest.raises(Stopped):
+            distill_to(output, teacher, [], config, listener=stop)
+        folder = tmp_path / "s.safetensors.unfinished"
+        if not change:
+            (folder / "rows.1.safetensors").write_bytes(b"broken")
+        seen = list[Any]()
+        distill_to(output, teacher, [], config.model_copy(update=change), force=True, listener=seen.append)
+        assert [event.done for event in seen] == [1, 2, 3]
+        output.unlink()
