@@ -4,7 +4,9 @@ bench          everything below for all contenders; `record` is that as JSON (sc
 contender      who is measured: an agent run by torch, the same one run by onnxruntime; `lineup`: files made contenders
 config         every option of a benchmark
 size           parameters, multiply-adds, bytes of the deployed actor
-latency        interleaved timing: one process, one thread, each runtime's own empty call beside it
+program        what is timed: a policy in one runtime, ready to be called, with that runtime's empty call
+latency        interleaved timing of any number of programs: one process, one thread
+speedup        where a speed-up comes from: runtime, architecture, precision
 returns        paired episodes, and states from the reference's play
 similarity     agreement and KL on these states
 statistics, score, verdict     intervals, and what follows from them

@@ -5,6 +5,7 @@ from __future__ import annotations
 from pydantic import BaseModel, ConfigDict, Field
 
 from kdcli.durations import Duration
+from kdcli.names import Names
 
 
 class BenchConfig(BaseModel):
@@ -21,6 +22,9 @@ class BenchConfig(BaseModel):
     )
     confidence: float = Field(0.95, gt=0.5, lt=1.0, description="level of every interval")
     states: int = Field(2048, ge=1, description="states of the reference's play on which actions are compared")
+    runtimes: Names = Field(
+        ("torch", "onnxruntime"), description="where calls are timed, joined by commas; see kdcli list runtimes"
+    )
     latency_budget: Duration = Field(3.0, description="time for all timing; 0s leaves it out")
     baselines: bool = Field(True, description="show random play and a linear student beside the agents")
     linear_budget: Duration = Field(20.0, description="time to train the linear student; 0s leaves it out")

@@ -1,12 +1,15 @@
-"""Who is measured: one policy, in up to two runtimes."""
+"""Who is measured: one policy, run by torch, by onnxruntime, and in any other runtime for its speed."""
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Literal
 
 from kdcli.agents.agent import Acts, Agent
 from kdcli.agents.runtime import OnnxAgent
+from kdcli.benchmarks.program import Program, program
 
 Runtime = Literal["torch", "onnxruntime"]
 
@@ -25,7 +28,8 @@ class Contender:
     """One policy: run by torch (`agent`), by onnxruntime (`exported`), or both.
 
     `plays` says which one plays the episodes; a file that will be shipped plays for itself. A `baseline` is shown for
-    comparison and answers to no gate.
+    comparison and answers to no gate. `timed` are the programs whose calls are timed, by runtime; None: those of torch
+    and onnxruntime. `path` is where it was read from; no record tells it.
 
     Raises:
         ValueError: nothing to run, or nothing to play with.
@@ -37,6 +41,8 @@ class Contender:
     file: File | None = None
     plays: Runtime = "torch"
     baseline: bool = False
+    timed: Mapping[str, Program] | None = None
+    path: Path | None = None
 
     def __post_init__(self) -> None:
         if self.runtimes.get(self.plays) is None:
@@ -47,6 +53,13 @@ class Contender:
         """The agents that are there, by what runs them."""
         found: dict[Runtime, Acts | None] = {"torch": self.agent, "onnxruntime": self.exported}
         return {name: agent for name, agent in found.items() if agent is not None}
+
+    @property
+    def programs(self) -> Mapping[str, Program]:
+        """What is timed, by runtime."""
+        if self.timed is not None:
+            return self.timed
+        return {runtime: program(agent) for runtime, agent in self.runtimes.items()}
 
     @property
     def player(self) -> Acts:

@@ -27,8 +27,8 @@ def enter(files: Sequence[Path], agents: Sequence[Agent | OnnxAgent]) -> list[Co
 def _contender(name: str, path: Path, agent: Agent | OnnxAgent) -> Contender:
     file = File(path.name, sha256(path), path.stat().st_size)
     if isinstance(agent, OnnxAgent):
-        return Contender(name, None, agent, file, "onnxruntime")
-    return Contender(name, agent, None, file)
+        return Contender(name, None, agent, file, "onnxruntime", path=path)
+    return Contender(name, agent, None, file, path=path)
 
 
 def names_of(files: Sequence[Path]) -> list[str]:

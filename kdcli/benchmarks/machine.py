@@ -9,7 +9,8 @@ from typing import Any
 
 from kdcli import artifact
 
-PACKAGES = ("torch", "onnxruntime", "numpy", "gymnasium", "mujoco", "box2d-py", "box2d", "ale-py")
+_RUNTIMES = ("torch", "onnxruntime", "openvino", "stable-baselines3", "numpy")
+PACKAGES = (*_RUNTIMES, "gymnasium", "mujoco", "box2d-py", "box2d", "ale-py")
 
 
 def machine() -> dict[str, Any]:

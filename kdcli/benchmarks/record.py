@@ -3,18 +3,22 @@
 env                 id, kwargs, wrappers, max_steps as asked for
 play                mode ("deterministic" or "sampled"), episodes, first_seed, max_steps (the cap that held)
 min_score, confidence, reference (a name), machine, versions
-timing              rounds, calls (of each subject), threads, batch, repeated, floor {p50_us, p99_us}: what
-                    onnxruntime takes for an empty graph; null without timing
+timing              rounds, calls (of each subject), threads, batch, repeated; runtimes, in order; base, the first that
+                    the reference was timed in; floors: runtime -> times (as below) of a program that gives
+                    its input back; floor: onnxruntime's {p50_us, p99_us}, or null; null without timing
 random              return (as below), seconds, shown (whether a report has a row of it)
 contenders          in order, the reference first:
     name, role      "reference", "candidate" or "baseline"
     file            {name, sha256, size_bytes} of what was read, or null
     played_by       "torch" or "onnxruntime"
     sampled         whether its actions were drawn
+    precision       of its weights: "fp32", "fp16", ...
     size            params, constants, multiply_adds, total_params (critics included), onnx_bytes, times_fewer_params
-    latency         torch, onnxruntime: {p50_us, p99_us, throughput_256 (observations a second)} or null
+    latency         torch, onnxruntime, and every other runtime: times {p50_us, p99_us (one observation), batch_p50_us,
+                    batch_p99_us (256 in one call), throughput_256 (observations a second)} or null
     speedup         runtime (reference: torch -> onnxruntime), architecture (onnxruntime: reference -> this), total,
-                    torch (torch: reference -> this); ratios of interleaved medians, above 1 is faster, or null
+                    torch (torch: reference -> this); ratios of interleaved medians, above 1 is faster, or null;
+                    runtimes: for each, {runtime, architecture, precision, total} from the base (`speedup.Speedup`)
     return          n, mean, std, iqm, low, high (interval of the mean), minimum
     score           verdict, score, low, high, rule, rho, more_episodes, reason, ... (`verdict.Comparison`); null for
                     the reference
@@ -33,6 +37,7 @@ from kdcli.benchmarks.contender import Contender
 from kdcli.benchmarks.latency import BATCH, Latencies, Timing
 from kdcli.benchmarks.machine import machine, versions
 from kdcli.benchmarks.returns import Played
+from kdcli.benchmarks.speedup import FULL, precision, split
 from kdcli.spec import Json
 
 SCHEMA = "kdcli.bench/1"
@@ -69,9 +74,17 @@ def _timing(bench: Bench) -> Json | None:
     found = bench.latencies
     if found is None:
         return None
-    floor = {"p50_us": round(found.floor.p50_us, 3), "p99_us": round(found.floor.p99_us, 3)}
     counts = {"rounds": found.rounds, "calls": found.calls, "threads": 1, "batch": BATCH}
-    return {**counts, "repeated": bench.repeated, "floor": floor}
+    floors = {runtime: _times(timing) for runtime, timing in found.floors.items()}
+    floor = floors.get("onnxruntime")
+    return {
+        **counts,
+        "repeated": bench.repeated,
+        "runtimes": found.runtimes,
+        "base": found.base(bench.reference.contender.name),
+        "floor": floor and {"p50_us": floor["p50_us"], "p99_us": floor["p99_us"]},
+        "floors": floors,
+    }
 
 
 def _play(played: Played, per_episode: bool) -> Json:
@@ -88,9 +101,13 @@ def _contender(bench: Bench, result: Result, per_episode: bool) -> Json:
         "file": contender.file and asdict(contender.file),
         "played_by": contender.plays,
         "sampled": bench.config.sampled and contender.is_stochastic,
+        "precision": precision(contender),
         "size": {**asdict(result.size), "times_fewer_params": fewer and round(fewer, 3)},
         "latency": _latency(bench.latencies, contender.name),
-        "speedup": _speedup(bench.latencies, contender.name, reference.contender.name),
+        "speedup": {
+            **_speedup(bench.latencies, contender.name, reference.contender.name),
+            "runtimes": _splits(bench, result),
+        },
         "return": asdict(result.returns),
         "score": result.comparison and asdict(result.comparison),
         "similarity": result.similarity and asdict(result.similarity),
@@ -105,16 +122,38 @@ def _role(contender: Contender, reference: Contender) -> str:
 
 
 def _latency(found: Latencies | None, name: str) -> Json:
-    if found is None:
-        return {"torch": None, "onnxruntime": None}
-    return {"torch": _times(found.get(name, "torch")), "onnxruntime": _times(found.get(name, "onnxruntime"))}
+    runtimes = dict.fromkeys(["torch", "onnxruntime", *(found.runtimes if found else [])])
+    return {runtime: found and _times(found.get(name, runtime)) for runtime in runtimes}
 
 
 def _times(timing: Timing | None) -> Json | None:
     if timing is None:
         return None
-    p50, p99 = round(timing.p50_us, 3), round(timing.p99_us, 3)
-    return {"p50_us": p50, "p99_us": p99, "throughput_256": round(timing.throughput)}
+    times = {key: round(getattr(timing, key), 3) for key in ("p50_us", "p99_us", "batch_p50_us", "batch_p99_us")}
+    return {**times, "throughput_256": round(timing.throughput)}
+
+
+def _splits(bench: Bench, result: Result) -> Json:
+    """Runtime -> where the speed-up comes from."""
+    found, name, reference = bench.latencies, result.contender.name, bench.reference.contender.name
+    if found is None:
+        return {}
+    base, twin = found.base(reference), _twin(bench, result)
+    return {
+        runtime: {
+            what: ratio and round(ratio, 3)
+            for what, ratio in asdict(split(found, (name, reference), runtime, base, twin)).items()
+        }
+        for runtime in found.runtimes
+    }
+
+
+def _twin(bench: Bench, result: Result) -> str | None:
+    """The name of the agent of the same shape in float32, if there is one."""
+    if precision(result.contender) == FULL:
+        return result.contender.name
+    alike = [r for r in bench.results if r.size.multiply_adds == result.size.multiply_adds]
+    return next((r.contender.name for r in alike if precision(r.contender) == FULL), None)
 
 
 def _speedup(found: Latencies | None, name: str, reference: str) -> Json:
@@ -125,5 +164,5 @@ def _speedup(found: Latencies | None, name: str, reference: str) -> Json:
         "total": (ours, torch),
         "torch": ((name, "torch"), torch),
     }
-    ratios = {what: found and found.times_faster(*pair) for what, pair in pairs.items()}  # type: ignore[arg-type]
+    ratios = {what: found and found.times_faster(*pair) for what, pair in pairs.items()}
     return {what: ratio and round(ratio, 3) for what, ratio in ratios.items()}

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import asdict, replace
+from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -14,7 +14,7 @@ from kdcli.checkpoints.config import LoadConfig
 from kdcli.cli.console import Console
 from kdcli.cli.load import NoVecNormalize
 from kdcli.cli.options import AsJson, Force, command
-from kdcli.errors import KdcliError, UsageError
+from kdcli.errors import UsageError
 from kdcli.progress import Listener, Note
 from kdcli.reports.config import ReportConfig
 
@@ -56,8 +56,10 @@ def bench(
     kl, params, macs, bytes, latency_us, p99_us, latency_torch_us, latency_ratio, throughput.
     """
     from kdcli.agents.threads import one_thread
+    from kdcli.recipes.runtimes.lab import check
     from kdcli.reports.gates import exit_code
 
+    check(config.runtimes)
     gates = asked.gates()
     _check_output(output, force, asked.per_episode and not as_json)
     chosen = source.without_vecnormalize() if no_vecnormalize else source
@@ -114,7 +116,7 @@ def _measure(
     vector = arena(contenders, choose_env(contenders, listener), config)
     contenders = [*contenders, *_linear(contenders, vector, config, listener)]
     check_agents(gates, [contender.name for contender in contenders])
-    ready = [_exported(contender, vector, config.seed, listener) for contender in contenders]
+    ready = _ready(contenders, vector, config, listener)
     done = measure(ready, vector, config, listener)
     vector.close()
     record = to_json(done, per_episode)
@@ -125,20 +127,14 @@ def _measure(
     return {**record, "gates": [outcome.to_json() for outcome in outcomes]}, outcomes
 
 
-def _exported(contender: Contender, vector: Vector, seed: int, listener: Listener) -> Contender:
-    """The contender with its ONNX twin, made in memory and checked on states of its own play."""
-    from kdcli.exporters.config import ExportConfig
-    from kdcli.exporters.states import played_in
-    from kdcli.exporters.step import convert
+def _ready(contenders: Sequence[Contender], vector: Vector, config: BenchConfig, listener: Listener) -> list[Contender]:
+    """The contenders with their ONNX twins, checked on states of their own play, and their programs to be timed."""
+    from kdcli.recipes.runtimes.lab import enter, equip
 
-    if contender.agent is None or contender.exported is not None:
-        return contender
-    states = played_in(vector, contender.agent, _STATES, seed)
-    try:
-        return replace(contender, exported=convert(contender.agent, states, ExportConfig()).agent)
-    except KdcliError as error:
-        listener(Note(f"{contender.name} is not timed in onnxruntime: {error.what}: {error.why}"))
-        return contender
+    entrants = [enter(contender, vector, _STATES, config.seed, listener) for contender in contenders]
+    if not config.latency_budget:
+        return [entrant.contender for entrant in entrants]
+    return equip(entrants, config.runtimes, listener)
 
 
 def _linear(
@@ -188,12 +184,15 @@ def _write(output: Path, record: Json, outcomes: list[Outcome], force: bool) -> 
 def show(console: Console, record: Json, outcomes: Sequence[Outcome] = ()) -> None:
     """Write a benchmark's record as tables with their notes."""
     from kdcli.reports.notes import notes
-    from kdcli.reports.table import gates, machine_line, quality, speed, title
+    from kdcli.reports.table import gates, lab, lab_line, machine_line, quality, speed, title
 
     console.answer(title(record))
     console.table(*quality(record).padded())
     console.answer("\n" + (machine_line(record) or "not timed"))
     console.table(*speed(record).padded())
+    if (runtimes := lab(record)) is not None:
+        console.answer(f"\n{lab_line(record)}")
+        console.table(*runtimes.padded())
     if outcomes:
         console.answer("")
         console.table(*gates(outcomes).padded())

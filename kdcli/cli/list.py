@@ -31,6 +31,7 @@ ROOMS = {
     "wrappers": "kdcli.envs:WRAPPERS",
     "lossless": "kdcli.pruning:LOSSLESS",
     "exporters": "kdcli.exporters:EXPORTERS",
+    "runtimes": "kdcli.recipes.runtimes:RUNTIMES",
 }
 
 

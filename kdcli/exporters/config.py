@@ -2,20 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
-from typing import Annotated, Any, Literal
+from typing import Annotated, Literal
 
-from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field
+
+from kdcli.names import Names
 
 OUTPUTS = ("action", "logits", "q", "mean", "log_std", "value")
-
-
-def _split(given: Any) -> Any:
-    """Names joined by commas, or several of them."""
-    if not isinstance(given, str | Iterable):
-        return given
-    words = [given] if isinstance(given, str) else list(given)
-    return [part.strip() for word in words for part in str(word).split(",") if part.strip()]
 
 
 def _with_action(names: tuple[str, ...]) -> tuple[str, ...]:
@@ -32,7 +25,7 @@ class ExportConfig(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid")
 
     format: str = Field("auto", description="one of: kdcli list exporters; auto: by the output's suffix, else onnx")
-    outputs: Annotated[tuple[str, ...], BeforeValidator(_split), AfterValidator(_with_action)] = Field(
+    outputs: Annotated[Names, AfterValidator(_with_action)] = Field(
         ("action",), description="outputs, joined by commas; besides action: logits, q, mean, log_std, value"
     )
     precision: Literal["fp32", "fp16"] = Field("fp32", description="of the weights in the file; arithmetic is fp32")

@@ -83,7 +83,7 @@ def _cell(tape: Tape, cell: nn.Module, x: Port, state: Port) -> tuple[Port, list
 
 def _attention_cell(tape: Tape, cell: AttentionCell, x: Port, state: Port) -> tuple[Port, list[Port]]:
     """`AttentionCell.step`."""
-    width, n, asked = cell.width, cell.history, linear(tape, cell.project, x)
+    width, n, asked = cell.size, cell.history, linear(tape, cell.project, x)
     past = (n - 1) * width
     q, k, v = (tape.slice(asked, i * width, (i + 1) * width) for i in range(3))
     bias = tape.slice(asked, 3 * width, asked.size)

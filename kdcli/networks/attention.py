@@ -29,13 +29,14 @@ def attend(
 
 
 class Attention(nn.Module):
-    """Every row of (B, N, D) attends to all, then a linear layer."""
+    """Every row of (B, N, D) attends to all by keys and values of `size` numbers, then a linear layer."""
 
-    def __init__(self, width: int, heads: int) -> None:
+    def __init__(self, width: int, heads: int, size: int) -> None:
         super().__init__()
-        _check(width, heads)
-        self.width, self.heads = width, heads
-        self.query, self.key, self.value, self.out = (nn.Linear(width, width) for _ in range(4))
+        _check(size, heads)
+        self.size, self.heads = size, heads
+        self.query, self.key, self.value = (nn.Linear(width, size) for _ in range(3))
+        self.out = nn.Linear(size, width)
 
     def forward(self, x: Tensor) -> Tensor:
         """(B, N, D) -> (B, N, D)."""
@@ -45,23 +46,23 @@ class Attention(nn.Module):
 class AttentionCell(nn.Module):
     """One step (B, D) attends to itself and the `history` - 1 steps before it, then a linear layer.
 
-    `project` gives the query, key and value of the step and, for each head, how much it looks to each place of the
-    history whatever is there (heads * history), after Shaw et al. 2018. The state holds the keys of the past, oldest
-    first, then its values, and 1 for each place that is filled; zeros are an empty past.
+    `project` gives the step's query, key and value, of `size` numbers each, and for each head how much it looks to each
+    place of the history whatever is there (heads * history), after Shaw et al. 2018. The state holds the keys of the
+    past, oldest first, then its values, and 1 for each place that is filled; zeros are an empty past.
     """
 
-    def __init__(self, width: int, heads: int, history: int) -> None:
+    def __init__(self, width: int, heads: int, size: int, history: int) -> None:
         super().__init__()
-        _check(width, heads)
-        if not 1 < history <= MAX_HISTORY or history * width > MAX_STATE:
-            raise ValueError(f"a history of {history} steps of {width} numbers")
-        self.width, self.heads, self.history = width, heads, history
-        self.project, self.out = nn.Linear(width, 3 * width + heads * history), nn.Linear(width, width)
+        _check(size, heads)
+        if not 1 < history <= MAX_HISTORY or history * size > MAX_STATE:
+            raise ValueError(f"a history of {history} steps of {size} numbers")
+        self.size, self.heads, self.history = size, heads, history
+        self.project, self.out = nn.Linear(width, 3 * size + heads * history), nn.Linear(size, width)
 
     @property
     def state_size(self) -> int:
         """Numbers it carries from one step to the next."""
-        return (self.history - 1) * (2 * self.width + 1)
+        return (self.history - 1) * (2 * self.size + 1)
 
     def forward(self, x: Tensor) -> Tensor:
         """(B, D) -> (B, D), at the beginning of an episode."""
@@ -69,17 +70,17 @@ class AttentionCell(nn.Module):
 
     def step(self, x: Tensor, state: Tensor) -> tuple[Tensor, Tensor]:
         """x (B, D) and state (B, S) -> (B, D) and the next state."""
-        width, past = self.width, self.history - 1
-        q, *now, bias = self.project(x).split([width, width, width, self.heads * self.history], 1)
-        before = state.split([past * width, past * width, past], 1)
+        size, past = self.size, self.history - 1
+        q, *now, bias = self.project(x).split([size, size, size, self.heads * self.history], 1)
+        before = state.split([past * size, past * size, past], 1)
         keys, values, valid = (
             torch.cat(pair, 1) for pair in zip(before, (*now, torch.ones_like(q[:, :1])), strict=True)
         )
-        k, v = (rows.unflatten(1, (self.history, width)) for rows in (keys, values))
+        k, v = (rows.unflatten(1, (self.history, size)) for rows in (keys, values))
         y = attend(self.heads, q[:, None], k, v, bias.unflatten(1, (self.heads, 1, self.history)), valid)
-        return self.out(y[:, 0]), torch.cat([keys[:, width:], values[:, width:], valid[:, 1:]], 1)
+        return self.out(y[:, 0]), torch.cat([keys[:, size:], values[:, size:], valid[:, 1:]], 1)
 
 
-def _check(width: int, heads: int) -> None:
-    if not 1 <= heads <= width or width % heads:
-        raise ValueError(f"{width} numbers in {heads} heads")
+def _check(size: int, heads: int) -> None:
+    if not 1 <= heads <= size <= MAX_STATE or size % heads:
+        raise ValueError(f"{size} numbers in {heads} heads")

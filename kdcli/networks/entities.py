@@ -26,7 +26,7 @@ def entities(choice: Choice, sight: Sequence[Shape], outputs: int) -> Stack:
     if not any(map(is_set, sight)):
         why = f"this agent sees {sum(map(prod, sight))} numbers"
         raise UsageError(f"{choice.name} needs an observation of rows, (N, D)", why, "choose an mlp, or attention")
-    rows = [*transformer(choice, ("attention", {"heads": choice.whole("heads", 2)})), ("mean", {})]
+    rows = [*transformer(choice, "attention"), ("mean", {})]
     parts = branches(sight, lambda shape: rows if is_set(shape) else ())
     trunk = dense(choice.options.get("hidden", choice.value), choice.options.get("activation", "relu"))
     return stacked(choice, parts, trunk, outputs, "choose a width that the heads divide")

@@ -91,19 +91,28 @@ def _quantize(shape: Shape, options: Mapping[str, Any]) -> tuple[nn.Module, Shap
     return Quantize(int(options["low"]), int(options["high"]), size), shape
 
 
+def _check_rows(shape: Shape) -> None:
+    if len(shape) != 2:
+        raise ValueError("it takes rows of vectors")
+
+
 def _attention(shape: Shape, options: Mapping[str, Any]) -> tuple[nn.Module, Shape]:
-    (_, width), heads = shape, int(options.get("heads", 1))
-    return Attention(width, heads), shape
+    _check_rows(shape)
+    return Attention(shape[1], *_heads(shape[1], options)), shape
 
 
 def _attention_cell(shape: Shape, options: Mapping[str, Any]) -> tuple[nn.Module, Shape]:
     (width,) = shape
-    return AttentionCell(width, int(options.get("heads", 1)), int(options["history"])), shape
+    return AttentionCell(width, *_heads(width, options), int(options["history"])), shape
+
+
+def _heads(width: int, options: Mapping[str, Any]) -> tuple[int, int]:
+    """How many heads there are, and how many numbers they look at together."""
+    return int(options.get("heads", 1)), int(options.get("size", width))
 
 
 def _mean(shape: Shape, _: Mapping[str, Any]) -> tuple[nn.Module, Shape]:
-    if len(shape) != 2:
-        raise ValueError("it takes rows of vectors")
+    _check_rows(shape)
     return Mean(), shape[1:]
 
 

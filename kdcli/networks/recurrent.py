@@ -57,17 +57,17 @@ def attention(choice: Choice, sight: Sequence[Shape], outputs: int) -> Stack:
         UsageError: an option it does not have, or one that cannot be read.
     """
     choice.only("heads", "history", "layers", "feed", "cnn", "activation")
-    cell = {"heads": choice.whole("heads", 2), "history": choice.whole("history", 8, MAX_HISTORY)}
-    trunk = transformer(choice, ("attention_cell", cell))
+    trunk = transformer(choice, "attention_cell", history=choice.whole("history", 8, MAX_HISTORY))
     return stacked(
         choice, _seen(choice, sight), trunk, outputs, "choose a width that the heads divide, and history >= 2"
     )
 
 
-def transformer(choice: Choice, attending: LayerSpec) -> list[LayerSpec]:
-    """A linear layer to the width of the choice, blocks of `attending` and two linear layers, and a last norm."""
+def transformer(choice: Choice, kind: str, **options: int) -> list[LayerSpec]:
+    """A linear layer to the width of the choice, blocks of a `kind` of attention and two layers, and a last norm."""
     width, name = _width(choice), choice.options.get("activation", "relu")
     norm: LayerSpec = ("layer_norm", {})
+    attending: LayerSpec = (kind, {"heads": choice.whole("heads", 2), "size": width, **options})
     feed: list[LayerSpec] = [
         ("linear", {"out": choice.whole("feed", 2 * width)}),
         (name, {}),

@@ -61,7 +61,8 @@ class Stack(nn.Module):
         """(B, F) -> what the branches give, flat and side by side."""
         found = []
         for branch, modules in zip(self.parts, self.branches, strict=True):
-            x = features[:, branch.start : branch.stop].reshape(-1, *branch.shape)
+            # Side by side in memory: torch would add up scattered rows in an order that depends on who needs gradients.
+            x = features[:, branch.start : branch.stop].reshape(-1, *branch.shape).contiguous()
             for module in modules:  # type: ignore[attr-defined]
                 x = module(x)
             found.append(x.flatten(1))

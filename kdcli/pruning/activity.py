@@ -13,8 +13,8 @@ from torch import Tensor
 from kdcli.agents.agent import Agent
 from kdcli.agents.heads import Heads
 from kdcli.agents.states import States
+from kdcli.networks.anatomy import Reader
 from kdcli.networks.stack import Stack
-from kdcli.pruning.anatomy import Reader
 
 _BATCH = 256
 Hear = Callable[[int, Tensor], Tensor | None]
@@ -65,7 +65,9 @@ class _Tally:
 
 
 def by_entry(x: Tensor) -> Tensor:
-    """What a reader reads (B, F) or (B, C, H, W) as (B, entries, places)."""
+    """What a reader reads (B, F), (B, C, H, W) or rows (B, N, D) as (B, entries, places)."""
+    if x.ndim == 3:
+        return x.transpose(1, 2)
     return x.flatten(2) if x.ndim > 2 else x[:, :, None]
 
 

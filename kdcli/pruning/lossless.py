@@ -14,11 +14,11 @@ from torch import Tensor, nn
 from kdcli.agents.agent import Agent
 from kdcli.agents.observation import JointPreprocess, Normalizer, Preprocess, Sees
 from kdcli.agents.states import States
+from kdcli.networks.anatomy import Anatomy, anatomy
 from kdcli.networks.stack import Stack
 from kdcli.pruning import LOSSLESS
 from kdcli.pruning.activity import Seen, watch
 from kdcli.pruning.alike import Alike, check_alike, compare
-from kdcli.pruning.anatomy import Anatomy, anatomy
 from kdcli.pruning.form import Tensors, as_stack, built, check_whole, like, tensors_of, with_network
 from kdcli.pruning.slicing import keep
 from kdcli.pruning.states import together

@@ -9,8 +9,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from kdcli.networks.anatomy import NOBODY, Anatomy, Reader, anatomy
 from kdcli.networks.stack import Branch, Stack
-from kdcli.pruning.anatomy import NOBODY, Anatomy, Reader, anatomy
 from kdcli.pruning.form import Tensors, built, tensors_of
 
 # What a unit says in the mean, to each reader: (entries,), or (channels,) of a convolution.
@@ -51,7 +51,7 @@ def _fold(tensors: Tensors, reader: Reader, gone: np.ndarray, mean: Tensor) -> N
 
 def _resized(stack: Stack, body: Anatomy, kept: np.ndarray) -> dict[str, Any]:
     """The configuration of what is left."""
-    sizes = {group.name: int(kept[list(group.units)].sum()) for group in body.groups}
+    sizes = {path: int(_stays(owner, kept).sum()) for path, owner in body.giving.items()}
     config = stack.config()
     for i, (branch, described) in enumerate(zip(stack.parts, config["branches"], strict=True)):
         start, shape = _place(branch, body, kept)
@@ -70,9 +70,13 @@ def _place(branch: Branch, body: Anatomy, kept: np.ndarray) -> tuple[int, tuple[
 
 
 def _size(path: str, layers: list[Any], sizes: Mapping[str, int]) -> None:
-    for i, (_, options) in enumerate(layers):
+    for i, (name, options) in enumerate(layers):
         if f"{path}.{i}" in sizes:
             options["out"] = sizes[f"{path}.{i}"]
+            if options.get("groups", 1) > 1:
+                options["groups"] = options["out"]
+        if name == "residual":
+            _size(f"{path}.{i}.layers", options["layers"], sizes)
 
 
 def _lacks_bias(stack: Stack) -> bool:
@@ -83,8 +87,15 @@ def _lacks_bias(stack: Stack) -> bool:
 def with_biases(stack: Stack) -> Stack:
     """The same function, with a bias (zeros) wherever one was left out."""
     config, tensors = stack.config(), tensors_of(stack)
-    for _, options in (*config["trunk"], *(layer for branch in config["branches"] for layer in branch["layers"])):
-        options.pop("bias", None)
+    for layers in (config["trunk"], *(branch["layers"] for branch in config["branches"])):
+        _drop_biasless(layers)
     for reader in anatomy(stack).readers:
         tensors.setdefault(reader.bias, tensors[reader.weight].new_zeros(len(tensors[reader.weight])))
     return built({**config, "bias": True}, tensors)
+
+
+def _drop_biasless(layers: list[Any]) -> None:
+    for name, options in layers:
+        options.pop("bias", None)
+        if name == "residual":
+            _drop_biasless(options["layers"])

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 from kdcli.reports.gates import Outcome
 from kdcli.reports.notes import notes
-from kdcli.reports.table import WORDS, Table, gates, machine_line, quality, speed, title
+from kdcli.reports.table import WORDS, Table, gates, lab, lab_line, machine_line, quality, speed, title
 from kdcli.spec import Json
 
 
@@ -16,6 +16,7 @@ def markdown(record: Json, outcomes: Sequence[Outcome] = ()) -> str:
         f"### {_escaped(title(record))}",
         table(quality(record)),
         table(speed(record)),
+        *([table(runtimes), _escaped(lab_line(record))] if (runtimes := lab(record)) else []),
         table(gates(outcomes)) if outcomes else "",
         "\n".join(f"- {_escaped(note)}" for note in notes(record)),
         _escaped(machine_line(record)),

@@ -10,8 +10,10 @@ from kdcli.reports.gates import Outcome
 from kdcli.spec import EnvSpec, Json
 
 ABSENT = "-"
-WORDS = ("agent", "gate", "verdict", "result", "why", "variant", "shown")  # columns of words; all others hold numbers
+# Columns of words; all others hold numbers.
+WORDS = ("agent", "runtime", "gate", "verdict", "result", "why", "variant", "shown")
 Cell = Callable[[Json], str]
+_USUAL = {"torch", "onnxruntime"}
 
 
 @dataclass(frozen=True)
@@ -64,6 +66,53 @@ def speed(record: Json) -> Table:
         "torch us": lambda c: _of(c["latency"]["torch"], "p50_us", number),
     }
     return _table(columns, record["contenders"])
+
+
+def lab(record: Json) -> Table | None:
+    """Every contender in every runtime, beside the runtime's own empty call; None where only the usual two were timed.
+
+    `from base` is how many times faster than the reference in the base; it is the product of the three after it.
+    """
+    timing = record["timing"]
+    if timing is None or not {*timing["runtimes"]} - _USUAL:
+        return None
+    cells = [_lab_row(c, runtime, timing) for c in record["contenders"] for runtime in timing["runtimes"]]
+    kept = [row for row in cells if row["p50 us"] != ABSENT]
+    columns = [name for name in kept[0] if any(row[name] != ABSENT for row in kept)]
+    return Table(columns, [[row[name] for name in columns] for row in kept])
+
+
+def _lab_row(contender: Json, runtime: str, timing: Json) -> dict[str, str]:
+    times, floor = contender["latency"][runtime], timing["floors"].get(runtime)
+    split = contender["speedup"]["runtimes"][runtime]
+    above = None if times is None or floor is None else max(0.0, times["p50_us"] - floor["p50_us"])
+    return {
+        "agent": contender["name"],
+        "runtime": runtime,
+        "p50 us": _of(times, "p50_us", number),
+        "p99 us": _of(times, "p99_us", number),
+        "floor us": _of(floor, "p50_us", number),
+        "above": number(above),
+        "@256 p50": _of(times, "batch_p50_us", number),
+        "@256 p99": _of(times, "batch_p99_us", number),
+        "from base": _times(split["total"]),
+        "runtime x": _times(split["runtime"]),
+        "network x": _times(split["architecture"]),
+        "precision x": _times(split["precision"]),
+    }
+
+
+def lab_line(record: Json) -> str:
+    """What the lab's table shows."""
+    timing, versions = record["timing"], record["versions"]
+    known = {name: versions[name] for name in ("stable-baselines3", "openvino", "numpy") if name in versions}
+    base = f"{record['reference']} in {timing['base']}"
+    return (
+        "Runtimes, in turns, one thread; floor: the same runtime giving its input back; "
+        f"from base: times as fast as {base} = runtime x network"
+        f"{' x precision' if any(c['precision'] != 'fp32' for c in record['contenders']) else ''}"
+        f" ({', '.join(f'{name} {version}' for name, version in known.items())})"
+    )
 
 
 def quality(record: Json) -> Table:

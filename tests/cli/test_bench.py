@@ -140,6 +140,24 @@ def test_a_failed_latency_is_measured_twice(
     assert (kdcli(*words, "--gate", "latency_us<=1").code, len(calls)) == (0, 5)
 
 
+def test_the_latency_lab(kdcli: Callable[..., Ran], files: dict[str, str]) -> None:
+    """Law: --runtimes says where calls are timed; each has its floor beside it, a speed-up is split by its causes."""
+    quick = ("--episodes", "2", "--latency-budget", "0.3", "--no-baselines")
+    words = ("bench", files["teacher"], files["small"], *quick, "--runtimes", "numpy,onnxruntime,c")
+    found = json.loads(kdcli(*words, "--json").out)
+    assert (found["timing"]["runtimes"], found["timing"]["base"]) == (["numpy", "onnxruntime", "c"], "numpy")
+    assert list(found["timing"]["floors"]) == ["numpy", "onnxruntime", "c"]
+    teacher, small = found["contenders"]
+    assert {name for name, times in small["latency"].items() if times} == {"onnxruntime"}
+    shares = teacher["speedup"]["runtimes"]["c"]
+    assert shares["total"] == pytest.approx(shares["runtime"] * shares["architecture"], rel=0.01)
+    ran = kdcli(*words)
+    lines = [line.split()[:2] for line in ran.out.splitlines()]
+    rows = [line for line in lines if len(line) == 2 and line[1] in found["timing"]["runtimes"]]
+    assert rows == [["teacher", "numpy"], ["teacher", "onnxruntime"], ["teacher", "c"], ["small", "onnxruntime"]]
+    assert "small is not timed in c" in ran.err
+
+
 @pytest.mark.parametrize(
     ("words", "what", "fix"),
     [
@@ -154,6 +172,7 @@ def test_a_failed_latency_is_measured_twice(
         (["teacher", "-o", "bench.txt"], "cannot write bench.txt", "bench.json"),
         (["teacher", "--per-episode"], "--per-episode has nowhere to go", "--json"),
         (["teacher", "--episodes", "1"], "invalid value for --episodes", "--help"),
+        (["teacher", "--runtimes", "torch,onnx"], "unknown runtime 'onnx'", "choose"),
         (["nothing.zip"], "nothing", "check the path"),
     ],
 )

@@ -168,6 +168,7 @@ def test_entities_have_no_order() -> None:
 CELL = ["attention_cell", {"heads": 1, "history": 3}]
 HOSTILE: dict[str, list[Any]] = {
     "heads that do not divide": [["attention_cell", {"heads": 3, "history": 4}]],
+    "more than can be looked at": [["attention_cell", {"heads": 1, "history": 2, "size": 1 << 40}]],
     "a history without end": [["attention_cell", {"heads": 1, "history": 1 << 40}]],
     "a history of none": [["attention_cell", {"heads": 1, "history": 0}]],
     "rows where there are none": [["attention", {"heads": 1}]],

@@ -167,9 +167,12 @@ ALONE = (
     ("conv2d", {"out": 6, "kernel": 3, "stride": 2}),
     ("relu", {}),
     ("residual", {"layers": [["conv2d", {"out": 6, "kernel": 3, "padding": 1, "groups": 6}], ["elu", {}]]}),
-    ("conv2d", {"out": 4, "kernel": 2, "groups": 2, "bias": False}),
+    ("conv2d", {"out": 4, "kernel": 2, "bias": False}),
     ("flatten", {}),
 )
+ROWS = (("attention", {"heads": 2, "size": 6}), ("tanh", {}), ("linear", {"out": 3, "bias": False}), ("flatten", {}))
+CELL = ["attention_cell", {"heads": 3, "size": 6, "history": 4}]
+LOOKING_BACK = (("residual", {"layers": [["gru_cell", {"out": 5}], ["elu", {}], CELL]}), ("linear", {"out": 4}))
 DEEP = (("linear", {"out": 7}), ("layer_norm", {"eps": 1e-5}), ("tanh", {}), ("linear", {"out": 6, "bias": False}))
 
 
@@ -262,6 +265,8 @@ def _stacks() -> dict[str, Callable[[], Agent]]:
         "stack_layers": lambda: _stacked(tanh, VECTOR, flat, DEEP),
         "stack_image": lambda: _stacked(choose, image, [picture], (("linear", {"out": 6}), ("relu", {}))),
         "stack_alone": lambda: _stacked(choose, image, [Branch(0, (2, 9, 8), ALONE)], DEEP[:1]),
+        "stack_rows": lambda: _stacked(choose, Preprocess(box((3, 4))), [Branch(0, (3, 4), ROWS)], DEEP[:1]),
+        "stack_history": lambda: _stacked(tanh, VECTOR, flat, LOOKING_BACK, lambda: Stack(flat, (gru,), 1)),
         "stack_pieces": lambda: _stacked(choose, VECTOR, [Branch(1, (3,)), Branch(0, (5,))], DEEP[:1]),
         "dict": lambda: _stacked(choose, _both(False), [picture, whole], DEEP[:3]),
         "dict_normalized": lambda: _stacked(tanh, _both(True), [picture, whole], ()),

@@ -19,6 +19,7 @@ from kdcli.benchmarks.config import BenchConfig
 from kdcli.benchmarks.contender import Contender
 from kdcli.benchmarks.latency import Latencies, Timing
 from kdcli.benchmarks.record import SCHEMA, to_json
+from kdcli.benchmarks.speedup import Speedup, split
 from kdcli.envs.play import play
 from kdcli.envs.vector import Vector
 from kdcli.errors import UsageError
@@ -210,17 +211,42 @@ def test_the_speed_up_is_split() -> None:
     """Law: total = runtime (reference: torch to onnxruntime) x architecture (reference to this); above 1 is faster."""
 
     def takes(us: float) -> Timing:
-        return Timing([np.full(3, 1000 * us)], [1])
+        return Timing([np.full(3, 1000 * us)], [np.ones(1)])
 
     times = {("teacher", "torch"): 40.0, ("teacher", "onnxruntime"): 10.0, ("small", "onnxruntime"): 5.0}
     times |= {("idle", "torch"): 20.0}
-    found = Latencies({key: takes(us) for key, us in times.items()}, takes(1.0))  # type: ignore[misc]
+    found = Latencies({key: takes(us) for key, us in times.items()}, {"onnxruntime": takes(1.0)})
     record = to_json(replace(of_three(), latencies=found))
+    splits = [contender["speedup"].pop("runtimes") for contender in record["contenders"]]
+    assert splits[1]["onnxruntime"] == {"runtime": 4.0, "architecture": 2.0, "precision": None, "total": 8.0}
+    assert splits[2]["torch"] == {"runtime": 1.0, "architecture": 2.0, "precision": None, "total": 2.0}
     assert [contender["speedup"] for contender in record["contenders"]] == [
         {"runtime": 4.0, "architecture": 1.0, "total": 4.0, "torch": 1.0},
         {"runtime": 4.0, "architecture": 2.0, "total": 8.0, "torch": None},
         {"runtime": 4.0, "architecture": None, "total": None, "torch": 2.0},
     ]
+
+
+def test_precision_has_a_share_of_its_own() -> None:
+    """Law: an agent with rounded weights is compared with the one of its shape in float32, where that takes part."""
+    times = {"teacher": 12.0, "small": 6.0, "rounded": 3.0}
+    found = Latencies({(name, "c"): Timing([np.full(3, us)]) for name, us in times.items()}, {})
+    assert split(found, ("rounded", "teacher"), "c", "c", "small") == Speedup(1.0, 2.0, 2.0, 4.0)
+    assert split(found, ("rounded", "teacher"), "c", "c", None) == Speedup(1.0, 4.0, None, 4.0)
+    assert split(found, ("small", "teacher"), "c", "c", "small") == Speedup(1.0, 2.0, None, 2.0)
+    small = reach_teacher(4)
+    half = convert(small, None, ExportConfig(precision="fp16")).agent
+    done = measured(
+        Contender("teacher", reach_teacher(), exported(reach_teacher())),
+        Contender("small", small, exported(small)),
+        Contender("rounded", None, half, plays="onnxruntime"),
+        config=UNTIMED.model_copy(update={"episodes": 2, "latency_budget": 0.1}),
+    )
+    record = to_json(done)["contenders"]
+    assert [c["precision"] for c in record] == ["fp32", "fp32", "fp16"]
+    shares = [c["speedup"]["runtimes"]["onnxruntime"]["precision"] for c in record]
+    assert shares[:2] == [None, None]
+    assert shares[2] == pytest.approx(1.0, abs=0.3)
 
 
 # --- what is heard and what goes wrong

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import gc
 import time
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from itertools import pairwise
 
 import numpy as np
 import pytest
@@ -14,6 +15,7 @@ from toy_teachers import reach_teacher
 from kdcli.benchmarks import latency
 from kdcli.benchmarks.contender import Contender
 from kdcli.benchmarks.latency import BATCH, CALLS, MIN_ROUNDS, Timing, time_all
+from kdcli.benchmarks.program import Program
 from kdcli.exporters.config import ExportConfig
 from kdcli.exporters.step import convert
 from kdcli.progress import Event, Note
@@ -69,7 +71,9 @@ def test_subjects_take_turns() -> None:
     """Law: no subject is timed twice before all were once, and none always follows the same other."""
     contenders, log = sleepers(0.0, 0.0, 0.0)
     time_all(contenders, OBS, 0.2)
-    turns = [name for name, n in log if n == BATCH][6:]  # a batch ends a turn; two of each were to warm up
+    turns = [name for (name, n), (_, after) in pairwise(log) if n == BATCH != after][
+        4:
+    ]  # batches end a turn; four warm up
     rounds = [turns[i : i + 3] for i in range(0, len(turns) - 2, 3)]
     assert len(rounds) >= MIN_ROUNDS
     assert all(sorted(names) == ["s0", "s1", "s2"] for names in rounds)
@@ -84,8 +88,8 @@ def test_equal_files_are_equally_fast() -> None:
     assert found.times_faster(("a", "onnxruntime"), ("b", "onnxruntime")) == pytest.approx(1.0, abs=0.15)
     timing = found.get("a", "onnxruntime")
     assert timing is not None
-    assert found.floor.p50_us < timing.p50_us
-    assert found.calls == found.rounds * len(found.floor.single[0])
+    assert found.floors["onnxruntime"].p50_us < timing.p50_us
+    assert found.calls == found.rounds * len(timing.single[0])
 
 
 def test_time_is_bounded() -> None:
@@ -130,10 +134,31 @@ def test_timing_says_how_far_it_is() -> None:
 def test_few_states_are_enough(n: int) -> None:
     """Law: singles are one observation, a batch is 256, whatever the number of states; values are those given."""
     obs = np.random.default_rng(0).normal(size=(n, 2))
-    singles, batch = latency._inputs(obs, lambda rows: rows)
-    assert {single.shape for single in singles} == {(1, 2)}
-    assert batch.shape == (BATCH, 2)
-    assert {*batch.ravel()} <= {*obs.ravel()}
+    for block in (1, 3):
+        subject = latency._Subject(Program(lambda rows: rows, lambda rows: rows, block), obs)
+        assert {single.shape for single in subject.singles} == {(block, 2)}
+        assert subject.batch.shape == (BATCH, 2)
+        assert {*np.concatenate([*subject.singles, subject.batch]).ravel()} <= {*obs.ravel()}
+
+
+def test_a_block_is_many_decisions() -> None:
+    """Law: where one call makes several decisions, the time of one is that of the call divided by their number."""
+    alone, many = (Program(lambda rows: time.sleep(0.002 * len(rows)), lambda rows: rows, block) for block in (1, 4))
+    once, often = (latency._Subject(program, OBS).time(3, 0) for program in (alone, many))
+    assert often.mean() == pytest.approx(once.mean(), rel=0.5)
+
+
+def test_floors_are_timed_beside() -> None:
+    """Law: each runtime's empty call is timed once, in the same rounds; without programs there is nothing."""
+    slow = Program(lambda _: time.sleep(0.002), lambda rows: rows)
+    subject = replace(slow, call=lambda _: time.sleep(0.004), floor=slow)
+    pair = [Contender(name, reach_teacher(), timed={"slow": subject, "bare": slow}) for name in "ab"]
+    found = time_all(pair, OBS, 0.2)
+    assert found is not None
+    assert (found.runtimes, list(found.floors)) == (["slow", "bare"], ["slow"])
+    assert len(found.floors["slow"].single) == found.rounds
+    assert found.floors["slow"].p50_us < 0.8 * found.timings["a", "slow"].p50_us
+    assert time_all([Contender("a", reach_teacher(), timed={})], OBS, 0.2) is None
 
 
 def test_files_are_given_their_own_dtype() -> None:

@@ -8,7 +8,7 @@ import shlex
 import shutil
 import subprocess
 import tempfile
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -29,7 +29,7 @@ def runner(files: Files, _: Graph | None = None) -> Run:
     Raises:
         UsageError: there is no C compiler, or it does not take the files.
     """
-    return bind(_compile(files, contract(files)), files)
+    return bind(compiled(files), files)
 
 
 def bind(library: ctypes.CDLL, files: Files) -> Run:
@@ -62,16 +62,20 @@ class _Batches:
         return {port["name"]: array for port, array in zip(self._outputs, found, strict=True)}
 
 
-def _compile(files: Files, terms: Mapping[str, Any]) -> ctypes.CDLL:
-    compiler = shlex.split(os.environ.get("CC") or "cc")
-    if shutil.which(compiler[0]) is None:
-        why = f"C files are compared with the agent before they appear, and there is no compiler called {compiler[0]!r}"
-        raise UsageError("C cannot be exported here", why, "apt install gcc, or name one in the variable CC")
+def compiled(files: Files, flags: Sequence[str] = FLAGS, more: Mapping[str, str] | None = None) -> ctypes.CDLL:
+    """The source, and `more` C files by name, as a library.
+
+    Raises:
+        UsageError: there is no C compiler, or it does not take the files.
+    """
+    compiler = find_compiler()
     with tempfile.TemporaryDirectory() as folder:
-        source, library = Path(folder, "policy.c"), Path(folder, "policy.so")
-        source.write_bytes(files[SOURCE])
-        Path(folder, terms["header"]).write_bytes(files[HEADER])
-        command = [*compiler, *FLAGS, "-shared", "-fPIC", str(source), "-o", str(library)]
+        Path(folder, contract(files)["header"]).write_bytes(files[HEADER])
+        sources, library = {"policy.c": files[SOURCE].decode(), **(more or {})}, Path(folder, "policy.so")
+        for name, text in sources.items():
+            Path(folder, name).write_text(text)
+        paths = [str(Path(folder, name)) for name in sources]
+        command = [*compiler, *flags, "-shared", "-fPIC", *paths, "-o", str(library)]
         done = subprocess.run(command, capture_output=True, text=True, check=False)
         if done.returncode:
             why = next((line for line in done.stderr.splitlines() if "error" in line), done.stderr.strip()[:200])
@@ -79,3 +83,16 @@ def _compile(files: Files, terms: Mapping[str, Any]) -> ctypes.CDLL:
                 f"{compiler[0]} does not compile the policy", why, "name another compiler in CC; report it"
             )
         return ctypes.CDLL(str(library))
+
+
+def find_compiler() -> list[str]:
+    """The words that call the C compiler.
+
+    Raises:
+        UsageError: there is none.
+    """
+    compiler = shlex.split(os.environ.get("CC") or "cc")
+    if shutil.which(compiler[0]) is None:
+        why = f"C files are compared with the agent before they appear, and there is no compiler called {compiler[0]!r}"
+        raise UsageError("C cannot be exported here", why, "apt install gcc, or name one in the variable CC")
+    return compiler
