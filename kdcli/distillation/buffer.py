@@ -39,8 +39,8 @@ class Batch:
 class Buffer:
     """Up to `capacity` states, and 2 GB of features; grows as needed, then overwrites the oldest.
 
-    States come as turns of `slots` episodes side by side, so that a row's successor is `slots` rows further on. One that
-    `keeps` remembers what was added, until it is taken.
+    States come as turns of `slots` episodes side by side, so that a row's successor is `slots` rows further on. One
+    that `keeps` remembers what was added, until it is taken.
     """
 
     keeps = False

@@ -324,7 +324,7 @@ def test_offline_states_are_looked_at_again() -> None:
     assert pool.buffer.newest(5).teacher.features is not None
 
 
-class Stopped(Exception):
+class StoppedError(Exception):
     """The process ends."""
 
 
@@ -351,9 +351,9 @@ def test_a_stopped_distillation_goes_on_to_the_same_bytes(make_teacher: Any, opt
 
     def stop(event: object) -> None:
         if isinstance(event, Event) and event.done == 2:
-            raise Stopped
+            raise StoppedError
 
-    with pytest.raises(Stopped):
+    with pytest.raises(StoppedError):
         distill_to(stopped, teacher, parents, config, listener=stop)
     assert not stopped.exists()
     seen: list[int] = []
@@ -371,10 +371,10 @@ def test_another_command_begins_anew(tmp_path: Path) -> None:
 
     def stop(event: object) -> None:
         if isinstance(event, Event) and event.done == 2:
-            raise Stopped
+            raise StoppedError
 
     for change in ({"seed": 1}, {}):
-        with pytest.raises(Stopped):
+        with pytest.raises(StoppedError):
             distill_to(output, teacher, [], config, listener=stop)
         folder = tmp_path / "s.safetensors.unfinished"
         if not change:
