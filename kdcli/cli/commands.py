@@ -20,6 +20,8 @@ COMMANDS = {
     "export": ("kdcli.cli.export:export", "Write an agent for another runtime."),
     "bench": ("kdcli.cli.bench:bench", "Compare agents: size, latency, returns, a verdict."),
     "compress": ("kdcli.cli.compress:compress", "Run the whole line: rollout, distill, export, bench."),
+    "run": ("kdcli.cli.run:run", "Do a recipe: a chain of steps from a file."),
+    "recipes": ("kdcli.cli.recipes:recipes", "List, show, copy and check recipes."),
     "study": ("kdcli.cli.study:study", "Variants of a distillation, several seeds each, in one table."),
     "list": ("kdcli.cli.list:list_parts", "List the parts that options name: losses, networks, ..."),
 }
