@@ -16,6 +16,7 @@ COMMANDS = {
     "inspect": ("kdcli.cli.inspect:inspect", "Show what a file holds."),
     "rollout": ("kdcli.cli.rollout:rollout", "Record an agent's experience as a dataset."),
     "distill": ("kdcli.cli.distill:distill", "Distill a teacher into a smaller student."),
+    "distill-many": ("kdcli.cli.distill_many:distill_many", "Distill several tasks into students that share."),
     "prune": ("kdcli.cli.prune:prune", "Take away what an agent does not need."),
     "export": ("kdcli.cli.export:export", "Write an agent for another runtime."),
     "bench": ("kdcli.cli.bench:bench", "Compare agents: size, latency, returns, a verdict."),
