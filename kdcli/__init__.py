@@ -8,7 +8,7 @@ The map of the house; each stage is one room, one subcommand, one file on disk:
     pruning        Agent -> thinner Agent           kdcli prune
     exporters      Agent -> ONNX, C, NumPy, torch   kdcli export
     benchmarks     Agents x env -> numbers          kdcli bench
-    recipes        the whole line                   kdcli compress, study
+    recipes        the whole line                   kdcli compress, run, study
 
 Below them: `networks` (architectures), `agents` (everything needed to act), `graph` (a policy as a list of
 operations), `envs` (the only room that knows gymnasium), `datasets`, and the words `errors`, `registry`, `choice`,

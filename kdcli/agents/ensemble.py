@@ -97,14 +97,27 @@ class Ensemble:
         ]
         after = [heads.state for heads in said if heads.state is not None]
         shares = self._shares(said, self.weights)
-        found = self._actions(said, shares) if self.rule.continuous else self._choices(said, shares)
+        together = self._actions(said, shares) if self.rule.continuous else self._choices(said, shares)
+        found = together.having({"members": self._apart(said), "shares": shares.T.contiguous()})
         return found.having({"state": torch.cat(after, 1)}) if after else found
+
+    def _apart(self, said: Sequence[Heads]) -> Tensor:
+        """What each member says for itself (B, M, A): see `Heads.members`."""
+        if self.rule.continuous:
+            return torch.stack([self.rule.unit(action) for action in self._decoded(said)], 1)
+        scores = [heads.scores() for heads in said]
+        if self.signal == "q" or self.rule.bits:
+            return torch.stack(scores, 1)
+        return torch.stack([_log_probabilities(each, self.rule) for each in scores], 1)
 
     def _actions(self, said: Sequence[Heads], shares: Tensor) -> Heads:
         """The mean of env-ready actions; where they lie is theirs to say, how far they scatter is not known."""
-        decoded = [m.rule.decode(h.scores()).flatten(1).float() for m, h in zip(self.members, said, strict=True)]
-        mean = _averaged(decoded, shares)
+        mean = _averaged(self._decoded(said), shares)
         return Heads(mean=mean, action=self.rule.unit(mean), value=_value(said, shares))
+
+    def _decoded(self, said: Sequence[Heads]) -> list[Tensor]:
+        """The env-ready continuous action of each member (B, A)."""
+        return [m.rule.decode(h.scores()).flatten(1).float() for m, h in zip(self.members, said, strict=True)]
 
     def _choices(self, said: Sequence[Heads], shares: Tensor) -> Heads:
         rule = self.rule

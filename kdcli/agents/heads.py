@@ -28,6 +28,8 @@ class Heads:
         state: (B, S) what a recurrent policy carries to the next step. Absent without memory.
         features: (B, H) the last hidden layer, what the head reads.
         attention: (B, h, w) where its last convolution is active; given only where it is asked for.
+        members: (B, M, A) what each of several teachers says: logits, Q-values, or `action`. Of one teacher absent.
+        shares: (B, M) how much each of them counts in what they say together; 1 in all.
         groups: sizes of the independent choices that the logits stand for, side by side.
         bits: whether each logit is a bit of its own.
     """
@@ -43,6 +45,8 @@ class Heads:
     state: Tensor | None = None
     features: Tensor | None = None
     attention: Tensor | None = None
+    members: Tensor | None = None
+    shares: Tensor | None = None
     groups: tuple[int, ...] = ()
     bits: bool = False
 

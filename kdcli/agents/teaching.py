@@ -16,7 +16,13 @@ from kdcli.errors import UsageError
 # `greedy` is the env-ready deterministic action; `Heads.action` and `Heads.choice` follow from it.
 COLUMNS = ("logits", "q", "mean", "log_std", "value", "greedy")
 # What goes on inside a teacher, given only where a loss asks for it, by the name of the head and of its column.
-INSIDE = {"features": "features", "attention": "attention", "state": "after"}
+INSIDE = {
+    "features": "features",
+    "attention": "attention",
+    "state": "after",
+    "members": "members",
+    "shares": "shares",
+}
 
 Labels = dict[str, np.ndarray]
 

@@ -16,10 +16,13 @@ COMMANDS = {
     "inspect": ("kdcli.cli.inspect:inspect", "Show what a file holds."),
     "rollout": ("kdcli.cli.rollout:rollout", "Record an agent's experience as a dataset."),
     "distill": ("kdcli.cli.distill:distill", "Distill a teacher into a smaller student."),
+    "distill-many": ("kdcli.cli.distill_many:distill_many", "Distill several tasks into students that share."),
     "prune": ("kdcli.cli.prune:prune", "Take away what an agent does not need."),
     "export": ("kdcli.cli.export:export", "Write an agent for another runtime."),
     "bench": ("kdcli.cli.bench:bench", "Compare agents: size, latency, returns, a verdict."),
     "compress": ("kdcli.cli.compress:compress", "Run the whole line: rollout, distill, export, bench."),
+    "run": ("kdcli.cli.run:run", "Do a recipe: a chain of steps from a file."),
+    "recipes": ("kdcli.cli.recipes:recipes", "List, show, copy and check recipes."),
     "study": ("kdcli.cli.study:study", "Variants of a distillation, several seeds each, in one table."),
     "list": ("kdcli.cli.list:list_parts", "List the parts that options name: losses, networks, ..."),
 }

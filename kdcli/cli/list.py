@@ -32,6 +32,7 @@ ROOMS = {
     "lossless": "kdcli.pruning:LOSSLESS",
     "exporters": "kdcli.exporters:EXPORTERS",
     "runtimes": "kdcli.recipes.runtimes:RUNTIMES",
+    "steps": "kdcli.recipes.chain:STEPS",
 }
 
 

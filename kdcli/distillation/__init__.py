@@ -44,6 +44,10 @@ LOSSES = Registry(
             "kdcli.distillation.losses.values:regret",
             "what the student's choice costs by the teacher's Q-values (AggreVaTe)",
         ),
+        "gated": (
+            "kdcli.distillation.losses.gate:Gated",
+            "each of several teachers by its weight in this state, learned by attention",
+        ),
         "hint": (
             "kdcli.distillation.losses.features:Hint",
             "the last hidden layer, after a learned projection (FitNets)",

@@ -6,6 +6,7 @@ from typing import Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
+Share = Literal["all", "trunk"]
 DataMode = Literal["offline", "teacher", "student", "dagger", "dart"]
 
 
@@ -47,3 +48,33 @@ class DistillConfig(BaseModel):
     envs: int = Field(8, ge=1, description="environments stepped side by side")
     capacity: int = Field(1_000_000, ge=100, description="states kept in memory; the oldest go first")
     seed: int = Field(0, ge=0, description="source of every random choice")
+
+
+class TasksConfig(BaseModel):
+    """How several tasks are learned."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    order: Literal["together", "in-turn"] = Field("together", description="all tasks at once, or one after the other")
+    share: Share = Field("trunk", description="in turn: what tasks share; all, for tasks of the same spaces")
+    keep: tuple[str, ...] = Field(
+        (), description="in turn: against forgetting, each name[@weight schedule], one of: kdcli list penalties"
+    )
+
+
+class ChainConfig(BaseModel):
+    """Teachers and students one after the other."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    teachers: Literal["combined", "best", "in-turn"] = Field(
+        "combined",
+        description="several: seen as one, the best in the env alone, or one after the other, weak to strong",
+    )
+    via: tuple[str, ...] = Field((), description="assistants between teacher and student, the largest first")
+    generations: int = Field(1, ge=1, description="students of this architecture, each taught by the one before")
+
+    @property
+    def plain(self) -> bool:
+        """Whether one teacher, or several seen as one, have one student."""
+        return self.teachers == "combined" and not self.via and self.generations == 1

@@ -4,13 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from typing import Literal
 
 import torch
 from torch import Tensor, nn
 
 from kdcli.agents.agent import Agent
-from kdcli.distillation.config import DistillConfig
+from kdcli.distillation.config import DistillConfig, Share
 from kdcli.distillation.loop import Round, teach
 from kdcli.distillation.multi_task import Task
 from kdcli.distillation.penalties import parse_penalty
@@ -19,7 +18,6 @@ from kdcli.errors import UsageError
 from kdcli.progress import Listener, silent
 from kdcli.spec import same_space
 
-Share = Literal["all", "trunk"]
 _STATES = 500  # of a task, that say how much each weight matters to it
 
 

@@ -8,7 +8,7 @@ from dataclasses import replace
 from kdcli.agents.agent import Acts
 from kdcli.agents.observation import Sees
 from kdcli.distillation.config import DistillConfig
-from kdcli.distillation.loop import Distilled, Judge, Round, distill, learner_for, teach
+from kdcli.distillation.loop import Distilled, Judge, Round, learner_for, teach
 from kdcli.distillation.objective import Objective
 from kdcli.distillation.pool import Pool
 from kdcli.distillation.student import default_losses, new_student
@@ -17,16 +17,12 @@ from kdcli.progress import Listener, silent
 
 # A teacher, and how its student sees the world where that is settled -> the states to learn from, labelled by it.
 Gather = Callable[[Acts, Sees | None], Pool]
+# A teacher and a config -> its student.
+Learn = Callable[[Acts, DistillConfig], Distilled]
+_APART = 1000  # seeds of one rung from those of the next
 
 
-def ladder(
-    teacher: Acts,
-    students: Sequence[str],
-    config: DistillConfig,
-    gather: Gather,
-    judge: Judge,
-    listener: Listener = silent,
-) -> tuple[Distilled, ...]:
+def ladder(teacher: Acts, students: Sequence[str], config: DistillConfig, learn: Learn) -> tuple[Distilled, ...]:
     """A student of each architecture, taught by the one before it, the first by `teacher`; `config` is that of each.
 
     Shrinking architectures are teacher assistants (Mirzadeh et al. 2020), the same one again and again are born-again
@@ -39,8 +35,8 @@ def ladder(
         raise UsageError("a ladder has no rung", "no student is named", "name at least one, e.g. mlp:32x32")
     done: list[Distilled] = []
     for index, student in enumerate(students):
-        own = config.model_copy(update={"student": student, "seed": config.seed + index})
-        done.append(distill(teacher, own, gather(teacher, None), judge, listener))
+        own = config.model_copy(update={"student": student, "seed": config.seed + _APART * index})
+        done.append(learn(teacher, own))
         teacher = done[-1].student
     return tuple(done)
 

@@ -10,6 +10,7 @@ from typing import Any
 from kdcli import artifact
 from kdcli.agents import store
 from kdcli.agents.agent import Acts
+from kdcli.agents.observation import Sees
 from kdcli.distillation.augmentation import parse_augmentation
 from kdcli.distillation.config import DistillConfig
 from kdcli.distillation.curriculum import Curriculum, stages_of
@@ -72,8 +73,16 @@ def distill_in_env(
     return distill(teacher, config, pool, judge, listener, reinforcements=rewarded, keeper=keeper)
 
 
-def pool_of(teacher: Acts, env: EnvSpec, config: DistillConfig, data: Labelled | None = None) -> Pool:
+def pool_of(
+    teacher: Acts,
+    env: EnvSpec,
+    config: DistillConfig,
+    data: Labelled | None = None,
+    preprocess: Sees | None = None,
+) -> Pool:
     """The states that a student of `teacher` learns from, by the config; `data` are recorded ones to begin with.
+
+    `preprocess` is how a student that is there already sees the world.
 
     Raises:
         UsageError: offline without data, or labels that the teacher cannot give.
@@ -84,10 +93,10 @@ def pool_of(teacher: Acts, env: EnvSpec, config: DistillConfig, data: Labelled |
     if config.data == "offline":
         if given is None:
             raise UsageError("--data offline needs a dataset", "there is nothing to learn from", "give --dataset DIR")
-        return Pool(teacher, given, config.capacity)
+        return Pool(teacher, given, config.capacity, preprocess=preprocess)
     collector = _collector(teacher, env, config, inside)
     first = given or collector.collect(None, 1.0, config.labels // config.rounds)
-    return Pool(teacher, first, config.capacity, collector, augmentation=augmentation)
+    return Pool(teacher, first, config.capacity, collector, preprocess, augmentation)
 
 
 def _collector(teacher: Acts, env: EnvSpec, config: DistillConfig, inside: Sequence[str]) -> Collects:

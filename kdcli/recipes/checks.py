@@ -9,6 +9,7 @@ from kdcli.distillation.config import DistillConfig
 from kdcli.distillation.data import share_of_teacher
 from kdcli.distillation.objective import Objective
 from kdcli.distillation.schedules import parse_schedule
+from kdcli.distillation.weights import parse_weight
 from kdcli.networks import NETWORKS
 
 _ANY = ("nll",)  # stands for the default, which depends on the teacher
@@ -27,4 +28,6 @@ def check_distillation(config: DistillConfig) -> None:
     parse_augmentation(config.augment)
     REPLAYS.load(Choice.parse(config.replay).name)
     for text in config.reinforce:
-        REINFORCEMENTS.load(text.partition("@")[0])
+        name, _, weight = text.partition("@")
+        REINFORCEMENTS.load(name)
+        parse_weight(weight or "1")

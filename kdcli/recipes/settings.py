@@ -8,14 +8,16 @@ import reprlib
 import tomllib
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Annotated, Any, TypeVar
 
-from pydantic import BaseModel, ValidationError
+from pydantic import BaseModel, StringConstraints, ValidationError
 
 from kdcli.errors import UsageError, unknown
 
 Model = TypeVar("Model", bound=BaseModel)
 Schema = Mapping[str, Any]
+# Names are part of file names.
+Name = Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9][\w.+=@,-]*$", max_length=80)]
 
 
 def read_toml(path: Path) -> dict[str, Any]:

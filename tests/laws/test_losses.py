@@ -65,6 +65,20 @@ def with_attention(values: Tensor) -> Heads:
     return Heads(attention=values.abs()[:, None])
 
 
+def of_two(heads: Heads, said: Tensor) -> Heads:
+    """What two teachers say who are of one mind."""
+    shares = torch.tensor([0.7, 0.3]).expand(len(said), 2)
+    return heads.having({"features": said, "members": torch.stack([said, said], 1), "shares": shares})
+
+
+def two_choose(values: Tensor) -> Heads:
+    return of_two(discrete(values), values)
+
+
+def two_act(values: Tensor) -> Heads:
+    return of_two(continuous(values), values.clamp(-1, 1))
+
+
 CASES = {
     "kl": [discrete, multi, bits, continuous, spreading, with_q],
     "reverse_kl": [discrete, multi, bits, continuous, spreading, with_q],
@@ -84,6 +98,7 @@ CASES = {
     "value": [with_value],
     "value_l1": [with_value],
     "regret": [with_q],
+    "gated": [two_choose, two_act],
     "hint": [with_features],
     "state_hint": [with_state],
     "attention": [with_attention],

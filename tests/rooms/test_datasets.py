@@ -118,10 +118,11 @@ def test_only_the_columns_asked_for(sample: Path) -> None:
 
 
 def test_what_distillation_takes(sample: Path) -> None:
-    """Law: labelled rows are observations and the teacher's columns under their own names, in order."""
+    """Law: labelled rows are observations, the teacher's columns under their own names, and beginnings, in order."""
     obs, labels = Dataset.open(sample).labelled()
     assert np.array_equal(obs, whole()["obs"])
-    assert equal(labels, {name: whole()[f"teacher.{name}"] for name in ("greedy", "value")})
+    said = {name: whole()[f"teacher.{name}"] for name in ("greedy", "value")}
+    assert equal(labels, {**said, "begins": whole()["t"] == 0})
 
 
 @given(limit=st.integers(1, 200))

@@ -13,7 +13,8 @@ from kdcli.agents.agent import Acts, Agent
 from kdcli.agents.observation import Sees
 from kdcli.distillation.config import DistillConfig
 from kdcli.distillation.election import elect
-from kdcli.distillation.generations import climb, ladder
+from kdcli.distillation.generations import Gather, Learn, climb, ladder
+from kdcli.distillation.loop import distill
 from kdcli.distillation.pool import Collector, Pool
 from kdcli.envs.play import play
 from kdcli.envs.vector import Vector
@@ -34,6 +35,10 @@ def gathering(spec: EnvSpec, taught: list[str]) -> Callable[[Acts, Sees | None],
     return gather
 
 
+def learning(gather: Gather) -> Learn:
+    return lambda teacher, config: distill(teacher, config, gather(teacher, None), returns)
+
+
 def returns(agent: Acts) -> float:
     assert agent.env is not None
     return float(play(agent, Vector(agent.env, 8), range(8)).returns.mean())
@@ -42,7 +47,7 @@ def returns(agent: Acts) -> float:
 def test_every_rung_teaches_the_next() -> None:
     """Law: on a ladder each student learns from the one before it, and the last still plays as the teacher does."""
     taught: list[str] = []
-    done = ladder(reach_teacher(), ["mlp:16", "mlp:8", "mlp:4"], CONFIG, gathering(REACH, taught), returns)
+    done = ladder(reach_teacher(), ["mlp:16", "mlp:8", "mlp:4"], CONFIG, learning(gathering(REACH, taught)))
     assert taught == ["reach", done[0].student.name, done[1].student.name]
     assert [d.student.policy.network.hidden for d in done] == [(16,), (8,), (4,)]
     assert returns(done[-1].student) > -5
@@ -50,7 +55,7 @@ def test_every_rung_teaches_the_next() -> None:
 
 def test_generations_begin_from_other_weights() -> None:
     """Law: the same architecture again is a new student, taught by the last one."""
-    first, second = ladder(choose_teacher(), ["mlp:8"] * 2, CONFIG, gathering(CHOOSE, []), returns)
+    first, second = ladder(choose_teacher(), ["mlp:8"] * 2, CONFIG, learning(gathering(CHOOSE, [])))
     assert first.student.n_params == second.student.n_params
     assert not torch.equal(first.student.policy.network.head.weight, second.student.policy.network.head.weight)
     assert returns(second.student) > 18
@@ -83,7 +88,7 @@ def test_chains_of_nothing() -> None:
     """Law: no rung, no teacher and teachers without a round are errors with a way out."""
     gather = gathering(REACH, [])
     for work in (
-        lambda: ladder(reach_teacher(), [], CONFIG, gather, returns),
+        lambda: ladder(reach_teacher(), [], CONFIG, learning(gather)),
         lambda: climb([], CONFIG, gather, returns),
         lambda: climb([reach_teacher()] * 4, CONFIG, gather, returns),
         lambda: elect([], lambda *_: np.zeros(3)),

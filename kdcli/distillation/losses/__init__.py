@@ -34,6 +34,7 @@ READS: dict[str, frozenset[str]] = {
     "value": frozenset({"value"}),
     "value_l1": frozenset({"value"}),
     "regret": frozenset({"q"}),
+    "gated": frozenset({"members", "shares"}),
     "hint": frozenset({"features"}),
     "state_hint": frozenset({"state"}),
     "attention": frozenset({"attention"}),

@@ -13,12 +13,14 @@ seconds, cpu_seconds            of the distillation; measured_in: seconds of the
 from __future__ import annotations
 
 import time
+from dataclasses import asdict
 from pathlib import Path
 
 from kdcli import artifact
 from kdcli.distillation.loop import Distilled
 from kdcli.distillation.step import distill_to
 from kdcli.errors import KdcliError, RefusedError, UsageError
+from kdcli.recipes.records import options_changed
 from kdcli.recipes.study.plan import Cell
 from kdcli.recipes.study.stand import Stand
 from kdcli.spec import Json
@@ -33,15 +35,10 @@ def asked(cell: Cell, stand: Stand) -> Json:
 
 
 def differences(cell: Cell, stand: Stand, record: Json) -> list[str]:
-    """Where a recorded cell was asked for differently, empty where it is the same.
-
-    An option that kdcli did not have then counts as its default.
-    """
-    now, then = asked(cell, stand), record["asked"]
-    defaults = type(cell.config)().model_dump(mode="json")
-    config = {key: then["config"].get(key, defaults[key]) for key in now["config"]}
-    changed = [f"{key} {config[key]} -> {value}" for key, value in now["config"].items() if config[key] != value]
-    return changed + [f"teacher's {key}" for key, value in now["teacher"].items() if then["teacher"].get(key) != value]
+    """Where a recorded cell was asked for differently, empty where it is the same."""
+    now, then = asked(cell, stand)["teacher"], record["asked"]
+    changed = options_changed(cell.config, then["config"])
+    return changed + [f"teacher's {key}" for key, value in now.items() if then["teacher"].get(key) != value]
 
 
 def make(cell: Cell, stand: Stand, student: Path) -> Json:
@@ -84,6 +81,6 @@ def _measured(done: Distilled, stand: Stand) -> Json:
         "losses": list(done.losses),
         "labels": done.rounds[-1].labels,
         "updates": done.rounds[-1].updates,
-        "rounds": [vars(round_) for round_ in done.rounds],
+        "rounds": [asdict(round_) for round_ in done.rounds],
         "measured_in": round(time.perf_counter() - begin, 3),
     }

@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Any, Literal
+from typing import Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, StringConstraints
+from pydantic import BaseModel, ConfigDict, Field
 
 from kdcli.checkpoints.config import LoadConfig
+from kdcli.recipes.settings import Name
 
 BASE = "base"
-# Names are part of file names.
-Name = Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9][\w.+=@,-]*$", max_length=80)]
 # Options of `kdcli distill`, by the names of its fields.
 Options = dict[str, Any]
 

@@ -1,26 +1,22 @@
 """What a study keeps on disk: one file a cell, written whole, and made by one process at a time.
 
-    study.json                  what was asked for
-    teachers/NAME.json          a teacher's and random play's returns on the initial states of the measurement
-    cells/NAME.json             one student: options, score, agreement, size, seconds, every episode and round
-    students/NAME.safetensors   the students
-    table.md, table.json        what follows from the cells so far
-
-A lock belongs to a process and goes with it, however it ends: nothing is left to clean up.
+study.json                  what was asked for
+teachers/NAME.json          a teacher's and random play's returns on the initial states of the measurement
+cells/NAME.json             one student: options, score, agreement, size, seconds, every episode and round
+students/NAME.safetensors   the students
+table.md, table.json        what follows from the cells so far
 """
 
 from __future__ import annotations
 
-import fcntl
 import json
-import os
-from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from pathlib import Path
 
 from kdcli import artifact
 from kdcli.errors import RefusedError, UsageError
+from kdcli.recipes.records import claim
 from kdcli.spec import Json
 
 
@@ -66,21 +62,6 @@ class Folder:
     def _file(self, kind: str, name: str) -> Path:
         return self.path / kind / f"{name}.json"
 
-    @contextmanager
-    def claim(self, name: str, wait: bool = False) -> Iterator[bool]:
+    def claim(self, name: str, wait: bool = False) -> AbstractContextManager[bool]:
         """Whether this process may make `name` now; nobody else may until it is done. With `wait`, it will."""
-        lock = self.path / ".locks" / name
-        lock.parent.mkdir(exist_ok=True)
-        handle = os.open(lock, os.O_CREAT | os.O_RDWR)
-        try:
-            yield _locked(handle, wait)
-        finally:
-            os.close(handle)
-
-
-def _locked(handle: int, wait: bool) -> bool:
-    try:
-        fcntl.flock(handle, fcntl.LOCK_EX | (0 if wait else fcntl.LOCK_NB))
-    except BlockingIOError:
-        return False
-    return True
+        return claim(self.path / ".locks" / name, wait)

@@ -1,0 +1,68 @@
+"""`kdcli run`: a recipe, step by step."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from kdcli.cli.console import Console
+from kdcli.cli.options import AsJson, command
+
+if TYPE_CHECKING:
+    from kdcli.spec import Json
+
+Recipe = Annotated[str, typer.Argument(metavar="RECIPE", help="A file, or one of: kdcli recipes list.")]
+Folder = Annotated[
+    Path | None, typer.Option("--output", "-o", metavar="<path>", help="Folder of the run.  [default: runs/RECIPE]")
+]
+Said = Annotated[
+    list[str] | None, typer.Option("--set", metavar="<key=value>", help="A value it needs, or STEP.option; repeatable.")
+]
+Again = Annotated[bool, typer.Option("--force", help="Make again what was made with other options.")]
+
+
+@command
+def run(
+    recipe: Recipe,
+    *,
+    said: Said = None,
+    output: Folder = None,
+    force: Again = False,
+    as_json: AsJson = False,
+    console: Console,
+) -> int:
+    """Do a recipe's steps. Stop it at any time: the same command keeps what is done and goes on.
+
+    A gate of a bench that fails is exit code 1, one that is undecided is 3.
+    """
+    from kdcli.agents.threads import one_thread
+    from kdcli.recipes.chain import run as chain
+    from kdcli.recipes.chain.recipe import find_recipe, read_recipe, tell
+    from kdcli.reports.gates import Outcome, exit_code
+
+    file = find_recipe(recipe)
+    told = tell(file.stem, read_recipe(file), said or ())
+    place = output or Path("runs") / file.stem
+    with one_thread():
+        answer = chain.run(told, file.read_bytes(), place, force, console.listener)
+    if as_json:
+        console.answer_json(answer["schema"], answer)
+    else:
+        _show(console, answer, place)
+    return exit_code(Outcome(**gate) for step in answer["steps"] for gate in step["facts"].get("gates", ()))
+
+
+def _show(console: Console, answer: Json, place: Path) -> None:
+    from kdcli.cli.bench import show
+    from kdcli.reports.gates import Outcome
+
+    for step in answer["steps"]:
+        if step["do"] == "bench":
+            record = json.loads((place / step["output"]).read_text())
+            show(console, record, [Outcome(**gate) for gate in record["gates"]])
+            console.answer("")
+    rows = [(s["name"], s["do"], place / s["output"], "kept" if s["kept"] else "made") for s in answer["steps"]]
+    console.table(("step", "does", "output", ""), rows)

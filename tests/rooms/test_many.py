@@ -1,0 +1,126 @@
+"""What is written of many teachers and many tasks."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+import torch
+from toy_teachers import CHOOSE, REACH, choose_teacher, reach_teacher
+
+from kdcli.agents import store
+from kdcli.agents.agent import Agent
+from kdcli.cli.main import main
+from kdcli.distillation.config import ChainConfig, DistillConfig, TasksConfig
+from kdcli.distillation.many import chain_to, distill_tasks_to
+from kdcli.envs.play import play
+from kdcli.envs.vector import Vector
+from kdcli.errors import Exit, UsageError
+
+CONFIG = DistillConfig(student="mlp:8x8", labels=900, rounds=3, updates=600, episodes=8, envs=4)
+FEW = ["--labels", "900", "--rounds", "3", "--updates", "600", "--episodes", "8", "--envs", "4", "--quiet"]
+
+
+def saved(folder: Path, *agents: Agent) -> list[str]:
+    return [str(store.save(folder / f"teacher-{i}.safetensors", agent, {})) for i, agent in enumerate(agents)]
+
+
+def weak() -> Agent:
+    """Sees the signals and does the opposite."""
+    made = choose_teacher()
+    made.policy.network.head.weight.neg_()
+    return made
+
+
+def test_each_task_is_a_file_that_acts_alone(tmp_path: Path) -> None:
+    """Law: a folder holds an agent for each task, and says how many weights they have together, shared ones once."""
+    files, out = saved(tmp_path, reach_teacher(), choose_teacher()), tmp_path / "out"
+    assert main(["distill-many", *files, "-o", str(out), "--student", "mlp:8x8", *FEW]) == Exit.DONE
+    record = json.loads((out / "tasks.json").read_text())
+    assert sorted(p.name for p in out.iterdir()) == sorted([*(t["file"] for t in record["tasks"]), "tasks.json"])
+    students = [store.load(out / t["file"]) for t in record["tasks"]]
+    assert record["params"] == sum(s.n_params for s in students) - (8 * 8 + 8)
+    assert play(students[0], Vector(REACH, 8), range(8)).returns.mean() > -6
+    assert play(students[1], Vector(CHOOSE, 8), range(8)).returns.mean() > 18
+    assert all(t["score"] > 0.9 for t in record["tasks"])
+    again = tmp_path / "again"
+    assert main(["distill-many", *files, "-o", str(again), "--student", "mlp:8x8", *FEW]) == Exit.DONE
+    assert all((again / p.name).read_bytes() == p.read_bytes() for p in out.iterdir())
+    assert main(["distill-many", *files, "-o", str(out), *FEW]) == Exit.USAGE
+
+
+def test_tasks_in_turn_say_what_was_forgotten(tmp_path: Path) -> None:
+    """Law: in turn, tasks.json has the score of every task after every task, and what of it was lost."""
+    how = TasksConfig(order="in-turn", share="all", keep=("ewc@1",))
+    record = distill_tasks_to(tmp_path / "out", [choose_teacher(), choose_teacher(16)], [], CONFIG, how)
+    assert [len(row) for row in record["scores"]] == [1, 2]
+    assert record["forgetting"] == [record["scores"][0][0] - record["scores"][1][0]]
+    assert record["params"] == store.load(tmp_path / "out" / record["tasks"][1]["file"]).n_params
+    assert [t["file"] for t in record["tasks"]] == ["kdcli-Choose-v0.safetensors", "kdcli-Choose-v0-task2.safetensors"]
+
+
+def test_a_chain_by_assistants_and_generations(tmp_path: Path) -> None:
+    """Law: `--via` and `--generations` are links of one chain, which the file records; the last is kept."""
+    [file], out = saved(tmp_path, choose_teacher()), tmp_path / "student.safetensors"
+    words = ["--via", "mlp:16", "--generations", "2", "--student", "mlp:8"]
+    assert main(["distill", file, "-o", str(out), *words, *FEW]) == Exit.DONE
+    student, made = store.load(out), made_of(out)
+    assert [link["student"] for link in made["chain"]] == ["mlp:16", "mlp:8", "mlp:8"]
+    assert student.n_params == 3 * 8 + 8 + 8 * 3 + 3
+    assert play(student, Vector(CHOOSE, 8), range(8)).returns.mean() > 18
+
+
+def made_of(path: Path) -> dict[str, object]:
+    from kdcli import artifact
+
+    return artifact.read_tensors(path)[0]["made"]
+
+
+def test_the_best_teacher_teaches_alone(tmp_path: Path) -> None:
+    """Law: `--teachers best` measures all in the env, and the record says who was chosen by what."""
+    files, out = saved(tmp_path, weak(), choose_teacher()), tmp_path / "student.safetensors"
+    words = ["distill", files[0], "--also", files[1], "-o", str(out), "--teachers", "best", "--student", "mlp:8"]
+    assert main([*words, *FEW]) == Exit.DONE
+    election = made_of(out)["chain"][0]  # type: ignore[index]
+    assert election["elected"] == 1
+    assert election["mean_returns"][0] < 10 < 18 < election["mean_return"]
+    assert play(store.load(out), Vector(CHOOSE, 8), range(8)).returns.mean() > 18
+
+
+def test_teachers_in_turn(tmp_path: Path) -> None:
+    """Law: `--teachers in-turn` leaves a student of the last one."""
+    out = tmp_path / "student.safetensors"
+    with torch.no_grad():
+        young = reach_teacher(16)
+        young.policy.network.head.weight *= 0.2
+    teachers, config = [young, reach_teacher()], CONFIG.model_copy(update={"rounds": 4})
+    done = chain_to(out, teachers, [], config, ChainConfig(teachers="in-turn"))
+    assert len(done.rounds) == 4
+    assert play(store.load(out), Vector(REACH, 8), range(8)).returns.mean() > -6
+
+
+WRONG: list[tuple[str, Callable[[Path], object]]] = [
+    (
+        "choose one",
+        lambda p: chain_to(p, [reach_teacher()], [], CONFIG, ChainConfig(teachers="in-turn", generations=2)),
+    ),
+    ("better than random", lambda p: distill_tasks_to(p, [weak(), reach_teacher()], [], CONFIG, TasksConfig())),
+    (
+        "teachers alone",
+        lambda p: distill_tasks_to(
+            p, [reach_teacher()], [], CONFIG.model_copy(update={"reinforce": ("ppo",)}), TasksConfig()
+        ),
+    ),
+]
+
+
+@pytest.mark.parametrize(("words", "work"), WRONG, ids=[words for words, _ in WRONG])
+def test_what_does_not_go_together(words: str, work: Callable[[Path], object], tmp_path: Path) -> None:
+    """Law: chains and tasks that make no sense are errors with a way out, and leave nothing."""
+    with pytest.raises(UsageError) as raised:
+        work(tmp_path / "out")
+    assert words in f"{raised.value.what} {raised.value.why} {raised.value.fix}"
+    assert raised.value.fix
+    assert list(tmp_path.iterdir()) == []

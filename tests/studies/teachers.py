@@ -1,0 +1,223 @@
+"""What many teachers and many tasks are worth: the numbers of docs/teachers.md.
+
+    python tests/studies/teachers.py train FOLDER          imperfect teachers of two envs, by Stable-Baselines3
+    python tests/studies/teachers.py PART SEED FOLDER      one part with one student seed; appends rows to FOLDER
+    python tests/studies/teachers.py table FOLDER          the tables, with intervals over the seeds
+
+Parts: `many` (several imperfect teachers, one student), `tasks` (three envs, one student, at once and in turn), `chain`
+(a student 109 times smaller: plainly, by generations, by assistants). What is in FOLDER is not done again. `tasks` and
+`chain` need KDCLI_ZOO. One thread.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import sys
+import time
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from scipy import stats
+
+from kdcli.agents.agent import Acts, Agent
+from kdcli.agents.ensemble import Ensemble
+from kdcli.agents.observation import Sees
+from kdcli.checkpoints.config import LoadConfig
+from kdcli.checkpoints.read import find_file, read
+from kdcli.distillation.config import DistillConfig
+from kdcli.distillation.continual import distill_in_turn
+from kdcli.distillation.generations import climb, ladder
+from kdcli.distillation.loop import Distilled, Judge, distill
+from kdcli.distillation.many import open_task
+from kdcli.distillation.multi_task import Task, distill_tasks
+from kdcli.distillation.pool import Pool
+from kdcli.distillation.step import judge_of, pool_of
+from kdcli.envs.play import open_vector, play, seeds_from
+from kdcli.envs.seeds import first_seed
+
+Row = dict[str, Any]
+SAMPLES = Path(__file__).parents[2] / "sample_checkpoints" / "ppo"
+TRAINED = {"CartPole-v1": (6_144, 12_288), "LunarLander-v3": (65_536, 131_072)}
+MANY = DistillConfig(student="mlp:16x16", labels=10_000, rounds=5, updates=5_000, episodes=8)
+TASKS = DistillConfig(student="mlp:32x32", labels=10_000, rounds=5, updates=8_000, episodes=8)
+CHAIN = DistillConfig(student="mlp:16x16", labels=20_000, rounds=8, updates=16_000, episodes=4)
+CHEETAH_EPISODES, EPISODES = 20, 100
+PENALTIES = {"no penalty": (), "ewc@1": ("ewc@1",), "ewc@30": ("ewc@30",), "l2@0.1": ("l2@0.1",)}
+
+
+def returns(agent: Acts | None, like: Acts, n: int = EPISODES) -> np.ndarray:
+    """Returns of `n` paired episodes in the env of `like`, on initial states that no training saw."""
+    assert like.env is not None
+    return play(agent, open_vector(like.env, None), seeds_from(first_seed("bench", 0), n)).returns
+
+
+def gathering(config: DistillConfig) -> Callable[[Acts, Sees | None], Pool]:
+    """Pools of a teacher's env with so many labels as the config says."""
+
+    def gather(teacher: Acts, preprocess: Sees | None = None) -> Pool:
+        assert teacher.env is not None
+        return pool_of(teacher, teacher.env, config, preprocess=preprocess)
+
+    return gather
+
+
+def judging(teacher: Acts, config: DistillConfig) -> Judge:
+    """The mean return on the same episodes for everyone."""
+    assert teacher.env is not None
+    return judge_of(teacher, teacher.env, config)
+
+
+def many(seed: int, folder: Path) -> Iterator[Row]:
+    """Students of each teacher alone, and of all seen as one."""
+    config = MANY.model_copy(update={"seed": seed})
+    for env, (early, late) in TRAINED.items():
+        files = [folder / f"{env}-seed{i}-{late}.zip" for i in (1, 2, 3)]
+        teachers = [read(file, LoadConfig(env=env)) for file in files]
+        groups: dict[str, Acts] = {f"teacher {i + 1}": teacher for i, teacher in enumerate(teachers)}
+        groups |= {name: Ensemble(teachers, name) for name in ("mean", "confidence", "value")}
+        for name, teacher in groups.items():
+            if seed == 0:
+                yield {"env": env, "who": name, "what": "teacher", "return": float(returns(teacher, teacher).mean())}
+            for loss in ("kl", "gated") if name in ("mean", "value") else ("kl",):
+                own = config.model_copy(update={"loss": (loss,)})
+                done = distill(teacher, own, gathering(own)(teacher, None), judging(teacher, own))
+                value = float(returns(done.student, teacher).mean())
+                yield {"env": env, "who": name, "what": f"student by {loss}", "return": value}
+        young = read(folder / f"{env}-seed1-{early}.zip", LoadConfig(env=env))
+        done = climb([young, teachers[0]], config, gathering(config), judging(teachers[0], config))
+        value = float(returns(done.student, teachers[0]).mean())
+        yield {"env": env, "who": "teacher 1 after its younger self", "what": "student by kl", "return": value}
+        if seed == 0:
+            yield {"env": env, "who": "random", "what": "teacher", "return": float(returns(None, teachers[0]).mean())}
+
+
+def tasks(seed: int, folder: Path) -> Iterator[Row]:
+    """Three envs: one student at once, in turn, in turn with penalties; and three students apart."""
+    config = TASKS.model_copy(update={"seed": seed})
+    files = [SAMPLES / "CartPole-v1_1", zoo("dqn/Acrobot-v1_1"), SAMPLES / "LunarLander-v3_1"]
+    teachers = [read(find_file(file), LoadConfig()) for file in files]
+
+    def fresh() -> list[Task]:
+        return [open_task(teacher, config) for teacher in teachers]
+
+    def rows(way: str, students: Sequence[Agent], n_params: int, forgot: Sequence[float] = ()) -> Iterator[Row]:
+        for student, teacher, lost in zip(students, teachers, (*forgot, None, None, None), strict=False):
+            yield {
+                "env": teacher.env.id,
+                "who": way,
+                "score": score(student, teacher),
+                "forgot": lost,
+                "params": n_params,
+            }  # type: ignore[union-attr]
+
+    apart = [distill_tasks_alone(task, config) for task in fresh()]
+    yield from rows("apart", apart, sum(student.n_params for student in apart))
+    done = distill_tasks(fresh(), config)
+    yield from rows("at once", done.students, done.n_params)
+    for name, keep in PENALTIES.items():
+        turn = distill_in_turn(fresh(), config, keep, "trunk")
+        yield from rows(f"in turn, {name}", turn.students, turn.n_params, turn.forgetting)
+
+
+def distill_tasks_alone(task: Task, config: DistillConfig) -> Agent:
+    """The student of one task, which shares nothing."""
+    return distill(task.teacher, config, task.pool, task.judge).student
+
+
+def score(student: Acts, teacher: Acts, n: int = EPISODES) -> float:
+    """The share of the teacher's advantage over random play that is kept."""
+    ours, best, chance = (float(returns(a, teacher, n).mean()) for a in (student, teacher, None))
+    return (ours - chance) / (best - chance)
+
+
+def chain(seed: int, folder: Path) -> Iterator[Row]:
+    """PPO HalfCheetah to 662 parameters: plainly, which is the first generation, two more, and by two assistants."""
+    config, teacher = (
+        CHAIN.model_copy(update={"seed": seed}),
+        read(find_file(zoo("ppo/HalfCheetah-v3_1")), LoadConfig()),
+    )
+    judge, gather = judging(teacher, config), gathering(config)
+
+    def learn(teacher: Acts, config: DistillConfig) -> Distilled:
+        return distill(teacher, config, gather(teacher, None), judge)
+
+    ways = {"generation": ["mlp:16x16"] * 3, "assistant": ["mlp:64x64", "mlp:32x32", "mlp:16x16"]}
+    for way, students in ways.items():
+        for index, done in enumerate(ladder(teacher, students, config, learn)):
+            who, value = f"{way} {index + 1}", score(done.student, teacher, CHEETAH_EPISODES)
+            yield {"who": who, "student": students[index], "params": done.student.n_params, "score": value}
+
+
+def zoo(name: str) -> Path:
+    """A folder of the RL Zoo."""
+    return Path(os.environ["KDCLI_ZOO"]) / name
+
+
+def train(folder: Path) -> None:
+    """Write the imperfect teachers: PPO stopped early, three seeds of each env."""
+    from stable_baselines3 import PPO
+    from stable_baselines3.common.env_util import make_vec_env
+
+    ways: dict[str, tuple[int, dict[str, Any]]] = {
+        "CartPole-v1": (8, {"n_steps": 32, "batch_size": 256, "gae_lambda": 0.8, "gamma": 0.98, "n_epochs": 20}),
+        "LunarLander-v3": (16, {"n_steps": 128, "batch_size": 128, "gae_lambda": 0.98, "gamma": 0.999}),
+    }
+    rates = {"CartPole-v1": {"learning_rate": 1e-3}, "LunarLander-v3": {"learning_rate": 5e-4, "ent_coef": 0.01}}
+    for env, (n_envs, options) in ways.items():
+        for seed in (1, 2, 3):
+            made = make_vec_env(env, n_envs, seed=seed)
+            model = PPO("MlpPolicy", made, seed=seed, device="cpu", **options, **rates[env])
+            for steps in TRAINED[env]:
+                model.learn(steps - model.num_timesteps, reset_num_timesteps=model.num_timesteps == 0)
+                model.save(folder / f"{env}-seed{seed}-{steps}.zip")
+
+
+def table(folder: Path) -> None:
+    """Print the mean of each cell over the seeds, and its 95 % interval by Student's t."""
+    for part in PARTS:
+        rows = [row for file in sorted(folder.glob(f"{part}-*.json")) for row in json.loads(file.read_text())]
+        cells: dict[tuple[str, ...], list[Row]] = {}
+        for row in rows:
+            key = tuple(str(row[k]) for k in ("env", "what", "who", "student", "params") if k in row)
+            cells.setdefault(key, []).append(row)
+        print(f"\n{part}")
+        for key, found in cells.items():
+            print(" | ".join(key), "|", " | ".join(_cell(found, k) for k in ("return", "score", "forgot")))
+
+
+def _cell(rows: Sequence[Row], name: str) -> str:
+    values = [float(row[name]) for row in rows if row.get(name) is not None]
+    if not values:
+        return ""
+    mean, n = float(np.mean(values)), len(values)
+    if n == 1:
+        return f"{mean:.3f}"
+    half = float(stats.t.ppf(0.975, n - 1)) * float(np.std(values, ddof=1)) / n**0.5
+    return f"{name} {mean:.3f} [{mean - half:.3f}, {mean + half:.3f}] worst {min(values):.3f} n={n}"
+
+
+PARTS: dict[str, Callable[[int, Path], Iterator[Row]]] = {"many": many, "tasks": tasks, "chain": chain}
+
+
+def main(what: str, *rest: str) -> None:
+    """Do what the first word says."""
+    torch.set_num_threads(1)
+    folder = Path(rest[-1])
+    if what in PARTS:
+        file = folder / f"{what}-{rest[0]}.json"
+        if not file.exists():
+            begin, rows = time.time(), []
+            for row in PARTS[what](int(rest[0]), folder):
+                rows.append(row)
+                print(f"{time.time() - begin:.0f} s: {row}", flush=True)
+            file.write_text(json.dumps(rows))
+    else:
+        {"train": train, "table": table}[what](folder)
+
+
+if __name__ == "__main__":
+    main(*sys.argv[1:])
