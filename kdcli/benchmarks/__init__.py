@@ -6,6 +6,7 @@ config         every option of a benchmark
 size           parameters, multiply-adds, bytes of the deployed actor
 program        what is timed: a policy in one runtime, ready to be called, with that runtime's empty call
 latency        interleaved timing of any number of programs: one process, one thread
+target         what a deployed policy may take: `onnxruntime:latency_us<=8`, `c:bytes<=8192`
 speedup        where a speed-up comes from: runtime, architecture, precision
 returns        paired episodes, and states from the reference's play
 similarity     agreement and KL on these states

@@ -34,7 +34,7 @@ def compress(
 ) -> int:
     """Find the smallest student that holds, export it, and prove it through the exported file.
 
-    Exit code 0: the student holds --min-score; 1: the best one found fails it; 3: undecided.
+    Exit code 0: the student holds --min-score; 1: the best one found fails it, or misses a --target; 3: undecided.
     """
     from kdcli.recipes.clock import Clock
 
@@ -60,4 +60,4 @@ def compress(
     else:
         show(console, answer["bench"])
         console.answer(f"\n{headline(answer)}\n{output / ('teacher.onnx' if answer['minimal'] else 'student.onnx')}")
-    return CODES[done.verdict]
+    return CODES[done.verdict] if all(one.holds for one in done.targets) else Exit.GATE_FAILED

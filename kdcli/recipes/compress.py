@@ -10,6 +10,7 @@ from kdcli.agents.runtime import OnnxAgent
 from kdcli.benchmarks.bench import Bench, bench
 from kdcli.benchmarks.config import BenchConfig
 from kdcli.benchmarks.contender import Contender
+from kdcli.benchmarks.target import Met, Target
 from kdcli.benchmarks.verdict import Verdict
 from kdcli.exporters.config import ExportConfig
 from kdcli.exporters.states import played_in
@@ -17,9 +18,11 @@ from kdcli.exporters.step import Exported, Parents, convert
 from kdcli.progress import Listener, Note, silent
 from kdcli.recipes.clock import Clock
 from kdcli.recipes.config import CompressConfig
+from kdcli.recipes.fitting import FEW, fit, measure_twice
 from kdcli.recipes.ladder import Rung, first_rung, ladder
 from kdcli.recipes.pace import Pace
-from kdcli.recipes.search import Candidate, search
+from kdcli.recipes.search import Candidate, search, search_best
+from kdcli.recipes.targets import read_targets
 from kdcli.recipes.workshop import Workshop
 from kdcli.spec import n_outputs
 
@@ -33,7 +36,7 @@ class Compressed:
     """What compress found.
 
     `student` is None when none was made, the teacher being minimal already. `verdict` is that of the bench, on
-    episodes no decision before was based on. `tried` lists all candidates.
+    episodes no decision before was based on. `tried` lists all candidates, `targets` what those come to that were set.
     """
 
     teacher: Acts
@@ -44,6 +47,7 @@ class Compressed:
     verdict: Verdict
     tried: tuple[Candidate, ...]
     pace: Pace
+    targets: tuple[Met, ...] = ()
 
     @property
     def ratio(self) -> float:
@@ -57,16 +61,22 @@ def compress(
 ) -> Compressed:
     """Find, export and prove the smallest student that holds `config.min_score`; `parents` are the teacher's files.
 
+    With targets, it is the one with the best score among those that meet them.
+
     Raises:
-        UsageError: the env is not known, does not fit, or the teacher is no better than random play there.
+        UsageError: the env is not known, does not fit, or the teacher is no better than random play there; a target
+            cannot be measured, or no student meets it.
     """
+    targets = read_targets(config.target)
     shop = Workshop(teacher, config, clock, parents, listener)
     if isinstance(teacher, Agent) and teacher.policy.network.is_linear:
         listener(
             Note(f"{teacher.name} is linear: {teacher.n_params} parameters, already minimal; it is exported as it is")
         )
-        return _finish(shop, None, [], 0, config.episodes)
-    return _prove(shop, ladder(shop.sight, n_outputs(teacher.action), _n_params(teacher)))
+        found = measure_twice(teacher, targets, shop.states(FEW), listener)
+        return replace(_finish(shop, None, [], 0, config.episodes), targets=tuple(found))
+    rungs = ladder(shop.sight, n_outputs(teacher.action), _n_params(teacher))
+    return _fit(shop, rungs, targets) if targets else _prove(shop, rungs)
 
 
 def _n_params(agent: Acts) -> int:
@@ -95,6 +105,16 @@ def _prove(shop: Workshop, rungs: Sequence[Rung]) -> Compressed:
             break
     assert done is not None
     return replace(done, tried=tuple(tried))
+
+
+def _fit(shop: Workshop, rungs: Sequence[Rung], targets: Sequence[Target]) -> Compressed:
+    """Bench the best candidate among the rungs that meet all targets; its own file is measured in the end."""
+    fitting = fit(shop, rungs, targets)
+    tried = search_best(fitting, lambda index, before: shop.attempt(index, fitting[index], before))
+    candidate = max(tried, key=lambda c: c.score)
+    done = _finish(shop, candidate, tried, 0, shop.episodes_for(candidate))
+    found = measure_twice(candidate.student, targets, shop.states(FEW), shop.listener)
+    return replace(done, tried=tuple(tried), targets=tuple(found))
 
 
 def _finish(

@@ -15,6 +15,9 @@ class CompressConfig(BaseModel):
     budget: Duration = Field(300.0, description="time for everything, measured from the start")
     min_score: float = Field(0.95, gt=0.0, description="score the student must hold; 0 is random play, 1 the teacher")
     confidence: float = Field(0.95, gt=0.5, lt=1.0, description="confidence of that verdict")
+    target: tuple[str, ...] = Field(
+        (), description="what it may take: onnxruntime:latency_us<=8, c:bytes<=8192; the best that fits; repeatable"
+    )
     episodes: int = Field(100, ge=20, description="paired episodes of the verdict")
     loss: tuple[str, ...] = Field((), description="loss terms, as in distill; default: by what the teacher gives")
     max_steps: int | None = Field(None, ge=1, description="cap on the steps of an episode; default: the env's own")

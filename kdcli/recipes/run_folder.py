@@ -52,6 +52,7 @@ def describe(done: Compressed, config: CompressConfig, parents: Parents) -> Json
         "params": [result.size.params for result in done.bench.results[: 2 if done.student is not None else 1]],
         "times_fewer": round(done.ratio, 3),
         "score": None if judged is None else asdict(judged),
+        "targets": [asdict(met) for met in done.targets],
         "config": config.model_dump(mode="json"),
         "pace": asdict(done.pace),
         "tried": [_candidate(c) for c in done.tried],

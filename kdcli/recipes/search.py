@@ -41,6 +41,9 @@ Following = Callable[[int, int], int]
 PASSES = 3
 
 
+_TOP = 3
+
+
 class _TimeUpError(Exception):
     """No time is left for another candidate."""
 
@@ -72,6 +75,21 @@ def search(rungs: Sequence[Rung], first: int, attempt: Try, above: int = -1) -> 
             high = _halve(low, high, following(low, high), following, promising)
             if high == before:
                 break
+    return tried
+
+
+def search_best(rungs: Sequence[Rung], attempt: Try) -> list[Candidate]:
+    """Every candidate tried where all `rungs` are small enough and the best score is wanted.
+
+    The largest are the most able, and training has luck in it: the largest few are tried from the top, and again.
+    """
+    tried: list[Candidate] = []
+    top = list(reversed(range(len(rungs))))[:_TOP]
+    for before, index in ((before, index) for before in range(PASSES) for index in top):
+        candidate = attempt(index, before)
+        if candidate is None:
+            break
+        tried.append(candidate)
     return tried
 
 

@@ -27,6 +27,14 @@ def headline(answer: Json) -> str:
     numbers = "no score"
     if score["score"] is not None:
         numbers = f"score {score['score']:.3f} [{score['low']:.3f}, {score['high']:.3f}]"
+    targets = [
+        f"{one['target']} {'met' if one['holds'] else 'missed'} ({one['value']:,.4g})" for one in answer["targets"]
+    ]
+    return ", ".join([_found(answer, numbers), *targets])
+
+
+def _found(answer: Json, numbers: str) -> str:
+    params, score = answer["params"], answer["score"]
     return (
         f"{answer['student']}, {params[1]:,} of {params[0]:,} parameters "
         f"({times(answer['times_fewer'])} fewer): {numbers}, "

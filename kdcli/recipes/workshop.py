@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from dataclasses import replace
 
 from kdcli.agents.agent import Acts, Agent
+from kdcli.agents.states import States
 from kdcli.benchmarks.verdict import compare, episodes_needed
 from kdcli.distillation.config import DistillConfig
 from kdcli.distillation.learner import Learner
@@ -88,6 +89,15 @@ class Workshop:
         that fails, would take up what little a small student can learn.
         """
         return Pool(self.teacher, self._first, _CAPACITY, self._collector)
+
+    def untrained(self, rung: Rung) -> Agent:
+        """A student of this size that has learned nothing: as large and as fast as one that has."""
+        losses, config = self.config.loss or default_losses(self.teacher), DistillConfig(student=rung.student)
+        return new_student(self.teacher, config, losses, self._pool().preprocess)
+
+    def states(self, n: int) -> States:
+        """The first `n` states in which the teacher was watched."""
+        return States(self._first[0][:n], "rollout")
 
     def _affordable(self) -> int:
         """Episodes of the verdict that fit into a third of the budget; those asked for, if a little more will do."""

@@ -6,13 +6,11 @@ are judged as they are. Latencies are medians, and are to be measured a second t
 
 from __future__ import annotations
 
-import math
-import operator
-import re
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Any, Literal
 
+from kdcli.bounds import Bound
 from kdcli.errors import Exit, UsageError, unknown
 
 if TYPE_CHECKING:
@@ -37,13 +35,7 @@ METRICS: dict[str, tuple[str, str]] = {
 }
 TIMED = ("latency_us", "p99_us", "latency_torch_us", "latency_ratio", "throughput")
 _WITH_INTERVAL = {"score": "score", "return": "return"}
-_OPERATORS: dict[str, Callable[[float, float], bool]] = {
-    "<=": operator.le,
-    ">=": operator.ge,
-    "<": operator.lt,
-    ">": operator.gt,
-}
-_FORM = re.compile(r"(?:(?P<agent>.+):)?\s*(?P<metric>\w+)\s*(?P<sign><=|>=|<|>)\s*(?P<bound>\S+)")
+_EXAMPLE = "score>=0.95, latency_us<=20 or student:params<=2000"
 _MIN_EPISODES = 10  # as the verdict: fewer never show that an agent is good
 
 
@@ -63,30 +55,17 @@ class Gate:
         Raises:
             UsageError: it is not of the form [agent:]metric<=number, or the metric is not known.
         """
-        found = _FORM.fullmatch(text.strip())
-        if found is None:
-            fix = "write score>=0.95, latency_us<=20 or student:params<=2000"
-            raise UsageError(f"cannot read the gate {text!r}", "it is a metric, one of <= >= < >, and a number", fix)
-        if found["metric"] not in METRICS:
-            raise unknown("metric", found["metric"], METRICS)
-        return cls(found["metric"], found["sign"], _number(found["bound"], text), found["agent"] or "")
+        found = Bound.parse(text, "gate", METRICS, _EXAMPLE)
+        if found.batch is not None:
+            raise UsageError(f"cannot read the gate {text!r}", "a gate has no @batch", f"write {_EXAMPLE}")
+        return cls(found.metric, found.sign, found.number, found.subject)
 
     def __str__(self) -> str:
-        return f"{self.agent + ':' if self.agent else ''}{self.metric}{self.sign}{self.bound:g}"
+        return str(Bound(self.metric, self.sign, self.bound, self.agent))
 
     def holds(self, value: float) -> bool:
         """Whether one number is on the right side."""
-        return _OPERATORS[self.sign](value, self.bound)
-
-
-def _number(text: str, gate: str) -> float:
-    try:
-        number = float(text.replace("_", ""))
-    except ValueError:
-        number = math.nan
-    if not math.isfinite(number):
-        raise UsageError(f"cannot read the gate {gate!r}", f"{text!r} is not a number", "write one, such as 0.95")
-    return number
+        return Bound(self.metric, self.sign, self.bound).holds(value)
 
 
 @dataclass(frozen=True)

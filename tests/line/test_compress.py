@@ -41,6 +41,23 @@ def test_compress_finds_a_student_that_holds(make: object, tmp_path: Path, capsy
     assert str(tmp_path) not in (tmp_path / "run" / "recipe.json").read_text()
 
 
+def test_compress_for_a_target(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """Law: with targets the student is one that meets them, which is said; where none can, nothing is trained."""
+    teacher = saved(reach_teacher(), tmp_path)
+    words = ["compress", str(teacher), "-o", str(tmp_path / "run"), "--budget", "20s"]
+    targets = ["--target", "c:bytes<=200", "--target", "onnxruntime:latency_us<=1e6"]
+    assert main([*words, *targets, "--json"]) in (0, 3)  # undecided where a busy machine leaves time for few episodes
+    answer = json.loads(capsys.readouterr().out)
+    assert [one["target"] for one in answer["targets"]] == ["c:bytes<=200", "onnxruntime:latency_us<=1e+06"]
+    assert all(one["holds"] for one in answer["targets"])
+    assert 12 <= answer["targets"][0]["value"] <= 200
+    assert "c:bytes<=200 met" in (tmp_path / "run" / "summary.md").read_text()
+    assert main([*words[:-2], "--force", "--target", "c:bytes<=4"]) == 2
+    told = capsys.readouterr()
+    assert "no student meets c:bytes<=4" in told.err
+    assert "the smallest, linear" in told.err
+
+
 def test_a_linear_teacher_is_minimal(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     """Law: a linear teacher is said to be minimal already, and exported."""
     import torch

@@ -50,3 +50,9 @@ def _strings(name: str, record: Mapping[str, Any]) -> str:
 def _escaped(text: str) -> str:
     """Inside a C string: two question marks would be another character."""
     return text.replace("\\", "\\\\").replace('"', '\\"').replace("?", "\\?")
+
+
+def constant_bytes(files: Mapping[str, bytes]) -> int:
+    """Bytes of the policy's constants (flash), as its header says."""
+    lines = (line.split() for line in files[HEADER].decode().splitlines())
+    return int(next(words[2] for words in lines if len(words) == 3 and words[1].endswith("_CONSTANT_BYTES")))
