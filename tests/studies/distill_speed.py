@@ -63,7 +63,7 @@ def main(student: str = "mlp:32x32", batch: int = 256, reach: float = 1.0, n: in
     """Print and return the median ratio."""
     torch.set_num_threads(1)
     rule, preprocess = ActionRule(box((ACTIONS,), -1, 1)), Preprocess(box((INPUTS,)))
-    network = build(Choice.parse(student), INPUTS, ACTIONS, 0)
+    network = build(Choice.parse(student), [(INPUTS,)], ACTIONS, 0)
     buffer = Buffer(preprocess, rule, ROWS)
     obs = torch.randn(ROWS, INPUTS)
     greedy = reach * torch.tanh(obs @ torch.randn(INPUTS, ACTIONS))
