@@ -205,6 +205,26 @@ class Switches(_Guess):
         return float(np.mean(np.asarray(action, bool) == (self._signals > 0)))
 
 
+class Crowd(_Guess):
+    """Say on which side the largest of five things is: observation float32 (5, 2), a row (place, size) for each.
+
+    Two actions (0 is left, a place below 0), reward 1 when right, 20 steps. The order of the rows says nothing.
+    """
+
+    def __init__(self) -> None:
+        self.observation_space = Box(-1.0, 1.0, (5, 2), np.float32)
+        self.action_space = Discrete(2)
+        self._things = np.zeros((5, 2), np.float32)
+
+    def _show(self) -> np.ndarray:
+        self._things = self.np_random.uniform(-1.0, 1.0, (5, 2)).astype(np.float32)
+        return self._things
+
+    def _worth(self, action: Any) -> float:
+        place, _ = self._things[self._things[:, 1].argmax()]
+        return float(int(action) == int(place > 0))
+
+
 gymnasium.register("kdcli/Reach-v0", "kdcli.envs.toys:Reach", max_episode_steps=50)
 gymnasium.register("kdcli/Choose-v0", "kdcli.envs.toys:Choose", max_episode_steps=20)
 gymnasium.register("kdcli/See-v0", "kdcli.envs.toys:See", max_episode_steps=20)
@@ -212,4 +232,5 @@ gymnasium.register("kdcli/Both-v0", "kdcli.envs.toys:Both", max_episode_steps=20
 gymnasium.register("kdcli/Remember-v0", "kdcli.envs.toys:Remember", max_episode_steps=10)
 gymnasium.register("kdcli/Allowed-v0", "kdcli.envs.toys:Allowed", max_episode_steps=20)
 gymnasium.register("kdcli/Levers-v0", "kdcli.envs.toys:Levers", max_episode_steps=20)
+gymnasium.register("kdcli/Crowd-v0", "kdcli.envs.toys:Crowd", max_episode_steps=20)
 gymnasium.register("kdcli/Switches-v0", "kdcli.envs.toys:Switches", max_episode_steps=20)

@@ -7,54 +7,48 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-import torch
 
 from kdcli.agents import store
 from kdcli.agents.action import ActionRule
 from kdcli.agents.agent import Agent
 from kdcli.agents.observation import plain
 from kdcli.agents.policy import Policy
+from kdcli.choice import Choice
 from kdcli.cli.main import main
+from kdcli.distillation.student import sight_of
 from kdcli.envs.make import make, to_space
 from kdcli.errors import Exit
-from kdcli.networks.layers import LayerSpec
-from kdcli.networks.stack import Branch, Stack
+from kdcli.networks import build
 from kdcli.spec import MASK, Dict, EnvSpec, parts
 
-SEE = (("conv2d", {"out": 4, "kernel": 8, "stride": 4}), ("relu", {}), ("flatten", {}))
-# env, wrappers, the layer before the head
-KINDS: dict[str, tuple[str, tuple[str, ...], LayerSpec]] = {
-    "image": ("kdcli/See-v0", ("channels-first",), ("linear", {"out": 8})),
-    "dict": ("kdcli/Both-v0", (), ("linear", {"out": 8})),
-    "memory": ("kdcli/Remember-v0", (), ("lstm_cell", {"out": 8})),
-    "mask": ("kdcli/Allowed-v0", ("action-mask",), ("gru_cell", {"out": 8})),
-    "levers": ("kdcli/Levers-v0", (), ("linear", {"out": 8})),
-    "switches": ("kdcli/Switches-v0", (), ("linear", {"out": 8})),
+# env, wrappers, the teacher's network, the student's
+KINDS: dict[str, tuple[str, tuple[str, ...], str, str]] = {
+    "image": ("kdcli/See-v0", ("channels-first",), "cnn:4,hidden=8", "mobilenet:4x4,hidden=4"),
+    "dict": ("kdcli/Both-v0", (), "mlp:8", "mlp:4,norm=layer"),
+    "memory": ("kdcli/Remember-v0", (), "lstm:8", "attention:4,history=4"),
+    "mask": ("kdcli/Allowed-v0", ("action-mask",), "gru:8", "lstm:4"),
+    "levers": ("kdcli/Levers-v0", (), "mlp:8x8,norm=layer,residual=true", "gru:4,before=4"),
+    "switches": ("kdcli/Switches-v0", (), "attention:8,history=4", "mlp:4x4,residual=true"),
+    "rows": ("kdcli/Crowd-v0", (), "entities:8", "entities:4,hidden=3"),
 }
 
 
-def agent(spec: EnvSpec, layer: LayerSpec) -> Agent:
-    """An untrained agent that plays there: convolutions where it sees an image, channels first."""
+def agent(spec: EnvSpec, text: str) -> Agent:
+    """An untrained agent that plays there, of the network that `text` names."""
     env = make(spec)
     observation, action = to_space(env.observation_space), to_space(env.action_space)
     masked = isinstance(observation, Dict) and MASK in parts(observation)
     sees, rule = plain(observation), ActionRule(action, masked=masked)  # type: ignore[arg-type]
-    first = next(iter(parts(observation).values()))
-    image = len(first.shape) == 3 and not isinstance(observation, Dict)
-    width = sees.n_features - rule.n_mask
-    branch = Branch(0, first.shape, SEE) if image else Branch(0, (width,))
-    with torch.random.fork_rng():
-        torch.manual_seed(0)
-        network = Stack([branch], [layer, ("tanh", {})], rule.n_outputs)
+    network = build(Choice.parse(text), sight_of(sees, rule), rule.n_outputs, seed=0)
     return Agent(sees, Policy(network, rule, "logits").eval().requires_grad_(False), "toy", spec)
 
 
 @pytest.mark.parametrize("kind", KINDS)
 def test_the_line_carries_it(kind: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     """Load, export, rollout, bench and distill take it; file and agent play the very same episodes."""
-    env, wrappers, layer = KINDS[kind]
+    env, wrappers, teacher, small = KINDS[kind]
     source, file, data, student = (tmp_path / n for n in ("a.safetensors", "a.onnx", "data", "s.safetensors"))
-    store.save(source, agent(EnvSpec(env, wrappers=wrappers), layer), {})
+    store.save(source, agent(EnvSpec(env, wrappers=wrappers), teacher), {})
 
     def run(*words: Any) -> str:
         assert main([*map(str, words), "--quiet"]) == Exit.DONE
@@ -68,9 +62,12 @@ def test_the_line_carries_it(kind: str, tmp_path: Path, capsys: pytest.CaptureFi
     plays = [contender["episodes"]["returns"] for contender in told["contenders"]]
     assert plays[0] == plays[1]
     assert told["contenders"][1]["similarity"]["agreement"] == 1.0
-    few = ("--labels", 200, "--updates", 20, "--rounds", 2, "--episodes", 2, "--student", "mlp:4")
+    few = ("--labels", 200, "--updates", 20, "--rounds", 2, "--episodes", 2, "--student", small)
     run("distill", source, "-o", student, *few)
     run("distill", source, "-o", student, *few, "--data", "offline", "--dataset", data, "--force")
     run("export", student, "-o", file, "--states", 60, "--force")
+    told = json.loads(run("bench", student, file, *options))
+    plays = [contender["episodes"]["returns"] for contender in told["contenders"]]
+    assert plays[0] == plays[1]
     for path in (source, file, student):
         assert run("inspect", path)

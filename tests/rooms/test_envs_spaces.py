@@ -181,7 +181,9 @@ def test_chance_plays_by_the_rules() -> None:
     assert seen == {0, 1, 2, 3}
 
 
-@pytest.mark.parametrize("name", ["See", "Both", "Remember", "Allowed", "Levers", "Switches", "Choose", "Reach"])
+@pytest.mark.parametrize(
+    "name", ["See", "Both", "Remember", "Allowed", "Levers", "Switches", "Crowd", "Choose", "Reach"]
+)
 @pytest.mark.filterwarnings("ignore:.*infinity")  # Reach has no bounds
 def test_toys_are_environments(name: str) -> None:
     """Law: the toys pass gymnasium's own checks."""
@@ -198,6 +200,7 @@ RIGHT = {
     "Both": lambda obs: int(obs["image"][18:].max() == 255) * 2 + int(obs["vector"][0] > obs["vector"][1]),
     "Levers": lambda obs: np.array([obs[:3].argmax(), obs[3:].argmax()]),
     "Switches": lambda obs: (obs > 0).astype(np.int8),
+    "Crowd": lambda obs: int(obs[obs[:, 1].argmax(), 0] > 0),
 }
 
 
