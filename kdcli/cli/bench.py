@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -19,11 +18,8 @@ from kdcli.progress import Listener, Note
 from kdcli.reports.config import ReportConfig
 
 if TYPE_CHECKING:
-    from kdcli.agents.agent import Agent
-    from kdcli.benchmarks.baseline import Lesson
     from kdcli.benchmarks.contender import Contender
-    from kdcli.envs.vector import Vector
-    from kdcli.reports.gates import Gate, Outcome
+    from kdcli.reports.gates import Outcome
     from kdcli.spec import Json
 
 Agents = Annotated[
@@ -57,6 +53,7 @@ def bench(
     """
     from kdcli.agents.threads import one_thread
     from kdcli.recipes.runtimes.lab import check
+    from kdcli.recipes.side_by_side import measure
     from kdcli.reports.gates import exit_code
 
     check(config.runtimes)
@@ -65,7 +62,7 @@ def bench(
     chosen = source.without_vecnormalize() if no_vecnormalize else source
     contenders = _read(_in_order(agents, reference), chosen, console.listener)
     with one_thread():
-        record, outcomes = _measure(contenders, config, gates, asked.per_episode, console.listener)
+        record, outcomes = measure(contenders, config, gates, asked.per_episode, console.listener)
     if output is not None:
         _write(output, record, outcomes, force)
         console.listener(Note(f"written to {output}"))
@@ -100,75 +97,6 @@ def _read(paths: Sequence[Path], source: LoadConfig, listener: Listener) -> list
     # Statistics that are named belong to the checkpoints among the files: the other kinds have their own.
     complete = source.model_copy(update={"vecnormalize": "auto"})
     return enter(files, [read_any(file, source if sniff(file) == "sb3" else complete, listener) for file in files])
-
-
-def _measure(
-    contenders: list[Contender], config: BenchConfig, gates: list[Gate], per_episode: bool, listener: Listener
-) -> tuple[Json, list[Outcome]]:
-    """Everything for all contenders and the linear student; latencies twice where a gate fails on the first ones."""
-    from kdcli.benchmarks.bench import arena, time_again
-    from kdcli.benchmarks.bench import bench as measure
-    from kdcli.benchmarks.lineup import LINEAR, choose_env
-    from kdcli.benchmarks.record import to_json
-    from kdcli.reports.gates import check_agents, judge, wants_retiming
-
-    check_agents(gates, [*(contender.name for contender in contenders), *([LINEAR] if config.baselines else [])])
-    vector = arena(contenders, choose_env(contenders, listener), config)
-    contenders = [*contenders, *_linear(contenders, vector, config, listener)]
-    check_agents(gates, [contender.name for contender in contenders])
-    ready = _ready(contenders, vector, config, listener)
-    done = measure(ready, vector, config, listener)
-    vector.close()
-    record = to_json(done, per_episode)
-    if wants_retiming(judge(record, gates)):
-        listener(Note("a gate failed on a latency: measuring once more"))
-        record = to_json(time_again(done, listener), per_episode)
-    outcomes = judge(record, gates)
-    return {**record, "gates": [outcome.to_json() for outcome in outcomes]}, outcomes
-
-
-def _ready(contenders: Sequence[Contender], vector: Vector, config: BenchConfig, listener: Listener) -> list[Contender]:
-    """The contenders with their ONNX twins, checked on states of their own play, and their programs to be timed."""
-    from kdcli.recipes.runtimes.lab import enter, equip
-
-    entrants = [enter(contender, vector, _STATES, config.seed, listener) for contender in contenders]
-    if not config.latency_budget:
-        return [entrant.contender for entrant in entrants]
-    return equip(entrants, config.runtimes, listener)
-
-
-def _linear(
-    contenders: Sequence[Contender], vector: Vector, config: BenchConfig, listener: Listener
-) -> list[Contender]:
-    """The simplest student there is, where the time allows: a small network that is no better was not needed."""
-    from kdcli.benchmarks.baseline import affordable, measure_pace
-    from kdcli.benchmarks.contender import Contender
-    from kdcli.benchmarks.lineup import LINEAR, is_linear
-
-    teacher, budget = contenders[0], config.linear_budget
-    if not (config.baselines and budget and contenders[1:]) or is_linear(teacher):
-        return []
-    lesson = affordable(measure_pace(teacher.player, vector, config.seed), budget)
-    if lesson is None:
-        listener(Note("no linear student: too little time to train one, see --linear-budget"))
-        return []
-    return [Contender(LINEAR, _distilled(teacher, vector, lesson, config.seed, listener), baseline=True)]
-
-
-def _distilled(teacher: Contender, vector: Vector, lesson: Lesson, seed: int, listener: Listener) -> Agent:
-    from kdcli.distillation.config import DistillConfig
-    from kdcli.distillation.loop import distill
-    from kdcli.distillation.pool import watch
-    from kdcli.envs.play import open_vector, play, seeds_from
-    from kdcli.envs.seeds import first_seed
-
-    config = DistillConfig(student="linear", seed=seed, **asdict(lesson))
-    own = open_vector(vector.spec, teacher.player, config.envs)
-    pool = watch(teacher.player, own, config.labels // config.rounds, config.capacity, seed)
-    judged = seeds_from(first_seed("select", seed), config.episodes)
-    done = distill(teacher.player, config, pool, lambda a: float(play(a, vector, judged).returns.mean()), listener)
-    own.close()
-    return done.student
 
 
 def _write(output: Path, record: Json, outcomes: list[Outcome], force: bool) -> None:

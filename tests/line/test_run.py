@@ -59,6 +59,7 @@ do = "bench"
 agents = ["{teacher}", "@policy"]
 episodes = 40
 latency_budget = "0s"
+linear_budget = "0s"
 gate = ["score>=0.5"]
 """
 
@@ -262,7 +263,7 @@ def test_every_builtin_runs(name: str, place: Path, capsys: pytest.CaptureFixtur
         if "labels" in DISTILLING.get(step["do"], ()):
             words += [f"{step['name']}.{key}={value}" for key, value in TINY.items()]
         elif step["do"] == "bench":
-            words += [f"{step['name']}.episodes=20", f"{step['name']}.latency_budget=0s"]
+            words += [f"{step['name']}.{key}={value}" for key, value in BENCH.items()]
     assert main(["run", name, "-o", "out", "-q", "--json", *(w for word in words for w in ("--set", word))]) == 0
     answer = json.loads(capsys.readouterr().out)
     scores = [step["facts"]["scores"] for step in answer["steps"] if step["do"] == "bench"]
@@ -271,6 +272,7 @@ def test_every_builtin_runs(name: str, place: Path, capsys: pytest.CaptureFixtur
 
 
 DISTILLING = {"distill": TINY}
+BENCH = {"episodes": 20, "latency_budget": "0s", "linear_budget": "0s"}
 
 
 def test_the_readme_tells_a_recipe(place: Path) -> None:
