@@ -7,15 +7,14 @@ from dataclasses import replace
 
 import numpy as np
 import torch
-from torch import Tensor
 
 from kdcli.agents.agent import Agent
 from kdcli.agents.observation import Preprocess
 from kdcli.agents.policy import Network, Policy
 from kdcli.errors import UsageError
-from kdcli.networks.anatomy import anatomy
 from kdcli.networks.form import as_stack, built, like, tensors_of
 from kdcli.networks.inherit import inherit
+from kdcli.networks.units import in_units
 
 
 def inherited(student: Agent, teacher: Agent) -> Agent:
@@ -30,7 +29,7 @@ def inherited(student: Agent, teacher: Agent) -> Agent:
     network = inherit(student.policy.network, _pooled(teacher.policy))
     scale, shift = _units(student, teacher)
     if (scale != 1).any() or (shift != 0).any():
-        network = _in_other_units(network, torch.from_numpy(scale), torch.from_numpy(shift))
+        network = in_units(network, torch.from_numpy(scale), torch.from_numpy(shift))
     policy = copy.deepcopy(student.policy)
     policy.network = network
     return replace(student, policy=policy)
@@ -80,22 +79,6 @@ def _moments(part: Preprocess) -> tuple[np.ndarray, np.ndarray]:
     norm = part.normalizer
     if norm is None:
         return np.zeros(part.n_features), np.ones(part.n_features)
-    mean, scale = (np.moveaxis(a, -1, 0) if part.channels_last else a for a in (norm.mean, norm.scale))
-    read = slice(None) if part.columns is None else list(part.columns)
-    return mean.reshape(-1)[read], scale.reshape(-1)[read]
-
-
-def _in_other_units(network: Network, scale: Tensor, shift: Tensor) -> Network:
-    """The network that makes of x what this one makes of scale x + shift."""
-    stack = as_stack(network)
-    tensors, body = tensors_of(stack), anatomy(stack)
-    first = [reader for reader in body.readers if ((reader.owner >= 0) & (reader.owner < body.n_features)).all()]
-    fixed = list(body.fixed)
-    if (scale[fixed] != 1).any() or (shift[fixed] != 0).any() or any(reader.bias not in tensors for reader in first):
-        why = "they normalize otherwise, and the first layer has no bias, or reads rows or an image"
-        raise UsageError("the student cannot begin with its teacher's layers", why, "normalize alike")
-    for reader in first:
-        at, weight = torch.from_numpy(reader.owner), tensors[reader.weight].double()
-        tensors[reader.bias] = (tensors[reader.bias].double() + weight @ shift[at]).float()
-        tensors[reader.weight] = (weight * scale[at]).float()
-    return like(built(stack.config(), tensors), network).requires_grad_(True).train(network.training)
+    turned = part.channels_last and part.columns is None
+    mean, scale = (np.moveaxis(a, -1, 0) if turned else a for a in (norm.mean, norm.scale))
+    return mean.reshape(-1), scale.reshape(-1)

@@ -231,28 +231,32 @@ def _record(model: onnx.ModelProto, data: bytes, source: str) -> dict[str, Any]:
 def _count(model: onnx.ModelProto) -> tuple[int, int, int]:
     """Parameters, constants and multiply-adds, from the numbers in the file and the layers that use them."""
     sizes = {tensor.name: int(np.prod(tensor.dims)) for tensor in model.graph.initializer}
-    stored = {node.output[0]: node.input[0] for node in model.graph.node if node.op_type == "Cast"}
     layers = [node for node in model.graph.node if node.op_type in _LEARNED]
-    used = {id(node): [stored.get(name, name) for name in node.input] for node in layers}
-    params = sizes.keys() & {name for node in layers for name in used[id(node)][1:]}
-    n_params = sum(sizes[name] for name in params)
-    shapes = _shapes(model) if any(node.op_type in ("Conv", "MatMul", "Reshape") for node in model.graph.node) else {}
+    kinds = ("Conv", "MatMul", "Reshape")
+    plain = all(sizes.keys() >= {*node.input[1:]} for node in layers)
+    whole = {} if plain and not any(node.op_type in kinds for node in model.graph.node) else _shapes(model)
+    shapes = {name: shape[1:] for name, shape in whole.items()}
+    made = {name: node for node in model.graph.node for name in node.output}
+    numbers = {name: _behind(name, made) & sizes.keys() for node in layers for name in node.input[1:]}
+    decoded = {name: sizes.get(name, prod(whole.get(name, (0,)))) for name in numbers}
+    stored = set().union(*numbers.values())
+    constants = sum(size for name, size in sizes.items() if name not in stored)
     places = _places(model, shapes)
     products = [node for node in layers if node.op_type != "LayerNormalization"]
-    macs = sum(sizes.get(used[id(node)][1], 0) * places.get(node.output[0], 1) for node in products)
-    return n_params, sum(sizes.values()) - n_params, macs + _between(model, shapes, sizes)
+    macs = sum(decoded[node.input[1]] * places.get(node.output[0], 1) for node in products)
+    return sum(decoded.values()), constants, macs + _between(model, shapes, sizes)
 
 
 _LEARNED = ("Conv", "Gemm", "LayerNormalization")
 
 
 def _shapes(model: onnx.ModelProto) -> dict[str, tuple[int, ...]]:
-    """Name of a value -> its shape without the batch; 0 where it is not known."""
+    """Name of a value -> its shape, 0 where it is not known."""
     import onnx
 
-    inferred = onnx.shape_inference.infer_shapes(model).graph
+    inferred = onnx.shape_inference.infer_shapes(model, data_prop=True).graph
     values = [*inferred.value_info, *inferred.output]
-    return {value.name: tuple(dim.dim_value for dim in value.type.tensor_type.shape.dim)[1:] for value in values}
+    return {value.name: tuple(dim.dim_value for dim in value.type.tensor_type.shape.dim) for value in values}
 
 
 def _places(model: onnx.ModelProto, shapes: Mapping[str, tuple[int, ...]]) -> dict[str, int]:
@@ -272,3 +276,14 @@ def _between(model: onnx.ModelProto, shapes: Mapping[str, tuple[int, ...]], size
     nodes = [node for node in model.graph.node if node.op_type == "MatMul" and not sizes.keys() & {*node.input}]
     known = [node for node in nodes if shapes.get(node.output[0]) and shapes.get(node.input[0])]
     return sum(prod(shapes[node.output[0]]) * shapes[node.input[0]][-1] for node in known)
+
+
+def _behind(name: str, made: Mapping[str, onnx.NodeProto]) -> set[str]:
+    """What a value is computed from, itself included: the codes and levels of packed weights."""
+    found, rest = set[str](), [name]
+    while rest:
+        last = rest.pop()
+        if last not in found:
+            found.add(last)
+            rest += made[last].input if last in made else []
+    return found

@@ -51,9 +51,16 @@ def export(
         console.answer(output)
 
 
+def _taken(memory: dict[str, Any]) -> str:
+    """What it takes of a machine's memory."""
+    code = "".join(f", {n:,} of code ({cpu})" for cpu, n in memory["code"].items())
+    return f"; {memory['constants']:,} bytes of constants{code}, {memory['work']:,} of RAM"
+
+
 def _sentence(said: dict[str, Any]) -> str:
     size, alike = f"{said['n_params']:,} parameters in {said['size_bytes']:,} bytes", said["parity"]
     ties = f", {alike['ties']} ties" if alike["ties"] else ""
     others = list(said["files"])[1:]
     beside = f", with {' and '.join(others)} beside it" if others else ""
-    return f"{size}{beside}; acts as the agent does in {alike['n_states']:,} states ({alike['source']}{ties})"
+    taken = _taken(said["memory"]) if "memory" in said else ""
+    return f"{size}{beside}{taken}; acts as the agent does in {alike['n_states']:,} states ({alike['source']}{ties})"

@@ -29,8 +29,11 @@ class Format:
             equal bytes.
         stamp: the files with the record of what they are; nothing that acts changes.
         runner: the files of a graph as a function. Raises UsageError where what is needed to run them is not installed.
+        memory: bytes of flash and RAM that the files take where they run, by what takes them; nothing where that is the
+            business of a runtime.
     """
 
     write: Callable[[Graph, ExportConfig, str, Examples], Files]
     stamp: Callable[[Files, Mapping[str, Any]], Files]
     runner: Callable[[Files, Graph], Run]
+    memory: Callable[[Files], Mapping[str, Any]] = lambda _: {}

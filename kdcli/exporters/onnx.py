@@ -19,6 +19,7 @@ from kdcli.errors import UsageError
 from kdcli.exporters.config import ExportConfig
 from kdcli.exporters.formats import Files, Format, Run
 from kdcli.exporters.onnx_layers import LAYERS
+from kdcli.exporters.onnx_packed import CODES, integer_grids
 from kdcli.exporters.onnx_sheet import Sheet, Writer, code, ends
 from kdcli.graph.operations import Graph, Op, Port
 
@@ -31,7 +32,7 @@ def write(graph: Graph, config: ExportConfig, *_: Any) -> Files:
     Raises:
         UsageError: the installed onnx does not know the opset.
     """
-    sheet = Sheet(config.opset, config.precision == "fp16")
+    sheet = Sheet(config.opset, config.precision == "fp16", integer_grids(graph, config.opset))
     for op in graph.ops:
         WRITERS[op.kind](sheet, op)
     inputs, outputs = ([_value_info(port) for port in ports] for ports in (graph.inputs, graph.outputs))
@@ -142,24 +143,19 @@ def _scale(sheet: Sheet, op: Op) -> None:
 
 
 def _quantize(sheet: Sheet, op: Op) -> None:
-    """As a pair of QuantizeLinear and DequantizeLinear where the codes are those of a type, else as the formula.
-
-    onnxruntime has no such pair in opset 28.
-    """
+    """As a pair of QuantizeLinear and DequantizeLinear where products in whole numbers follow, else as the formula."""
     x, out = ends(op)
-    dtype = _CODES.get((op.attrs["low"], op.attrs["high"]))
-    if dtype is not None and op.weights["scale"].ndim == 0 and sheet.opset < 28:
-        pair = [sheet.weight(op, "scale"), sheet.number(f"{out}.zero", op.weights["zero"].astype(dtype))]
-        sheet.node("DequantizeLinear", [sheet.node("QuantizeLinear", [x, *pair], f"{out}.codes"), *pair], out)
+    if out in sheet.grids:
+        zero_code = op.weights["zero"].astype(CODES[op.attrs["low"], op.attrs["high"]])
+        pair = sheet.number(f"{out}.scale", op.weights["scale"]), sheet.number(f"{out}.zero", zero_code)
+        sheet.node("QuantizeLinear", [x, *pair], f"{out}.codes")
+        sheet.pairs[out] = pair
         return
     scale, zero = sheet.weight(op, "scale"), sheet.weight(op, "zero")
     bounds = [sheet.constant(f"{out}.{key}", op.attrs[key], "float32") for key in ("low", "high")]
     whole = sheet.node("Round", [sheet.node("Div", [x, scale], f"{out}.div")], f"{out}.round")
     code = sheet.node("Clip", [sheet.node("Add", [whole, zero], f"{out}.add"), *bounds], f"{out}.codes")
     sheet.node("Mul", [sheet.node("Sub", [code, zero], f"{out}.sub"), scale], out)
-
-
-_CODES = {(0, 255): "uint8", (-128, 127): "int8"}
 
 
 def _unscale(sheet: Sheet, op: Op) -> None:

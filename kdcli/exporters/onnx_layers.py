@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
+from kdcli.exporters.onnx_packed import move, whole
 from kdcli.exporters.onnx_sheet import Sheet, Writer, code, ends
 from kdcli.graph.operations import Op, Port
 
@@ -16,7 +17,7 @@ from kdcli.graph.operations import Op, Port
 def _affine(sheet: Sheet, op: Op, kind: str, ends: tuple[str, str], **attributes: Any) -> None:
     """A product with the operation's weight and, where there is one, its bias."""
     (x, out), names = ends, [key for key in ("weight", "bias") if key in op.weights]
-    sheet.node(kind, [x, *(sheet.weight(op, key) for key in names)], out, **attributes)
+    sheet.node(kind, [x, *(whole(sheet, op) or [sheet.weight(op, key) for key in names])], out, **attributes)
 
 
 def _gemm(sheet: Sheet, op: Op) -> None:
@@ -71,12 +72,12 @@ def _conv2d(sheet: Sheet, op: Op) -> None:
 def _max_pool2d(sheet: Sheet, op: Op) -> None:
     x, out = ends(op)
     kernel, stride, padding = (list(op.attrs[key]) for key in ("kernel", "stride", "padding"))
-    sheet.node("MaxPool", [x], out, kernel_shape=kernel, strides=stride, pads=[*padding, *padding])
+    move(sheet, "MaxPool", x, out, kernel_shape=kernel, strides=stride, pads=[*padding, *padding])
 
 
 def _flatten(sheet: Sheet, op: Op) -> None:
     x, out = ends(op)
-    sheet.node("Flatten", [x], out, axis=1)
+    move(sheet, "Flatten", x, out, axis=1)
 
 
 def _channels_first(sheet: Sheet, op: Op) -> None:

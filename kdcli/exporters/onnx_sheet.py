@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
 import onnx
 from onnx import helper, numpy_helper
 
+from kdcli.exporters.onnx_packed import decoded
 from kdcli.graph.count import LEARNED
 from kdcli.graph.operations import Op
 
@@ -24,15 +25,23 @@ def ends(op: Op) -> tuple[str, str]:
 
 
 class Sheet:
-    """The nodes and initializers of one ONNX graph, in order. Names follow from the graph's, so they never change."""
+    """The nodes and initializers of one ONNX graph, in order. Names follow from the graph's, so they never change.
 
-    def __init__(self, opset: int, half: bool = False) -> None:
-        self.opset, self.half = opset, half
+    `grids` are the values on a grid that only products in whole numbers read, each with its step; `pairs` those of
+    them whose codes are written, with the names of their scale and zero; `made` what nodes have put out.
+    """
+
+    def __init__(self, opset: int, half: bool = False, grids: Mapping[str, np.ndarray] | None = None) -> None:
+        self.opset, self.half, self.grids = opset, half, grids or {}
         self.nodes: list[onnx.NodeProto] = []
         self.initializers: list[onnx.TensorProto] = []
+        self.pairs: dict[str, tuple[str, str]] = {}
+        self.made: set[str] = set()
+        self._names: set[str] = set()
 
     def node(self, kind: str, inputs: Sequence[str], output: str, **attributes: Any) -> str:
         """Add a node with one output; returns the output's name."""
+        self.made.add(output)
         self.nodes.append(helper.make_node(kind, inputs, [output], name=output, **attributes))
         return output
 
@@ -43,6 +52,8 @@ class Sheet:
     def weight(self, op: Op, key: str) -> str:
         """Add one of the operation's weights; returns its name."""
         name, array = f"{op.outputs[0].name}.{key}", np.ascontiguousarray(op.weights[key])
+        if key in op.packed:
+            return decoded(self, name, op.packed[key])
         if self.half and op.kind in LEARNED:
             stored = f"{name}.half"
             self.initializers.append(numpy_helper.from_array(array.astype(np.float16), stored))
@@ -50,8 +61,15 @@ class Sheet:
         return self.number(name, array)
 
     def number(self, name: str, array: np.ndarray) -> str:
-        """Add numbers of the policy as they are; returns their name."""
-        self.initializers.append(numpy_helper.from_array(array, name))
+        """Add numbers of the policy as they are, once; returns their name."""
+        if name not in self._names:
+            self._names.add(name)
+            self.initializers.append(numpy_helper.from_array(array, name))
+        return name
+
+    def raw(self, name: str, kind: int, shape: tuple[int, ...], data: bytes) -> str:
+        """Add numbers of a type that NumPy has not, as bytes; returns their name."""
+        self.initializers.append(onnx.TensorProto(name=name, data_type=kind, dims=shape, raw_data=data))
         return name
 
     def split(self, x: str, outputs: Sequence[str], sizes: Sequence[int]) -> None:

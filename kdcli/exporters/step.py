@@ -22,6 +22,7 @@ from kdcli.errors import RefusedError
 from kdcli.exporters import EXPORTERS, SUFFIXES
 from kdcli.exporters.config import ExportConfig
 from kdcli.exporters.formats import Examples, Files, Format
+from kdcli.exporters.grid_step import grid_step
 from kdcli.exporters.onnx import SUFFIX
 from kdcli.exporters.parity import Parity, check, check_states
 from kdcli.exporters.rounding import compared, rounded
@@ -85,6 +86,7 @@ class Exported:
             "sha256": hashlib.sha256(self.data).hexdigest(),
             **asdict(self.size),
             "parity": self.parity.to_json(),
+            **({"memory": self.record["memory"]} if "memory" in self.record else {}),
         }
 
 
@@ -117,7 +119,10 @@ def convert(
     shipped = rounded(agent) if config.precision == "fp16" else agent
     made = _written(shipped, states, config, stem)
     record = {**_record(agent, made, config, parents), "precision": _precision(agent, shipped, states)}
-    files = EXPORTERS.load(config.format).stamp(made.files, record)
+    form: Format = EXPORTERS.load(config.format)
+    taken = form.memory(made.files)
+    record |= {"memory": dict(taken)} if taken else {}
+    files = form.stamp(made.files, record)
     return Exported(files, made.parity, record, count(made.graph))
 
 
@@ -138,7 +143,8 @@ def _written(agent: Agent, states: States, config: ExportConfig, stem: str) -> _
     def attempt(shipped: Agent, folded: bool) -> _Written:
         graph = trace(shipped, config.outputs)
         files = form.write(graph, config, stem, _examples(shipped, graph, states))
-        return _Written(files, graph, check(form.runner(files, graph), agent, states, _state_size(graph)), folded)
+        alike = check(form.runner(files, graph), agent, states, _state_size(graph), grid_step(graph))
+        return _Written(files, graph, alike, folded)
 
     if can_fold(agent) and config.precision == "fp32":
         with suppress(RefusedError):

@@ -10,15 +10,19 @@ from pathlib import Path
 import numpy as np
 import pytest
 from cortex_m import MACHINES, MISSING, PACKAGES, run
+from on_grids import on_grids
 from sample_policies import POLICIES
 from test_export_c import assert_alike, files_of, said_by
 
 from kdcli.agents.agent import Agent
+from kdcli.agents.states import States
 from kdcli.checkpoints.read import find_file, read
 from kdcli.exporters.c import write
 from kdcli.exporters.c.files import CONTRACT, HEADER, SOURCE
+from kdcli.exporters.c.flash import TARGETS
 from kdcli.exporters.config import ExportConfig
 from kdcli.exporters.states import played
+from kdcli.exporters.step import convert
 from kdcli.graph.trace import trace
 from kdcli.spec import feed
 
@@ -48,6 +52,19 @@ def test_real_play_is_the_same(cpu: str, tmp_path: Path) -> None:
     files = write(trace(agent), ExportConfig(), "policy")
     ran = run(files, MACHINES[cpu], feed(agent.observation, obs), tmp_path)
     assert np.array_equal(ran.outputs["action"], wanted)
+
+
+@pytest.mark.parametrize("bits", [8, 4])
+@every_machine
+def test_integers_are_the_same(cpu: str, bits: int, tmp_path: Path) -> None:
+    """In 1,000 states of its own play the processor chooses what the quantized agent does; sizes are as it says."""
+    teacher, obs, _ = played_by("CartPole-v1_1")
+    agent = on_grids(teacher, obs, bits)
+    found = convert(agent, States(obs, "rollout"), ExportConfig(format="c"))
+    ran = run(found.files, MACHINES[cpu], feed(agent.observation, obs), tmp_path)
+    assert np.array_equal(ran.outputs["action"], agent.act(obs))
+    assert abs(ran.constants - found.record["memory"]["constants"]) < 64  # what compilers align
+    assert found.record["memory"]["code"].keys() == TARGETS.keys()
 
 
 def few_layers(cpu: str) -> list[str]:

@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from sample_policies import agent
+from sample_policies import agent, student
 
 from kdcli.agents import store
 from kdcli.agents.action import ActionRule
@@ -47,11 +47,26 @@ def test_folding_changes_no_action(bias: bool) -> None:
     assert whole.preprocess.normalizer is not None
 
 
+@pytest.mark.parametrize("text", ["gru:6,hidden=5", "attention:6,heads=2", "mlp:6x6,norm=layer,residual=true"])
+def test_stacks_are_folded_too(text: str) -> None:
+    """Law: so is an agent of named layers, its memory and its file included; nothing passed in changes."""
+    whole = student(text, ActionRule(box((3,), -1, 1)), Preprocess(box((5,)), Normalizer(MEAN, SCALE, np.inf)))
+    before = [parameter.clone() for parameter in whole.policy.parameters()]
+    small, obs = fold(whole), states()
+    state = np.random.default_rng(0).normal(size=(len(obs), whole.state_size)).astype(np.float32)
+    for name, tensor in whole.heads(obs, state).present().items():
+        torch.testing.assert_close(small.heads(obs, state).present()[name], tensor, rtol=1e-4, atol=1e-5)
+    assert all(torch.equal(a, b) for a, b in zip(whole.policy.parameters(), before, strict=True))
+    assert convert(whole, States(obs), ExportConfig()).record["normalizer"] == "folded"
+
+
 def test_only_plain_scaling_is_folded() -> None:
     """Law: a clip, an image, or statistics far from zero keep the normalizer as it is."""
     assert can_fold(normalized())
     assert not can_fold(normalized(clip=10.0))
     assert not can_fold(normalized(mean=1000 * SCALE))
+    rows = Preprocess(box((2, 5)), Normalizer(np.stack([MEAN, MEAN]), np.stack([SCALE, SCALE]), np.inf))
+    assert not can_fold(student("entities:4", ActionRule(box((3,), -1, 1)), rows))
     assert not can_fold(replace(normalized(), preprocess=Preprocess(box((5,)))))
 
 

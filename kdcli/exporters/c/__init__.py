@@ -6,8 +6,9 @@ graph -> `lower` (steps on memory) -> `plan` (which memory) -> `writers` (statem
 from __future__ import annotations
 
 from kdcli.exporters.c.files import write
+from kdcli.exporters.c.flash import memory
 from kdcli.exporters.c.run import runner
 from kdcli.exporters.c.stamp import stamp
 from kdcli.exporters.formats import Format
 
-FORMAT = Format(write, stamp, runner)
+FORMAT = Format(write, stamp, runner, memory)

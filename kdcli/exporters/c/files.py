@@ -116,7 +116,7 @@ def _header(graph: Graph, sheet: Sheet, name: str, stem: str) -> str:
             f"/*\n * {words(stem)}: a policy as C99. Observation in, as the env gives it; action for the env out.\n",
             *_explained(graph, sheet),
             *_used(sheet, name),
-            f"{CONTRACT}{json_words(_contract(graph, sheet.memory, name, stem))}\n */\n",
+            f"{CONTRACT}{json_words(_contract(graph, sheet, name, stem))}\n */\n",
             f"#ifndef {guard}\n#define {guard}\n\n#include <stdint.h>\n\n",
             '#ifdef __cplusplus\nextern "C" {\n#endif\n\n',
             NO_RECORD,
@@ -166,14 +166,15 @@ def _called(given: str, port: Port) -> str:
     return "" if given == port.name else f" (called {words(port.name)})"
 
 
-def _contract(graph: Graph, memory: Memory, name: str, stem: str) -> dict[str, object]:
+def _contract(graph: Graph, sheet: Sheet, name: str, stem: str) -> dict[str, object]:
     """What a program needs to call the policy, as JSON values."""
 
     def listed(ports: tuple[Port, ...]) -> list[dict[str, object]]:
         return [{"name": port.name, "dtype": port.dtype, "shape": list(port.shape)} for port in ports]
 
     ends = {"inputs": listed(graph.inputs), "outputs": listed(graph.outputs)}
-    return {**ends, "symbol": name, "header": f"{stem}.h", "work_bytes": memory.n_bytes}
+    sizes = {"constant_bytes": sheet.n_table_bytes, "work_bytes": sheet.memory.n_bytes}
+    return {**ends, "symbol": name, "header": f"{stem}.h", **sizes}
 
 
 def _sizes(graph: Graph, sheet: Sheet, name: str) -> list[str]:

@@ -7,8 +7,9 @@ from collections.abc import Iterable, Mapping
 
 from kdcli.exporters.c.functions import FUNCTIONS
 from kdcli.exporters.c.products import PRODUCTS
+from kdcli.exporters.c.whole import WHOLE
 
-TEXTS: Mapping[str, str] = {**PRODUCTS, **FUNCTIONS}
+TEXTS: Mapping[str, str] = {**PRODUCTS, **FUNCTIONS, **WHOLE}
 
 _USE = re.compile(r"\b(\w+)\(|const (window)\b")
 

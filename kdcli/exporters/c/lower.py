@@ -8,12 +8,15 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import replace
-from math import prod
 from typing import Any
 
 import numpy as np
 
+from kdcli.exporters.c.grids import Gridded, Sums
+from kdcli.exporters.c.integers import SMOOTH, Integers
+from kdcli.exporters.c.product import real_product
 from kdcli.exporters.c.values import Joined, Step, Value
+from kdcli.exporters.c.windows import Window, channels_last, dense, tidy, window_over, windowed
 from kdcli.graph.operations import Graph, Op, Port
 
 # From here on a product looks for zeros first: below, the matrix is in the cache and the search costs more.
@@ -38,15 +41,18 @@ class _Lowering:
 
     def __init__(self, graph: Graph) -> None:
         self.steps: list[Step] = []
-        self.values: dict[str, Value | Joined] = {
+        self.values: dict[str, Value | Joined | Gridded | Sums] = {
             port.name: Value(port.name, port.size, port.dtype) for port in graph.inputs
         }
         self._real: dict[tuple[str, int, int, float], Value] = {}
         self._joined: dict[int, Value] = {}
+        self._settled: dict[str, Value] = {}
+        self._integers = Integers(self)
 
     def add(self, op: Op) -> None:
         """Lower one operation."""
-        _LOWERINGS.get(op.kind, _Lowering.plainly)(self, op)
+        if not self._integers.take(op):
+            _LOWERINGS.get(op.kind, _Lowering.plainly)(self, op)
 
     def end(self, ports: tuple[Port, ...]) -> None:
         """Copy the outputs to the caller, after all else, so that they may be where the inputs are."""
@@ -65,8 +71,17 @@ class _Lowering:
 
     def real(self, port: Port) -> Value:
         """The value side by side in memory, in its own dtype, in whatever order."""
-        found = self.values[port.name]
+        found = self.lies(port)
         return self._divided(self._join(found, port.name) if isinstance(found, Joined) else found)
+
+    def lies(self, port: Port) -> Value | Joined:
+        """Where the real numbers of the value are; computed now if they were left for later."""
+        found = self.values[port.name]
+        if not isinstance(found, Gridded | Sums):
+            return found
+        if port.name not in self._settled:
+            self._settled[port.name] = self._integers.real(port.name, found)
+        return self._settled[port.name]
 
     def logical(self, port: Port) -> Value:
         """As `real`, in its own order."""
@@ -75,8 +90,12 @@ class _Lowering:
             return value
         sorted_ = Value(f"{port.name}.sorted", value.size, value.dtype)
         self.steps.append(Step("take", (value,), (sorted_,), {"places": np.argsort(value.order)}))
-        self.values[port.name] = sorted_
+        self._lay(port, sorted_)
         return sorted_
+
+    def _lay(self, port: Port, value: Value) -> None:
+        """The real numbers of a value are here from now on."""
+        (self._settled if port.name in self._settled else self.values)[port.name] = value
 
     def scratch(self, op: Op, name: str, size: int, dtype: str = "float32") -> Value:
         """Memory for one step of the operation."""
@@ -113,20 +132,20 @@ class _Lowering:
 
     def _channels_first(self, op: Op) -> None:
         (x,), shape = op.inputs, op.inputs[0].shape
-        found = self.values[x.name]
+        found = self.lies(x)
         value = self.real(x) if isinstance(found, Joined) else found
         places = np.empty(x.size, np.int64)
         places[np.arange(x.size).reshape(shape).transpose(2, 0, 1).ravel()] = np.arange(x.size)
-        self.values[op.out.name] = replace(value, order=_tidy(value.stored(places)))
+        self.values[op.out.name] = replace(value, order=tidy(value.stored(places)))
 
     def _concat(self, op: Op) -> None:
-        found = [self.values[port.name] for port in op.inputs]
+        found = [self.lies(port) for port in op.inputs]
         parts = [part for value in found for part in (value.parts if isinstance(value, Joined) else (value,))]
         self.values[op.out.name] = Joined(tuple(parts))
 
     def _slice(self, op: Op) -> None:
         (x,), start, stop = op.inputs, op.attrs["start"], op.attrs["stop"]
-        found = self.values[x.name]
+        found = self.lies(x)
         parts = _between(found, start, stop) if isinstance(found, Joined) else None
         if parts:
             self.values[op.out.name] = parts[0] if len(parts) == 1 else Joined(parts)
@@ -140,24 +159,33 @@ class _Lowering:
 
     def _cast(self, op: Op) -> None:
         (x,), dtype = op.inputs, op.out.dtype
-        found = self.values[x.name]
+        found = self.lies(x)
         if isinstance(found, Value) and (found.dtype, dtype) == ("uint8", "float32"):
             self.values[op.out.name] = replace(found, dtype="float32", divisor=1.0)
         else:
             self._each(op)
 
     def _scale(self, op: Op) -> None:
-        found = self.values[op.inputs[0].name]
+        found = self.lies(op.inputs[0])
         if isinstance(found, Value) and found.divisor == 1.0:
             self.values[op.out.name] = replace(found, divisor=float(op.attrs["divisor"]))
         else:
             self._each(op)
 
     def _each(self, op: Op) -> None:
-        """An operation on each number by itself: any order will do, and weights follow it."""
+        self.values[op.out.name] = self.each(op)
+
+    def each(self, op: Op) -> Value:
+        """An operation on each number by itself: any order will do, and weights follow it. Returns its output."""
         x = self.real(op.inputs[0])
         y = Value(op.out.name, op.out.size, op.out.dtype, order=x.order, zeros=op.kind == "relu")
-        self.keep(Step(op.kind, (x,), (y,), op.attrs, _follow(x, op.weights)), op)
+        self.steps.append(Step(op.kind, (x,), (y,), op.attrs, _follow(x, op.weights)))
+        return y
+
+    def _choose(self, op: Op) -> None:
+        """The largest of products in integers, where they are there."""
+        scores = self._integers.scores(op.inputs[0])
+        self.emit(op, (self.logical(op.inputs[0]) if scores is None else scores,))
 
     def _normalize(self, op: Op) -> None:
         self._each(replace(op, attrs={"clip": float(op.attrs["clip"])}))
@@ -186,6 +214,10 @@ class _Lowering:
             self.emit(op, (self.logical(op.inputs[0]),), weights={**op.weights, "weight": weight.T})
             return
         x = self.real(op.inputs[0])
+        packed = real_product(self.steps, op, x) if "weight" in op.packed else None
+        if packed is not None:
+            self.values[op.out.name] = packed
+            return
         weights = {**op.weights, "weight": x.stored(weight).T}
         self.emit(op, (x,), weights=weights, scratch=self._search(op, x, weight.size))
 
@@ -216,93 +248,60 @@ class _Lowering:
             self._alone(op)
             return
         x, window = self._windowed(op, op.weights["weight"].shape[2:])
-        out, channels = op.out.shape[0], window["planes"] * window["cell"]
-        weight = _dense(op.weights["weight"], op.attrs.get("groups", 1)).reshape(
-            out, channels, *op.weights["weight"].shape[2:]
-        )
-        # Rows of weights in the order in which what is under a window lies: plane, row, column, channel.
-        rows = weight.transpose(2, 3, 1, 0) if window["cell"] > 1 else weight.transpose(1, 2, 3, 0)
-        rows = rows.reshape(-1, out) / np.float32(x.divisor or 1.0)
-        scratch = self._under_windows(op, window, len(rows), x.zeros and out >= WIDE)
-        y = Value(op.out.name, op.out.size, order=_channels_last(op.out.shape))
+        weight = dense(op.weights["weight"], op.attrs.get("groups", 1))
+        rows = window.laid(weight).T / np.float32(x.divisor or 1.0)
+        n, out = rows.shape
+        scratch = self._under_windows(op, window, n, x.zeros and out >= WIDE)
+        y = Value(op.out.name, op.out.size, order=window.order(out))
         weights = {**op.weights, "weight": rows}
-        self.keep(Step("conv2d", (x,), (y,), {"window": window, "out": out}, weights, scratch), op)
+        self.keep(Step("conv2d", (x,), (y,), {"window": window.sizes, "out": out}, weights, scratch), op)
 
     def _alone(self, op: Op) -> None:
         """A convolution of each channel by itself: side by side in memory, and so are their weights."""
         self._lay_channels_last(op.inputs[0])
         x, window = self._windowed(op, op.weights["weight"].shape[2:], as_bytes=False)
         out = op.out.shape[0]
-        window |= {"planes": 1, "cell": out}
+        sizes = {**window.sizes, "planes": 1, "cell": out}
         weights = {**op.weights, "weight": op.weights["weight"].reshape(out, -1).T}
-        y = Value(op.out.name, op.out.size, order=_channels_last(op.out.shape))
-        self.keep(Step("conv2d_alone", (x,), (y,), {"window": window}, weights), op)
+        y = Value(op.out.name, op.out.size, order=window.order(out))
+        self.keep(Step("conv2d_alone", (x,), (y,), {"window": sizes}, weights), op)
 
     def _lay_channels_last(self, port: Port) -> None:
         """Put an image in the order in which its channels are innermost, if it is in another."""
-        value, order = self.real(port), _channels_last(port.shape)
+        value, order = self.real(port), channels_last(port.shape)
         if order is None or (value.order is not None and np.array_equal(value.order, order)):
             return
         value = self.logical(port)
         turned = Value(f"{port.name}.turned", value.size, value.dtype, order=order, zeros=value.zeros)
         self.steps.append(Step("take", (value,), (turned,), {"places": order}))
-        self.values[port.name] = turned
+        self._lay(port, turned)
 
-    def _under_windows(self, op: Op, window: Mapping[str, int], n: int, searching: bool) -> tuple[Value, ...]:
+    def _under_windows(self, op: Op, window: Window, n: int, searching: bool) -> tuple[Value, ...]:
         """Memory for a band of rows, for where n numbers are in it, and for those that are not 0 and their rows."""
-        width = (window["cols"] + 2 * window["pad_cols"]) * window["cell"]
-        band = self.scratch(op, "band", window["planes"] * window["height"] * width)
+        width = (window.cols + 2 * window.pad_cols) * window.cell
+        band = self.scratch(op, "band", window.planes * window.height * width)
         found = band, self.scratch(op, "places", n, "int32")
         return (*found, self.scratch(op, "values", n), self.scratch(op, "rows", n, "int32")) if searching else found
 
     def _max_pool2d(self, op: Op) -> None:
         x, window = self._windowed(op, op.attrs["kernel"], as_bytes=False)
-        order = _channels_last(op.out.shape) if window["cell"] > 1 else None
+        order = channels_last(op.out.shape) if window.cell > 1 else None
         y = Value(op.out.name, op.out.size, order=order, zeros=x.zeros)
-        self.keep(Step("max_pool2d", (x,), (y,), {"window": window}), op)
+        self.keep(Step("max_pool2d", (x,), (y,), {"window": window.sizes}), op)
 
-    def _windowed(self, op: Op, kernel: tuple[int, ...], as_bytes: bool = True) -> tuple[Value, dict[str, int]]:
+    def _windowed(self, op: Op, kernel: tuple[int, ...], as_bytes: bool = True) -> tuple[Value, Window]:
         """The image, and how a window moves over it: over one plane a channel, or one with the channels innermost."""
-        port = op.inputs[0]
-        found, (channels, rows, cols) = self.values[port.name], port.shape
-        x = found if as_bytes and isinstance(found, Value) else self.real(port)
-        order = _channels_last(port.shape)
-        last = x.order is not None and order is not None and np.array_equal(x.order, order)
-        if x.order is not None and not last:
-            x = self.logical(port)
-        window = {"planes": 1 if last else channels, "rows": rows, "cols": cols, "cell": channels if last else 1}
-        sides = {"height": kernel[0], "width": kernel[1]}
-        for name, key in (("step", "stride"), ("pad", "padding")):
-            sides |= {f"{name}_rows": op.attrs[key][0], f"{name}_cols": op.attrs[key][1]}
-        return x, {**window, **sides, "out_rows": op.out.shape[1], "out_cols": op.out.shape[2]}
-
-
-def _dense(weight: np.ndarray, groups: int) -> np.ndarray:
-    """Weights of groups (O, C / groups, h, w) as those of one, (O, C, h, w), zeros between."""
-    if groups == 1:
-        return weight
-    out, channels = len(weight) // groups, weight.shape[1]
-    whole = np.zeros((len(weight), groups * channels, *weight.shape[2:]), weight.dtype)
-    for k in range(groups):
-        own = slice(k * out, (k + 1) * out)
-        whole[own, k * channels : (k + 1) * channels] = weight[own]
-    return whole
-
-
-def _channels_last(shape: tuple[int, ...]) -> np.ndarray | None:
-    """The order of (C, H, W) when it lies as (H, W, C)."""
-    return _tidy(np.arange(prod(shape)).reshape(shape).transpose(1, 2, 0).ravel())
+        found = self.lies(op.inputs[0])
+        x = found if as_bytes and isinstance(found, Value) else self.real(op.inputs[0])
+        if window_over(op, x, kernel) is None:
+            x = self.real(op.inputs[0])
+        return windowed(self.steps, op, x, kernel)
 
 
 def _in_one_order(x: Value, y: Value) -> bool:
     if x.order is None or y.order is None:
         return x.order is y.order
     return np.array_equal(x.order, y.order)
-
-
-def _tidy(order: np.ndarray) -> np.ndarray | None:
-    """None for the own order."""
-    return None if np.array_equal(order, np.arange(len(order))) else order
 
 
 def _side_by_side(parts: tuple[Value, ...]) -> np.ndarray | None:
@@ -331,15 +330,13 @@ def _follow(x: Value, weights: Mapping[str, np.ndarray]) -> dict[str, np.ndarray
     return {key: x.stored(array.ravel()) if array.size > 1 else array for key, array in weights.items()}
 
 
-_EACH = (
-    *("clip", "elu", "gelu", "leaky_relu", "quantize", "relu", "selu", "sigmoid", "silu"),
-    *("softplus", "softsign", "tanh", "unscale"),
-)
+_EACH = (*SMOOTH, "clip", "unscale")
 
 _LOWERINGS: Mapping[str, Callable[[_Lowering, Op], None]] = {
     **dict.fromkeys(("flatten", "identity", "reshape"), _Lowering._alias),
     **dict.fromkeys(_EACH, _Lowering._each),
     "add": _Lowering._add,
+    **dict.fromkeys(("argmax", "group_argmax"), _Lowering._choose),
     "attention": _Lowering._attention,
     "cast": _Lowering._cast,
     "channels_first": _Lowering._channels_first,

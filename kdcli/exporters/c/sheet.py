@@ -24,7 +24,7 @@ class Sheet:
 
     def __init__(self, graph: Graph, memory: Memory) -> None:
         self.memory = memory
-        self._names = Names([*TEXTS, "work", "i", "k", *memory.sizes])
+        self._names = Names([*TEXTS, "work", "i", "k", "o", "a", "all", *memory.sizes])
         self.inputs = {port.name: self._names.new(port.name) for port in graph.inputs}
         self.outputs = {port.name: self._names.new(port.name) for port in graph.outputs}
         self.tables: list[str] = []
@@ -58,7 +58,9 @@ class Sheet:
     def window(self, name: str, sizes: Iterable[int]) -> str:
         """Add the sizes of a window; returns C for its address."""
         given = self._names.new(name)
-        self.tables.append(f"static const window {given} = {{{', '.join(map(str, sizes))}}};\n")
+        numbers = [*map(str, sizes)]
+        self.tables.append(f"static const window {given} = {{{', '.join(numbers)}}};\n")
+        self.n_table_bytes += 4 * len(numbers)
         self.used.add("window")
         return f"&{given}"
 

@@ -14,7 +14,7 @@ _LINE = 118
 
 
 def contract(files: Mapping[str, bytes]) -> dict[str, Any]:
-    """What a program needs to call the policy: its `inputs`, `outputs`, `symbol`, `header` and `work_bytes`."""
+    """What a program needs to call the policy: `inputs`, `outputs`, `symbol`, `header`, and the bytes that it takes."""
     lines = files[HEADER].decode().splitlines()
     return json.loads(next(line for line in lines if line.startswith(CONTRACT)).removeprefix(CONTRACT))
 

@@ -14,6 +14,7 @@ import numpy as np
 from kdcli.exporters.c.block_writers import BLOCKS, tables
 from kdcli.exporters.c.sheet import Sheet, number
 from kdcli.exporters.c.values import ACTIVATIONS, CTYPES, Step, Value
+from kdcli.exporters.c.whole_writers import WHOLE_WRITERS
 
 Writer = Callable[[Sheet, Step], None]
 
@@ -203,20 +204,21 @@ def _mask(sheet: Sheet, step: Step) -> None:
 
 
 def _argmax(sheet: Sheet, step: Step) -> None:
-    _choose(sheet, step, 0, Value(step.x.root, step.x.size, start=step.x.start), step.attrs["start"])
+    _choose(sheet, step, 0, step.x, step.attrs["start"])
 
 
 def _group_argmax(sheet: Sheet, step: Step) -> None:
     start = step.x.start
     for k, size in enumerate(step.attrs["sizes"]):
-        _choose(sheet, step, k, Value(step.x.root, size, start=start), 0)
+        _choose(sheet, step, k, replace(step.x, size=size, start=start), 0)
         start += size
 
 
 def _choose(sheet: Sheet, step: Step, k: int, scores: Value, first: int) -> None:
-    sheet.used.add("argmax")
+    function = "argmax_whole" if step.x.dtype == "int32" else "argmax"
+    sheet.used.add(function)
     plus = f" + {first}" if first > 0 else f" - {-first}" if first else ""
-    sheet.add(f"{sheet.item(step.y, str(k))} = argmax({scores.size}, {sheet.at(scores)}){plus};")
+    sheet.add(f"{sheet.item(step.y, str(k))} = {function}({scores.size}, {sheet.at(scores)}){plus};")
 
 
 def _one_hot(sheet: Sheet, step: Step) -> None:
@@ -285,6 +287,7 @@ def _give(sheet: Sheet, step: Step) -> None:
 
 
 WRITERS: Mapping[str, Writer] = {
+    **WHOLE_WRITERS,
     **dict.fromkeys(ACTIVATIONS, _activation),
     **BLOCKS,
     "argmax": _argmax,

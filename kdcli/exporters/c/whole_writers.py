@@ -1,0 +1,137 @@
+"""The C statements of steps on whole numbers."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+
+import numpy as np
+
+from kdcli.exporters.c.fixed import INT32, Rescale
+from kdcli.exporters.c.product import Clamped, Finish, Scored, Stepped
+from kdcli.exporters.c.sheet import Sheet, number
+from kdcli.exporters.c.values import CTYPES, Step, Value
+
+
+def _product(sheet: Sheet, step: Step) -> None:
+    """A loop over the rows of weights; for a convolution, in one over its windows."""
+    window, y = step.attrs["window"], step.y
+    if window is None:
+        lines = _rows(sheet, step, step.x, sheet.item(y, "o"))
+        sheet.add(*(lines if lines[0].startswith("for") else ["{", *_inside(lines), "}"]))
+        return
+    (under,) = step.scratch
+    place, kind = sheet.window(f"{y.root}_window", window.sizes.values()), CTYPES[under.dtype]
+    sheet.used.add(f"under_{kind}")
+    lines = _rows(sheet, step, under, sheet.item(y, f"k * {len(step.attrs['rows'].data)} + o"))
+    copied = f"under_{kind}({place}, k, {sheet.at(step.x)}, {sheet.at(under)});"
+    sheet.add(f"for (int k = 0; k < {window.places}; k++) {{", *_inside([copied, *lines]), "}")
+
+
+def _inside(lines: list[str]) -> list[str]:
+    return [f"    {line}" for line in lines]
+
+
+def _rows(sheet: Sheet, step: Step, x: Value, item: str) -> list[str]:
+    """The loop over rows, for numbers in x."""
+    rows, name = step.attrs["rows"], step.y.root
+    total, kind = _kind(step)
+    table = sheet.table(f"{name}_weight", rows.data)
+    arguments = [step.attrs["n"], sheet.at(x), f"{table} + {rows.stride} * o"]
+    function, less, lines = f"{kind}_{rows.form}", "", []
+    zero = _each(sheet, f"{name}_zero", rows.zero.astype(np.int32))
+    if rows.levels is not None:
+        function += "_levels"
+        arguments.append(sheet.table(f"{name}_levels", rows.levels))
+    elif total == "float":
+        arguments.append(zero)
+    elif rows.zero.any():
+        sheet.used.add(f"all_{kind}")
+        lines.append(f"const {total} all = all_{kind}({step.attrs['n']}, {sheet.at(x)});")
+        less = f" - {zero} * all"
+    arguments += [rows.bits] if rows.form == "bits" else []
+    sheet.used.add(function)
+    found = f"{function}({', '.join(map(str, arguments))}){less}"
+    if total == "int64_t":
+        found = f"(int32_t)(({found}) >> {step.attrs['down']})"
+    kept = "float" if total == "float" else "int32_t"
+    done = _finished(sheet, step.attrs["finish"], name, CTYPES[step.y.dtype])
+    body = [f"const {kept} a = {found};", f"{item} = {done};"]
+    return [*lines, f"for (int o = 0; o < {len(rows.data)}; o++) {{", *_inside(body), "}"]
+
+
+def _kind(step: Step) -> tuple[str, str]:
+    """The C type of a sum, and what the functions that make such sums begin with."""
+    if step.x.dtype == "float32":
+        return "float", "real"
+    wide = step.attrs["rows"].most > INT32
+    return ("int64_t" if wide else "int32_t"), f"{'wide' if wide else 'dot'}_{CTYPES[step.x.dtype]}"
+
+
+def _each(sheet: Sheet, name: str, array: np.ndarray) -> str:
+    """C for the number that belongs to row o, or for the only one."""
+    if (array == array.flat[0]).all():
+        return number(array.flat[0].item(), array.dtype.name)
+    return f"{sheet.table(name, array)}[o]"
+
+
+def _finished(sheet: Sheet, finish: Finish, name: str, kind: str) -> str:
+    """C for what becomes of the sum a."""
+    if isinstance(finish, Clamped | Stepped | Scored):
+        whole = _rescaled(sheet, finish.rescale, name)
+        if isinstance(finish, Scored):
+            return whole
+        found = whole if isinstance(finish, Clamped) else _stepped(sheet, finish, name, whole)
+        sheet.used.add("within")
+        return f"({kind})within({found}, {finish.low}, {finish.high})"
+    scale, bias = _each(sheet, f"{name}_scale", finish.scale), _each(sheet, f"{name}_bias", finish.bias)
+    return f"{'' if kind == 'float' else '(float)'}a * {scale} + {bias}"
+
+
+def _rescaled(sheet: Sheet, made: Rescale, name: str) -> str:
+    sheet.used.add("rescaled")
+    multiplier, bias = (
+        _each(sheet, f"{name}_{key}", array) for key, array in (("multiplier", made.multiplier), ("bias", made.bias))
+    )
+    return f"rescaled(a, {multiplier}, {bias}, {made.up}, {made.shift})"
+
+
+def _stepped(sheet: Sheet, finish: Stepped, name: str, z: str) -> str:
+    function = "mirrored" if finish.odd else "reached"
+    sheet.used.add(function)
+    found = f"{function}({z}, {len(finish.places)}, {sheet.table(f'{name}_places', finish.places)})"
+    return found if finish.odd else f"{found} + {finish.first}" if finish.first >= 0 else f"{found} - {-finish.first}"
+
+
+def _codes(sheet: Sheet, step: Step) -> None:
+    """As the graph has it, less the zero; clamped first, so that only small numbers are rounded."""
+    x = sheet.item(step.x)
+    scale, low, high = (_of(sheet, step, key) for key in ("scale", "low", "high"))
+    sheet.used.add("nearest")
+    lines = [f"float v = {x} / {scale};", f"v = v < {low} ? {low} : v;", f"v = nearest(v > {high} ? {high} : v);"]
+    if "fine" in step.weights:
+        lines.append(f"v = nearest(v * {_of(sheet, step, 'fine')});")
+    lines.append(f"{sheet.item(step.y)} = ({CTYPES[step.y.dtype]})v;")
+    sheet.add(f"for (int i = 0; i < {step.y.size}; i++) {{", *_inside(lines), "}")
+
+
+def _of(sheet: Sheet, step: Step, key: str) -> str:
+    """C for the number that belongs to i, or for the only one."""
+    return _each(sheet, f"{step.y.root}_{key}", step.weights[key]).replace("[o]", "[i]")
+
+
+def _code_table(sheet: Sheet, step: Step) -> None:
+    table = sheet.table(f"{step.y.root}_table", step.weights["table"])
+    sheet.each(step.y.size, f"{sheet.item(step.y)} = {table}[{sheet.item(step.x)}];")
+
+
+def _whole_to_real(sheet: Sheet, step: Step) -> None:
+    step_ = number(float(np.float32(step.attrs["step"])), "float32")
+    sheet.each(step.y.size, f"{sheet.item(step.y)} = (float){sheet.item(step.x)} * {step_};")
+
+
+WHOLE_WRITERS: Mapping[str, Callable[[Sheet, Step], None]] = {
+    "code_table": _code_table,
+    "codes": _codes,
+    "product": _product,
+    "whole_to_real": _whole_to_real,
+}
