@@ -8,6 +8,7 @@ from pydantic import BaseModel, ConfigDict, Field
 
 Share = Literal["all", "trunk"]
 DataMode = Literal["offline", "teacher", "student", "dagger", "dart"]
+Init = Literal["random", "teacher"]
 
 
 class DistillConfig(BaseModel):
@@ -19,6 +20,7 @@ class DistillConfig(BaseModel):
     student: str = Field(
         "mlp:32x32", description="architecture of the student: mlp:32x32, mlp:16,activation=relu, linear"
     )
+    init: Init = Field("random", description="first weights: drawn, or the teacher's own layers as far as they fit")
     loss: tuple[str, ...] = Field(
         (), description="loss terms, each name[@weight schedule]; default: by what the teacher gives"
     )

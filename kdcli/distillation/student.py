@@ -11,11 +11,13 @@ from torch import nn
 
 from kdcli.agents.action import ActionRule
 from kdcli.agents.agent import Acts, Agent, teaches
+from kdcli.agents.inheriting import inherited
 from kdcli.agents.observation import JointPreprocess, Normalizer, Preprocess, Sees, is_image
 from kdcli.agents.policy import Policy, Signal, Spread
 from kdcli.choice import Choice
 from kdcli.distillation.config import DistillConfig
 from kdcli.distillation.losses import ON_Q, VALUE
+from kdcli.errors import UsageError
 from kdcli.networks import build
 from kdcli.spec import MASK, OBS, Box, Dict, Part, parts, split_rows
 
@@ -41,7 +43,7 @@ def new_student(teacher: Acts, config: DistillConfig, losses: Sequence[str], pre
     One that is to explore, or whose likelihood is a loss, has a spread of its own.
 
     Raises:
-        UsageError: unknown architecture.
+        UsageError: unknown architecture, or a teacher whose layers it cannot begin with.
     """
     names = [text.partition("@")[0] for text in losses]
     rule = rule_of(teacher)
@@ -56,7 +58,12 @@ def new_student(teacher: Acts, config: DistillConfig, losses: Sequence[str], pre
     spread = Spread.learned(rule.n_outputs) if spreads else None
     policy = Policy(network, rule, _signal(rule, names), spread, value)
     facts = {"format": "kdcli", "algorithm": "distilled", "student": str(choice), "teacher": teacher.name}
-    return Agent(preprocess, policy, f"{teacher.name}-{choice.name}-{choice.value or 'x'}", teacher.env, facts)
+    agent = Agent(preprocess, policy, f"{teacher.name}-{choice.name}-{choice.value or 'x'}", teacher.env, facts)
+    if config.init == "random":
+        return agent
+    if not isinstance(teacher, Agent):
+        raise UsageError("--init teacher needs the teacher's layers", f"{teacher.name} has none of its own", "drop it")
+    return inherited(agent, teacher)
 
 
 def sight_of(preprocess: Sees, rule: ActionRule) -> list[tuple[int, ...]]:

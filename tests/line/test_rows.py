@@ -159,6 +159,11 @@ def test_what_is_learned_from(option: str, name: str) -> None:
     assert differ(learned(teacher, student=student, beta=beta, **{option: value}), plain)
 
 
+def test_a_student_that_begins_with_its_teachers_layers() -> None:
+    """Law: the teacher's own layers are another beginning."""
+    assert differ(learned(choose_teacher, init="teacher"), learned(choose_teacher))
+
+
 @pytest.mark.parametrize("name", [name for name in BALANCES.names() if name != "fixed"])
 def test_balances(name: str) -> None:
     """Law: every balance teaches otherwise than fixed weights."""
