@@ -161,7 +161,8 @@ def test_what_is_learned_from(option: str, name: str) -> None:
 
 def test_a_student_that_begins_with_its_teachers_layers() -> None:
     """Law: the teacher's own layers are another beginning."""
-    assert differ(learned(choose_teacher, init="teacher"), learned(choose_teacher))
+    student = "mlp:8,activation=relu"
+    assert differ(learned(choose_teacher, student=student, init="teacher"), learned(choose_teacher, student=student))
 
 
 @pytest.mark.parametrize("name", [name for name in BALANCES.names() if name != "fixed"])

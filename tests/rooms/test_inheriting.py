@@ -88,6 +88,6 @@ def _agents() -> dict[str, tuple[Agent, Agent]]:
 @pytest.mark.parametrize("name", _agents())
 def test_agents_that_see_otherwise(name: str) -> None:
     """Law: where the student could not see what its teacher sees, the user is told so."""
-    with pytest.raises(UsageError, match="cannot (begin|be scaled)") as raised:
+    with pytest.raises(UsageError, match=r"cannot (begin|be scaled)") as raised:
         inherited(*_agents()[name])
     assert raised.value.fix
