@@ -43,7 +43,7 @@ Row = dict[str, Any]
 SAMPLES = Path(__file__).parents[2] / "sample_checkpoints" / "ppo"
 TRAINED = {"CartPole-v1": (6_144, 12_288), "LunarLander-v3": (65_536, 131_072)}
 MANY = DistillConfig(student="mlp:16x16", labels=10_000, rounds=5, updates=5_000, episodes=8)
-TASKS = DistillConfig(student="mlp:32x32", labels=10_000, rounds=5, updates=8_000, episodes=8)
+TASKS = DistillConfig(student="mlp:32x32", labels=10_000, rounds=5, updates=5_000, episodes=8)
 CHAIN = DistillConfig(student="mlp:16x16", labels=10_000, rounds=5, updates=10_000, episodes=4)
 EPISODES = {"CartPole-v1": 50, "Acrobot-v1": 50, "LunarLander-v3": 50, "HalfCheetah-v5": 16}
 KEEP = {"in turn": (), "in turn, ewc@1": ("ewc@1",), "in turn, ewc@30": ("ewc@30",)}
