@@ -63,7 +63,7 @@ def learned(gate: Gated, student: Heads, teacher: Heads, n: int = 400) -> torch.
 
 
 def test_a_gate_listens_by_state_and_is_held_by_the_prior() -> None:
-    """Law: the weights come to be prior x exp(-distance), by state; the loss is then -log sum prior exp(-distance)."""
+    """Law: weights begin as the prior and come to prior x exp(-distance) of a state; the loss to -log of their sum."""
     draw = torch.Generator().manual_seed(0)
     logits, members = torch.randn(4, 3, generator=draw), torch.randn(4, 2, 3, generator=draw)
     student = Heads(logits=logits, features=torch.eye(4), groups=(3,))
@@ -72,6 +72,7 @@ def test_a_gate_listens_by_state_and_is_held_by_the_prior() -> None:
     far = (members.softmax(2) * (members.log_softmax(2) - logits.log_softmax(1)[:, None])).sum(2)
     prior = 0.9 * shares + 0.05
     free, gate = prior * (-far).exp(), Gated()
+    torch.testing.assert_close(Gated().weights(student, teacher)[0].exp(), prior)
     torch.testing.assert_close(learned(gate, student, teacher), free / free.sum(1, keepdim=True), atol=1e-3, rtol=1e-3)
     torch.testing.assert_close(gate(student, teacher, 1.0), -free.sum(1).log(), atol=1e-3, rtol=1e-3)
 

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-
 import numpy as np
 import pytest
 import torch
@@ -14,7 +12,7 @@ from kdcli.agents.observation import Sees
 from kdcli.distillation.config import DistillConfig
 from kdcli.distillation.election import elect
 from kdcli.distillation.generations import Gather, Learn, climb, ladder
-from kdcli.distillation.loop import distill
+from kdcli.distillation.loop import Distilled, distill
 from kdcli.distillation.pool import Collector, Pool
 from kdcli.envs.play import play
 from kdcli.envs.vector import Vector
@@ -24,11 +22,13 @@ from kdcli.spec import EnvSpec
 CONFIG = DistillConfig(student="mlp:8", labels=1200, rounds=3, updates=600, episodes=8, envs=4)
 
 
-def gathering(spec: EnvSpec, taught: list[str]) -> Callable[[Acts, Sees | None], Pool]:
-    """Pools of the env, noting who teaches."""
+def gathering(spec: EnvSpec, taught: list[str], seen: list[Sees | None] | None = None) -> Gather:
+    """Pools of the env, noting who teaches, and how the student is to see."""
 
     def gather(teacher: Acts, preprocess: Sees | None) -> Pool:
         taught.append(teacher.name)
+        if seen is not None:
+            seen.append(preprocess)
         collector = Collector(teacher, Vector(spec, 4), 0)
         return Pool(teacher, collector.collect(None, 1.0, 300), 10_000, collector, preprocess)
 
@@ -54,8 +54,15 @@ def test_every_rung_teaches_the_next() -> None:
 
 
 def test_generations_begin_from_other_weights() -> None:
-    """Law: the same architecture again is a new student, taught by the last one."""
-    first, second = ladder(choose_teacher(), ["mlp:8"] * 2, CONFIG, learning(gathering(CHOOSE, [])))
+    """Law: the same architecture again is a new student of another seed, taught by the last one."""
+    seeds, learn = [], learning(gathering(CHOOSE, []))
+
+    def noting(teacher: Acts, config: DistillConfig) -> Distilled:
+        seeds.append(config.seed)
+        return learn(teacher, config)
+
+    first, second = ladder(choose_teacher(), ["mlp:8"] * 2, CONFIG, noting)
+    assert len(set(seeds)) == 2
     assert first.student.n_params == second.student.n_params
     assert not torch.equal(first.student.policy.network.head.weight, second.student.policy.network.head.weight)
     assert returns(second.student) > 18
@@ -74,7 +81,11 @@ def test_a_student_climbs_from_teacher_to_teacher() -> None:
     worse = reach_teacher(16)
     with torch.no_grad():
         worse.policy.network.head.weight *= 0.2
-    done = climb([worse, reach_teacher()], CONFIG.model_copy(update={"rounds": 4}), gathering(REACH, taught), judge)
+    told: list[Sees | None] = []
+    gather = gathering(REACH, taught, told)
+    done = climb([worse, reach_teacher()], CONFIG.model_copy(update={"rounds": 4}), gather, judge)
+    assert told[0] is None
+    assert told[1] is done.student.preprocess
     assert taught == ["reach", "reach"]
     assert len(done.rounds) == 4
     assert done.rounds[-1].updates == CONFIG.updates // 2

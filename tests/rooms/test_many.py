@@ -13,7 +13,9 @@ from toy_teachers import CHOOSE, REACH, choose_teacher, reach_teacher
 from kdcli.agents import store
 from kdcli.agents.agent import Agent
 from kdcli.cli.main import main
+from kdcli.distillation import many
 from kdcli.distillation.config import ChainConfig, DistillConfig, TasksConfig
+from kdcli.distillation.loop import Distilled
 from kdcli.distillation.many import chain_to, distill_tasks_to
 from kdcli.envs.play import play
 from kdcli.envs.vector import Vector
@@ -70,6 +72,15 @@ def test_a_chain_by_assistants_and_generations(tmp_path: Path) -> None:
     assert [link["student"] for link in made["chain"]] == ["mlp:16", "mlp:8", "mlp:8"]
     assert student.n_params == 3 * 8 + 8 + 8 * 3 + 3
     assert play(student, Vector(CHOOSE, 8), range(8)).returns.mean() > 18
+
+
+def test_the_best_generation_is_kept(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Law: of several generations that of the best return is written, not the last; assistants are no candidates."""
+    found = [Distilled(made, ("kl",), ()) for made in (choose_teacher(64), choose_teacher(16), weak())]
+    monkeypatch.setattr(many, "ladder", lambda *_: tuple(found))
+    out = tmp_path / "student.safetensors"
+    chain_to(out, [choose_teacher()], [], CONFIG, ChainConfig(via=("mlp:16",), generations=2))
+    assert store.load(out).n_params == choose_teacher(16).n_params
 
 
 def made_of(path: Path) -> dict[str, object]:

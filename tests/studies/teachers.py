@@ -1,12 +1,12 @@
 """What many teachers and many tasks are worth: the numbers of docs/teachers.md.
 
     python tests/studies/teachers.py train FOLDER          imperfect teachers of two envs, by Stable-Baselines3
-    python tests/studies/teachers.py PART SEED FOLDER      one part with one student seed; appends rows to FOLDER
+    python tests/studies/teachers.py PART SEEDS FOLDER     one part with student seeds 0 to SEEDS - 1; rows in FOLDER
     python tests/studies/teachers.py table FOLDER          the tables, with intervals over the seeds
 
 Parts: `many` (several imperfect teachers, one student), `tasks` (three envs, one student, at once and in turn), `chain`
-(a student 109 times smaller: plainly, by generations, by assistants). What is in FOLDER is not done again. `tasks` and
-`chain` need KDCLI_ZOO. One thread.
+(a student 109 times smaller: plainly, by generations, by an assistant). What is in FOLDER is not done again. `tasks`
+and `chain` need KDCLI_ZOO. One thread.
 """
 
 from __future__ import annotations
@@ -43,16 +43,27 @@ Row = dict[str, Any]
 SAMPLES = Path(__file__).parents[2] / "sample_checkpoints" / "ppo"
 TRAINED = {"CartPole-v1": (6_144, 12_288), "LunarLander-v3": (65_536, 131_072)}
 MANY = DistillConfig(student="mlp:16x16", labels=10_000, rounds=5, updates=5_000, episodes=8)
-TASKS = DistillConfig(student="mlp:32x32", labels=10_000, rounds=5, updates=8_000, episodes=8)
-CHAIN = DistillConfig(student="mlp:16x16", labels=20_000, rounds=8, updates=16_000, episodes=4)
-CHEETAH_EPISODES, EPISODES = 20, 100
-PENALTIES = {"no penalty": (), "ewc@1": ("ewc@1",), "ewc@30": ("ewc@30",), "l2@0.1": ("l2@0.1",)}
+TASKS = DistillConfig(student="mlp:32x32", labels=10_000, rounds=5, updates=5_000, episodes=8)
+CHAIN = DistillConfig(student="mlp:16x16", labels=10_000, rounds=5, updates=10_000, episodes=4)
+EPISODES = {"CartPole-v1": 50, "Acrobot-v1": 50, "LunarLander-v3": 50, "HalfCheetah-v5": 16}
+KEEP = {"in turn": (), "in turn, ewc@1": ("ewc@1",), "in turn, ewc@30": ("ewc@30",)}
+_CACHE: dict[tuple[str, str], float] = {}
 
 
-def returns(agent: Acts | None, like: Acts, n: int = EPISODES) -> np.ndarray:
-    """Returns of `n` paired episodes in the env of `like`, on initial states that no training saw."""
+def mean_return(agent: Acts | None, like: Acts) -> float:
+    """The mean of paired episodes in the env of `like`, on initial states that no training saw."""
     assert like.env is not None
-    return play(agent, open_vector(like.env, None), seeds_from(first_seed("bench", 0), n)).returns
+    seeds = seeds_from(first_seed("bench", 0), EPISODES[like.env.id])
+    return float(play(agent, open_vector(like.env, None), seeds).returns.mean())
+
+
+def score(student: Acts, teacher: Acts) -> float:
+    """The share of the teacher's advantage over random play that is kept."""
+    for who, agent in (("teacher", teacher), ("random", None)):
+        if (teacher.name, who) not in _CACHE:
+            _CACHE[teacher.name, who] = mean_return(agent, teacher)
+    best, chance = _CACHE[teacher.name, "teacher"], _CACHE[teacher.name, "random"]
+    return (mean_return(student, teacher) - chance) / (best - chance)
 
 
 def gathering(config: DistillConfig) -> Callable[[Acts, Sees | None], Pool]:
@@ -72,27 +83,31 @@ def judging(teacher: Acts, config: DistillConfig) -> Judge:
 
 
 def many(seed: int, folder: Path) -> Iterator[Row]:
-    """Students of each teacher alone, and of all seen as one."""
-    config = MANY.model_copy(update={"seed": seed})
+    """Students of three imperfect teachers: seen as one, apart by a gate, one alone, and one after its younger self."""
     for env, (early, late) in TRAINED.items():
-        files = [folder / f"{env}-seed{i}-{late}.zip" for i in (1, 2, 3)]
-        teachers = [read(file, LoadConfig(env=env)) for file in files]
-        groups: dict[str, Acts] = {f"teacher {i + 1}": teacher for i, teacher in enumerate(teachers)}
-        groups |= {name: Ensemble(teachers, name) for name in ("mean", "confidence", "value")}
-        for name, teacher in groups.items():
-            if seed == 0:
-                yield {"env": env, "who": name, "what": "teacher", "return": float(returns(teacher, teacher).mean())}
-            for loss in ("kl", "gated") if name in ("mean", "value") else ("kl",):
-                own = config.model_copy(update={"loss": (loss,)})
-                done = distill(teacher, own, gathering(own)(teacher, None), judging(teacher, own))
-                value = float(returns(done.student, teacher).mean())
-                yield {"env": env, "who": name, "what": f"student by {loss}", "return": value}
+        paths = [folder / f"{env}-seed{i}-{late}.zip" for i in (1, 2, 3)]
+        teachers = [read(path, LoadConfig(env=env)) for path in paths]
         young = read(folder / f"{env}-seed1-{early}.zip", LoadConfig(env=env))
-        done = climb([young, teachers[0]], config, gathering(config), judging(teachers[0], config))
-        value = float(returns(done.student, teachers[0]).mean())
-        yield {"env": env, "who": "teacher 1 after its younger self", "what": "student by kl", "return": value}
+        together: dict[str, Acts] = {name: Ensemble(teachers, name) for name in ("mean", "confidence", "value")}
         if seed == 0:
-            yield {"env": env, "who": "random", "what": "teacher", "return": float(returns(None, teachers[0]).mean())}
+            alone: dict[str, Acts | None] = {f"teacher {i + 1}": teacher for i, teacher in enumerate(teachers)}
+            for name, agent in (alone | together | {"random": None, "teacher 1, younger": young}).items():
+                yield {"env": env, "who": name, "what": "itself", "return": mean_return(agent, teachers[0])}
+        ways = [("teacher 1", "kl"), ("mean", "kl"), ("value", "kl"), ("mean", "gated"), ("value", "gated")]
+        for name, loss in ways:
+            config = MANY.model_copy(update={"seed": seed, "loss": (loss,)})
+            done = learn(together.get(name, teachers[0]), config)
+            value = mean_return(done.student, teachers[0])
+            yield {"env": env, "who": name, "what": f"student by {loss}", "return": value}
+        config = MANY.model_copy(update={"seed": seed, "loss": ("kl",), "rounds": 6})
+        done = climb([young, teachers[0]], config, gathering(config), judging(teachers[0], config))
+        value = mean_return(done.student, teachers[0])
+        yield {"env": env, "who": "teacher 1 after its younger self", "what": "student by kl", "return": value}
+
+
+def learn(teacher: Acts, config: DistillConfig) -> Distilled:
+    """One student of one teacher."""
+    return distill(teacher, config, gathering(config)(teacher, None), judging(teacher, config))
 
 
 def tasks(seed: int, folder: Path) -> Iterator[Row]:
@@ -114,41 +129,22 @@ def tasks(seed: int, folder: Path) -> Iterator[Row]:
                 "params": n_params,
             }  # type: ignore[union-attr]
 
-    apart = [distill_tasks_alone(task, config) for task in fresh()]
+    apart = [learn(teacher, config).student for teacher in teachers]
     yield from rows("apart", apart, sum(student.n_params for student in apart))
     done = distill_tasks(fresh(), config)
     yield from rows("at once", done.students, done.n_params)
-    for name, keep in PENALTIES.items():
+    for name, keep in KEEP.items():
         turn = distill_in_turn(fresh(), config, keep, "trunk")
-        yield from rows(f"in turn, {name}", turn.students, turn.n_params, turn.forgetting)
-
-
-def distill_tasks_alone(task: Task, config: DistillConfig) -> Agent:
-    """The student of one task, which shares nothing."""
-    return distill(task.teacher, config, task.pool, task.judge).student
-
-
-def score(student: Acts, teacher: Acts, n: int = EPISODES) -> float:
-    """The share of the teacher's advantage over random play that is kept."""
-    ours, best, chance = (float(returns(a, teacher, n).mean()) for a in (student, teacher, None))
-    return (ours - chance) / (best - chance)
+        yield from rows(name, turn.students, turn.n_params, turn.forgetting)
 
 
 def chain(seed: int, folder: Path) -> Iterator[Row]:
-    """PPO HalfCheetah to 662 parameters: plainly, which is the first generation, two more, and by two assistants."""
-    config, teacher = (
-        CHAIN.model_copy(update={"seed": seed}),
-        read(find_file(zoo("ppo/HalfCheetah-v3_1")), LoadConfig()),
-    )
-    judge, gather = judging(teacher, config), gathering(config)
-
-    def learn(teacher: Acts, config: DistillConfig) -> Distilled:
-        return distill(teacher, config, gather(teacher, None), judge)
-
-    ways = {"generation": ["mlp:16x16"] * 3, "assistant": ["mlp:64x64", "mlp:32x32", "mlp:16x16"]}
-    for way, students in ways.items():
+    """PPO HalfCheetah to 662 parameters: plainly, which is the first generation, one more, and by an assistant."""
+    config = CHAIN.model_copy(update={"seed": seed})
+    teacher = read(find_file(zoo("ppo/HalfCheetah-v3_1")), LoadConfig())
+    for way, students in {"generation": ["mlp:16x16"] * 2, "assistant": ["mlp:48x48", "mlp:16x16"]}.items():
         for index, done in enumerate(ladder(teacher, students, config, learn)):
-            who, value = f"{way} {index + 1}", score(done.student, teacher, CHEETAH_EPISODES)
+            who, value = f"{way} {index + 1}", score(done.student, teacher)
             yield {"who": who, "student": students[index], "params": done.student.n_params, "score": value}
 
 
@@ -208,15 +204,20 @@ def main(what: str, *rest: str) -> None:
     torch.set_num_threads(1)
     folder = Path(rest[-1])
     if what in PARTS:
-        file = folder / f"{what}-{rest[0]}.json"
-        if not file.exists():
-            begin, rows = time.time(), []
-            for row in PARTS[what](int(rest[0]), folder):
-                rows.append(row)
-                print(f"{time.time() - begin:.0f} s: {row}", flush=True)
-            file.write_text(json.dumps(rows))
+        for seed in range(int(rest[0])):
+            _run(what, seed, folder)
     else:
         {"train": train, "table": table}[what](folder)
+
+
+def _run(part: str, seed: int, folder: Path) -> None:
+    """One part with one seed, unless it was done."""
+    file, begin, rows = folder / f"{part}-{seed}.json", time.process_time(), []
+    if not file.exists():
+        for row in PARTS[part](seed, folder):
+            rows.append(row)
+            print(f"{part} {seed}, {time.process_time() - begin:.0f} s: {row}", flush=True)
+        file.write_text(json.dumps(rows))
 
 
 if __name__ == "__main__":
