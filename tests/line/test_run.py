@@ -188,6 +188,7 @@ WRONG = [
     ("updates = 800", 'loss = "kll"', "step student: unknown loss 'kll'", "did you mean"),
     ('agent = "@student"', 'agent = "@studen"', "step policy: unknown step before it for agent: 'studen'", "did you"),
     ('agent = "@student"', 'agent = "@bench"', "step policy: unknown step before it for agent: 'bench'", "choose one"),
+    ('agent = "@student"', 'agent = "@student/1"', "step policy: agent cannot be @student/1", "write @student"),
     ('agent = "@student"', 'agent = "@data"', "step policy: agent cannot be @data", ""),
     ('agent = "@student"', "", "step policy: agent is missing", "add agent"),
     ('dataset = "@data"', 'dataset = "there"', "step student: there is no dataset", "make it with kdcli rollout"),
@@ -211,6 +212,43 @@ def test_mistakes_are_found_before_anything_runs(
     assert not Path("out").exists()
     assert main(["recipes", "check", "my.toml"]) == 2
     assert capsys.readouterr().err.splitlines() == said
+
+
+TASKS_RECIPE = """
+about = "two tasks"
+
+[[step]]
+name = "both"
+do = "distill-many"
+teachers = ["choose.safetensors", "reach.safetensors"]
+keep = ["ewc@1"]
+
+[[step]]
+name = "lean"
+do = "prune"
+agent = "@both/2"
+lossless = true
+"""
+WRONG_TASKS = [
+    ("@both/2", "@both", "step lean: agent cannot be @both", "write @both/1 for that of the first"),
+    ("@both/2", "@both/3", "step lean: agent cannot be @both/3", "write @both/1 for that of the first"),
+    ("lossless = true", "", "step lean: nothing is asked for", "add lossless = true"),
+    ("ewc@1", "ewk@1", "step both: unknown penalty 'ewk'", "did you mean 'ewc'?"),
+]
+
+
+@pytest.mark.parametrize(("old", "new", "what", "fix"), WRONG_TASKS)
+def test_students_of_tasks_are_numbered(
+    old: str, new: str, what: str, fix: str, place: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Law: what several tasks make is taken by number, and only by one that is there."""
+    Path("tasks.toml").write_text(TASKS_RECIPE)
+    assert main(["recipes", "check", "tasks.toml"]) == 0
+    Path("tasks.toml").write_text(TASKS_RECIPE.replace(old, new))
+    assert main(["recipes", "check", "tasks.toml"]) == 2
+    said = capsys.readouterr().err.splitlines()
+    assert what in said[0]
+    assert said[-1] == fix
 
 
 def test_what_is_not_given_is_asked_for(place: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -249,15 +287,22 @@ def test_every_builtin_makes_sense(name: str, capsys: pytest.CaptureFixture[str]
     assert name in capsys.readouterr().out
 
 
-TEACHERS = {"q": ["q"], "value-and-policy": ["critic"]}
-VALUES: dict[str, list[str]] = {"q": ["tau=1.0"]}
+TASKS = ["choose", "reach", "again"]
+TEACHERS = {
+    "q": ["q"],
+    "value-and-policy": ["critic"],
+    "robot-control": ["reach"],
+    "multi-task": TASKS,
+    "continual": TASKS,
+}
+VALUES = {"q": ["tau=1.0"], "robot-control": ["curriculum=env:kdcli/Reach-v0->kdcli/Reach-v0"]}
 
 
 @pytest.mark.parametrize("name", builtins())
 def test_every_builtin_runs(name: str, place: Path, capsys: pytest.CaptureFixture[str]) -> None:
     """Law: what kdcli brings along ends with a bench of its student, on toy teachers with little of everything."""
     recipe = read_recipe(builtins()[name])
-    given = dict(zip(("teacher", "second", "third"), [*TEACHERS.get(name, ["choose"]), "again"], strict=False))
+    given = dict(zip(("teacher", "second", "third"), TEACHERS.get(name, ["choose", "again"]), strict=False))
     words = [f"{key}={given[key]}.safetensors" for key in recipe.given if key in given] + VALUES.get(name, [])
     for step in recipe.step:
         if "labels" in DISTILLING.get(step["do"], ()):
@@ -271,7 +316,7 @@ def test_every_builtin_runs(name: str, place: Path, capsys: pytest.CaptureFixtur
     assert all(score > 0.5 for found in scores for score in found.values() if score is not None)
 
 
-DISTILLING = {"distill": TINY}
+DISTILLING = {"distill": TINY, "distill-many": TINY}
 BENCH = {"episodes": 20, "latency_budget": "0s", "linear_budget": "0s"}
 
 

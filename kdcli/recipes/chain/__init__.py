@@ -15,6 +15,11 @@ STEPS = Registry(
         "load": ("kdcli.recipes.chain.steps.load:KIND", "a checkpoint as an agent file, with its env: path"),
         "rollout": ("kdcli.recipes.chain.steps.rollout:KIND", "a dataset of an agent's experience: agent, student"),
         "distill": ("kdcli.recipes.chain.steps.distill:KIND", "a smaller student: teacher (or several), dataset"),
+        "distill-many": (
+            "kdcli.recipes.chain.steps.distill_many:KIND",
+            "students of several tasks, @NAME/1 is the first one's: teachers",
+        ),
+        "prune": ("kdcli.recipes.chain.steps.prune:KIND", "an agent with fewer numbers: agent"),
         "export": ("kdcli.recipes.chain.steps.export:KIND", "a file for another runtime: agent"),
         "bench": ("kdcli.recipes.chain.steps.bench:KIND", "agents side by side, the first is the reference: agents"),
     },

@@ -5,13 +5,14 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, TypeVar
 
 from pydantic import BaseModel
 
 from kdcli.progress import Listener
 from kdcli.spec import Json
 
+Config = TypeVar("Config", bound=BaseModel)
 Thing = Literal["checkpoint", "agent", "policy", "dataset", "report", "students"]
 
 
@@ -60,3 +61,8 @@ class Kind:
     suffix: Callable[[Any], str]
     check: Callable[[Any], None]
     make: Callable[[Job], Json]
+
+
+def part(options: BaseModel, model: type[Config]) -> Config:
+    """The options of one stage among those of a step that joins several."""
+    return model(**{name: getattr(options, name) for name in model.model_fields})

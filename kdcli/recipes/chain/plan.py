@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -19,17 +20,21 @@ from kdcli.recipes.settings import Name, built, path_of
 
 @dataclass(frozen=True)
 class Source:
-    """Where an input comes from: an earlier step, or part of what it made; or a file. One of both is set."""
+    """Where an input comes from: an earlier step, or the student that it made of task `part`; or a file."""
 
     step: str = ""
-    part: str = ""
+    part: int = 0
     file: Path | None = None
 
     def path(self, outputs: Mapping[str, Path]) -> Path:
         """The file, `outputs` being those of the steps that are done."""
         if self.file is not None:
             return self.file
-        return outputs[self.step] / self.part if self.part else outputs[self.step]
+        output = outputs[self.step]
+        if not self.part:
+            return output
+        tasks = json.loads((output / "tasks.json").read_text())["tasks"]
+        return output / tasks[self.part - 1]["file"]
 
 
 @dataclass(frozen=True)
@@ -101,12 +106,17 @@ def _source(key: str, take: Take, text: str, before: Mapping[str, Step]) -> Sour
     if name not in before:
         raise unknown(f"step before it for {key}:", name, before)
     gives = before[name].kind.gives
-    if (gives == "students") != bool(part):
-        fix = f"write @{name}/1 for the first" if not part else f"write @{name}"
-        raise UsageError(f"{key} cannot be {text}", f"{name} makes {gives}", fix)
-    if gives != "students" and gives not in take.of:
+    if gives == "students":
+        n = len(before[name].inputs["teachers"])
+        if part not in map(str, range(1, n + 1)):
+            why = f"{name} makes the students of {n} tasks"
+            raise UsageError(f"{key} cannot be {text}", why, f"write @{name}/1 for that of the first")
+        gives = "agent"
+    elif part:
+        raise UsageError(f"{key} cannot be {text}", f"{name} makes a single {gives}", f"write @{name}")
+    if gives not in take.of:
         raise UsageError(f"{key} cannot be {text}", f"{name} makes a {gives}, it takes {' or '.join(take.of)}", "")
-    return Source(name, f"{part}.safetensors" if part else "")
+    return Source(name, int(part or 0))
 
 
 def _file(take: Take, text: str) -> Path:

@@ -10,7 +10,7 @@ from kdcli import artifact
 from kdcli.benchmarks.config import BenchConfig
 from kdcli.benchmarks.lineup import enter
 from kdcli.checkpoints.read import read_any
-from kdcli.recipes.chain.kind import Job, Kind, Take
+from kdcli.recipes.chain.kind import Job, Kind, Take, part
 from kdcli.recipes.runtimes import lab
 from kdcli.recipes.side_by_side import measure
 from kdcli.reports.config import ReportConfig
@@ -27,7 +27,8 @@ def make(job: Job) -> Json:
     """As `kdcli bench`."""
     files, options = job.inputs["agents"], job.options
     contenders = enter(files, [read_any(file) for file in files])
-    record, _ = measure(contenders, options, options.gates(), options.per_episode, job.listener)
+    config = part(options, BenchConfig)
+    record, _ = measure(contenders, config, options.gates(), options.per_episode, job.listener)
     artifact.write_json(job.output, record)
     scores = {found["name"]: found["score"] and found["score"]["score"] for found in record["contenders"]}
     return {"scores": scores, "gates": record["gates"]}
