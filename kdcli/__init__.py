@@ -6,6 +6,7 @@ The map of the house; each stage is one room, one subcommand, one file on disk:
     rollouts       Agent x env -> Dataset           kdcli rollout
     distillation   teacher x data -> smaller Agent  kdcli distill
     pruning        Agent -> thinner Agent           kdcli prune
+    quantization   Agent -> fewer bits              kdcli quantize
     exporters      Agent -> ONNX, C, NumPy, torch   kdcli export
     benchmarks     Agents x env -> numbers          kdcli bench
     recipes        the whole line                   kdcli compress, run, study

@@ -52,6 +52,20 @@ def held(policy: Policy) -> dict[str, Packed]:
     }
 
 
+def stored_as(policy: Policy) -> str:
+    """What the weights are stored as: `fp32`, or the bits of a weight: `8 bits`, `4 to 8 bits`."""
+    bits = sorted({packed.bits for packed in policy.packing.values()})
+    return "fp32" if not bits else f"{bits[0]} bits" if len(bits) == 1 else f"{bits[0]} to {bits[-1]} bits"
+
+
 def is_quantized(policy: Policy) -> bool:
     """Whether weights lie on few levels or activations on a grid."""
     return bool(policy.packing) or any(isinstance(module, Quantize) for module in policy.modules())
+
+
+def bits_a_weight(policy: Policy) -> float:
+    """Bits of storage for each number of the weight matrices that act, with what their codes stand for."""
+    packing = held(policy)
+    matrices = {f"network.{name}": p for name, p in policy.network.named_parameters() if p.ndim > 1}
+    stored = sum(packing[name].n_bytes if name in packing else 4 * p.numel() for name, p in matrices.items())
+    return 8 * stored / sum(p.numel() for p in matrices.values())

@@ -12,7 +12,7 @@ contenders          in order, the reference first:
     file            {name, sha256, size_bytes} of what was read, or null
     played_by       "torch" or "onnxruntime"
     sampled         whether its actions were drawn
-    precision       of its weights: "fp32", "fp16", ...
+    precision       of its weights: "fp32", "fp16", "8 bits", ...
     size            params, constants, multiply_adds, total_params (critics included), onnx_bytes, times_fewer_params
     latency         torch, onnxruntime, and every other runtime: times {p50_us, p99_us (one observation), batch_p50_us,
                     batch_p99_us (256 in one call), throughput_256 (observations a second)} or null

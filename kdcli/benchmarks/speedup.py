@@ -14,6 +14,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from kdcli.agents.packing import stored_as
 from kdcli.benchmarks.contender import Contender
 from kdcli.benchmarks.latency import Latencies
 
@@ -31,9 +32,9 @@ class Speedup:
 
 
 def precision(contender: Contender) -> str:
-    """What the weights of the deployed policy are stored as."""
+    """What the weights of the deployed policy are stored as, see `stored_as`."""
     if contender.exported is None:
-        return FULL
+        return FULL if contender.agent is None else stored_as(contender.agent.policy)
     told = contender.exported.record.get("precision")
     return str(told["weights"]) if told else FULL
 

@@ -47,8 +47,9 @@ def inspect(source: Path, config: LoadConfig | None = None, listen: Listener = s
 
     Keys: file, format, sha256, algorithm, observation, action, env, normalizer, network, activation, rule, signals,
     state_size, actor_params, critic_params, total_params, the remaining facts of where it came from, made (how an agent
-    file was made), contract (what an export promises: inputs, outputs, state, action_range, normalizer, parity,
-    parents, versions) and program (the ends of a foreign ONNX file). What a kind of file does not tell is None.
+    file was made), storage (its bits a weight, and bytes by part), contract (what an export promises: inputs, outputs,
+    state, action_range, normalizer, parity, parents, versions) and program (the ends of a foreign ONNX file). What a
+    kind of file does not tell is None.
 
     Raises:
         UsageError: the file cannot be opened, or what it does not tell is not named.
@@ -60,14 +61,14 @@ def inspect(source: Path, config: LoadConfig | None = None, listen: Listener = s
         if kind in _PROGRAMS:
             return _of_program(file, kind, config, listen)
         agent = read_any(file, config, listen)
-        made = _made(file) if kind == "native" else None
-        return {**_named(file, kind), **_of_any(agent), "made": made}
+        own = {"made": _made(file), "storage": _storage(file, agent)} if kind == "native" else {}
+        return {**_named(file, kind), **_of_any(agent), **own}
 
 
 BLACK_BOX = "onnx"
 _PROGRAMS = ("onnx_policy", "torchscript", "torch_export")
 _UNTOLD = ("algorithm", "observation", "action", "env", "normalizer", "network", "activation", "rule", "actor_params")
-_UNTOLD_TOO = ("state_size", "critic_params", "total_params", "made", "contract", "program")
+_UNTOLD_TOO = ("state_size", "critic_params", "total_params", "made", "storage", "contract", "program")
 
 
 def _named(file: Path, kind: str) -> dict[str, Any]:
@@ -187,6 +188,16 @@ def _rule(continuous: bool, squash: str, limit: float) -> str:
         return "the greatest output"
     words = "tanh, scaled to the bounds" if squash == "tanh" else "clipped to the bounds"
     return f"mean limited to {limit:g}, {words}" if limit else words
+
+
+def _storage(file: Path, agent: Agent | OnnxAgent) -> dict[str, Any]:
+    """Bits a weight, and the bytes of an agent file by part."""
+    from kdcli.agents.agent import Agent
+    from kdcli.agents.packing import bits_a_weight
+    from kdcli.agents.parts import bytes_by_part
+
+    assert isinstance(agent, Agent)
+    return {"bits": bits_a_weight(agent.policy), **bytes_by_part(file)}
 
 
 def _made(file: Path) -> dict[str, Any] | None:

@@ -18,6 +18,7 @@ COMMANDS = {
     "distill": ("kdcli.cli.distill:distill", "Distill a teacher into a smaller student."),
     "distill-many": ("kdcli.cli.distill_many:distill_many", "Distill several tasks into students that share."),
     "prune": ("kdcli.cli.prune:prune", "Take away what an agent does not need."),
+    "quantize": ("kdcli.cli.quantize:quantize", "Put an agent on fewer bits."),
     "export": ("kdcli.cli.export:export", "Write an agent for another runtime."),
     "bench": ("kdcli.cli.bench:bench", "Compare agents: size, latency, returns, a verdict."),
     "compress": ("kdcli.cli.compress:compress", "Run the whole line: rollout, distill, export, bench."),

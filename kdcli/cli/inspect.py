@@ -48,6 +48,7 @@ def _rows(found: dict[str, Any]) -> list[tuple[str, str]]:
         "layers": f"{found['network']} {activation}" if activation else found["network"],
         "memory": f"{state:,} numbers from step to step, zeros where an episode begins" if state else None,
         "actor": None if actor is None else _count(actor),
+        "weights": _storage(found["storage"]) if found["storage"] else None,
         "checkpoint": _total(found),
         "signals": ", ".join(found["signals"]),
         "sha256": found["sha256"],
@@ -114,6 +115,12 @@ def _normalizer(norm: dict[str, Any]) -> str:
         return "in the file"
     clip = "not clipped" if norm["clip"] is None else f"clipped to {norm['clip']:g}"
     return f"{norm['values']} means and scales, {clip}"
+
+
+def _storage(storage: dict[str, Any]) -> str:
+    """Bits a weight, and where the bytes of the file are."""
+    parts = ", ".join(f"{size:,} {name}" for name, size in storage.items() if name != "bits")
+    return f"{storage['bits']:.3g} bits each; bytes: {parts}"
 
 
 def _count(number: int) -> str:

@@ -30,6 +30,8 @@ ROOMS = {
     "penalties": "kdcli.distillation:PENALTIES",
     "wrappers": "kdcli.envs:WRAPPERS",
     "lossless": "kdcli.pruning:LOSSLESS",
+    "schemes": "kdcli.quantization:SCHEMES",
+    "calibrations": "kdcli.quantization:CALIBRATIONS",
     "exporters": "kdcli.exporters:EXPORTERS",
     "runtimes": "kdcli.recipes.runtimes:RUNTIMES",
     "steps": "kdcli.recipes.chain:STEPS",

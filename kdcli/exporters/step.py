@@ -15,6 +15,7 @@ import numpy as np
 from kdcli import artifact
 from kdcli.agents.agent import Agent
 from kdcli.agents.folding import can_fold, fold
+from kdcli.agents.packing import stored_as
 from kdcli.agents.runtime import OnnxAgent, from_bytes
 from kdcli.agents.states import States
 from kdcli.agents.store import describe
@@ -164,9 +165,9 @@ def _examples(agent: Agent, graph: Graph, states: States) -> Examples:
 
 
 def _precision(agent: Agent, shipped: Agent, states: States) -> dict[str, Any] | None:
-    """What rounding the weights changes on the same states: None where they are as they were."""
+    """What the weights are stored as, and what their rounding here changes on the same states; None for float32."""
     if shipped is agent:
-        return None
+        return {"weights": stored_as(agent.policy)} if agent.policy.packing else None
     return {"weights": "fp16", **compared(agent, shipped, states)}
 
 

@@ -23,7 +23,7 @@ NETWORKS = Registry(
             "kdcli.networks.residual_mlp:mlp",
             "hidden layers by width, mlp:64x32, with activation=tanh|relu|..., norm=layer, residual=true",
         ),
-        "cnn": ("kdcli.networks.cnn:cnn", "convolutions by channels for images, cnn:8x16x16,hidden=64"),
+        "cnn": ("kdcli.networks.cnn:cnn", "convolutions by channels for images, cnn:8x16x16,hidden=64,strides=8x2x1"),
         "mobilenet": ("kdcli.networks.cnn:mobilenet", "inverted residuals for images, mobilenet:8x16x16,expand=4"),
         "gru": ("kdcli.networks.recurrent:gru", "memory, gru:32, with before=64, hidden=32, cnn=8x16x16 for images"),
         "lstm": ("kdcli.networks.recurrent:lstm", "memory, lstm:32, with the options of gru"),

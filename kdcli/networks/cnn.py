@@ -19,17 +19,22 @@ _FEWER = "use fewer convolutions"
 
 
 def cnn(choice: Choice, sight: Sequence[Shape], outputs: int) -> Stack:
-    """The network of `cnn:8x16x16,hidden=64[,activation=relu]`: channels of each convolution, then a hidden layer.
+    """The network of `cnn:8x16x16,hidden=64[,strides=4x2x1][,activation=relu]`: convolutions, then a hidden layer.
 
-    Images go through the convolutions, what is flat beside them straight to the hidden layer.
+    The numbers are the channels of each convolution. A larger first stride looks at fewer places of the image, where a
+    small network spends its time. Images go through the convolutions, what is flat beside them to the hidden layer.
 
     Raises:
-        UsageError: nothing seen is an image, or one is too small.
+        UsageError: nothing seen is an image, one is too small, or an option cannot be read.
     """
-    choice.only("hidden", "activation")
+    choice.only("hidden", "activation", "strides")
     channels, name = channels_of(choice, choice.value), choice.options.get("activation", "relu")
+    strides = channels_of(choice, choice.options["strides"]) if "strides" in choice.options else ()
+    if strides and len(strides) != len(channels):
+        why = f"{len(strides)} strides of {len(channels)} convolutions"
+        raise UsageError(f"cannot build {choice}", why, "give each convolution its stride: strides=8x2x1")
     _need_image(choice, sight)
-    parts = branches(sight, lambda shape: convolutions(shape, channels, name))
+    parts = branches(sight, lambda shape: convolutions(shape, channels, name, strides))
     return stacked(choice, parts, dense(choice.options.get("hidden", "64"), name), outputs, _FEWER)
 
 
@@ -45,13 +50,16 @@ def channels_of(choice: Choice, text: str) -> tuple[int, ...]:
     return channels
 
 
-def convolutions(shape: Shape, channels: Sequence[int], activation: str) -> list[LayerSpec]:
-    """Convolutions of an image; nothing for what is none."""
+def convolutions(
+    shape: Shape, channels: Sequence[int], activation: str, strides: Sequence[int] = ()
+) -> list[LayerSpec]:
+    """Convolutions of an image, with their usual strides where none are given; nothing for what is none."""
     if not is_image(shape):
         return []
     steps = _NATURE if min(shape[1:]) >= _NATURE_SIZE else _SMALL
     layers: list[LayerSpec] = []
-    for width, (kernel, stride) in zip(channels, steps, strict=False):
+    usual = [stride for _, stride in steps]
+    for width, (kernel, _), stride in zip(channels, steps, strides or usual, strict=False):
         layers += [("conv2d", {"out": width, "kernel": kernel, "stride": stride}), (activation, {})]
     return [*layers, ("flatten", {})]
 

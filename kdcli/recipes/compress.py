@@ -75,7 +75,7 @@ def compress(
         )
         found = measure_twice(teacher, targets, shop.states(FEW), listener)
         return replace(_finish(shop, None, [], 0, config.episodes), targets=tuple(found))
-    rungs = ladder(shop.sight, n_outputs(teacher.action), _n_params(teacher))
+    rungs = ladder(shop.sight, n_outputs(teacher.action), _n_params(teacher), quick=bool(targets))
     return _fit(shop, rungs, targets) if targets else _prove(shop, rungs)
 
 

@@ -15,6 +15,8 @@ from kdcli.networks.layers import Shape
 
 _WIDTHS = (4, 6, 8, 12, 16, 24, 32, 48, 64, 96, 128, 192, 256)
 _CHANNELS = (1, 2, 3, 4, 6, 8, 12, 16, 24)
+# Fewer places of a large image to look at: half the time of a small network, or less.
+_WIDE_STRIDES, _LARGE = "8x2x1", 36
 # The first size tried is this many times smaller than the teacher.
 _FIRST_RATIO = 30
 
@@ -33,14 +35,17 @@ def mlp_params(inputs: int, hidden: tuple[int, ...], outputs: int) -> int:
     return sum((a + 1) * b for a, b in pairwise(widths))
 
 
-def ladder(sight: Sequence[Shape], outputs: int, teacher_params: int) -> list[Rung]:
+def ladder(sight: Sequence[Shape], outputs: int, teacher_params: int, quick: bool = False) -> list[Rung]:
     """Rungs of growing size, all of at most half the teacher's parameters.
 
     `sight` are the shapes of the features side by side. Linear is always the first, where nothing seen is an image;
-    then convolutions of growing width.
+    then convolutions of growing width, with wide strides, too, where `quick` ones are asked for.
     """
     if any(map(is_image, sight)):
-        rungs = [_cnn_rung(width, sight, outputs) for width in _CHANNELS]
+        images = [shape for shape in sight if is_image(shape)]
+        wide = [_WIDE_STRIDES] if quick and all(min(shape[1:]) >= _LARGE for shape in images) else []
+        found = [_cnn_rung(width, strides, sight, outputs) for width in _CHANNELS for strides in ("", *wide)]
+        rungs = sorted(found, key=lambda rung: rung.n_params)
         return [rungs[0], *(rung for rung in rungs[1:] if rung.n_params <= teacher_params / 2)]
     inputs = sum(map(prod, sight))
     shapes = [Rung(f"mlp:{w}x{w}", mlp_params(inputs, (w, w), outputs)) for w in _WIDTHS]
@@ -48,8 +53,8 @@ def ladder(sight: Sequence[Shape], outputs: int, teacher_params: int) -> list[Ru
     return [linear, *(r for r in shapes if linear.n_params < r.n_params <= teacher_params / 2)]
 
 
-def _cnn_rung(width: int, sight: Sequence[Shape], outputs: int) -> Rung:
-    text = f"cnn:{width}x{2 * width}x{2 * width},hidden={16 * width}"
+def _cnn_rung(width: int, strides: str, sight: Sequence[Shape], outputs: int) -> Rung:
+    text = f"cnn:{width}x{2 * width}x{2 * width},hidden={16 * width}{strides and f',strides={strides}'}"
     network = build(Choice.parse(text), sight, outputs, 0)
     return Rung(text, sum(p.numel() for p in network.parameters()))
 

@@ -1,15 +1,195 @@
-"""Quantization joined with distillation: what is trained as it will be quantized learns from a teacher."""
+"""Quantization joined with distillation, export and bench: what it buys in the file that is shipped, and what it costs.
+
+An agent is quantized in one way, or in several of which the best is kept: the smallest file, or the fastest, of those
+that hold. A way that is slower is never kept for its speed.
+"""
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from kdcli import artifact
+from kdcli.agents import store
 from kdcli.agents.agent import Acts, Agent
+from kdcli.agents.packing import bits_a_weight
+from kdcli.agents.states import States
+from kdcli.benchmarks.bench import Bench, bench
+from kdcli.benchmarks.config import BenchConfig
+from kdcli.benchmarks.contender import Contender
+from kdcli.benchmarks.latency import Timing
+from kdcli.benchmarks.program import program
+from kdcli.benchmarks.verdict import Verdict
 from kdcli.distillation.config import DistillConfig
 from kdcli.distillation.learner import copy_agent
 from kdcli.distillation.loop import Judge, distill
-from kdcli.distillation.pool import Pool
-from kdcli.progress import Listener, silent
+from kdcli.distillation.pool import Collector, Pool
+from kdcli.distillation.step import judge_of
+from kdcli.envs.play import open_vector
+from kdcli.envs.vector import Vector
+from kdcli.errors import UsageError
+from kdcli.exporters.config import ExportConfig
+from kdcli.exporters.states import played_in
+from kdcli.exporters.step import convert
+from kdcli.progress import Listener, Note, silent
+from kdcli.quantization.config import QuantizeConfig
 from kdcli.quantization.fake import settle
-from kdcli.quantization.work import Recover
+from kdcli.quantization.plan import Plan
+from kdcli.quantization.sensitivity import Play, mixed
+from kdcli.quantization.work import Recover, quantize
+
+FLOATS = "floats"
+# What --auto tries: scheme of the weights, bits of activations and observations.
+WAYS = (
+    *(("fp16", 0, 0), ("int8", 0, 0), ("kmeans:16", 0, 0), ("int4", 0, 0), ("kmeans:8", 0, 0)),
+    *(("int8", 8, 8), ("int8:rows=no", 8, 8)),
+)
+FASTER = 1.05  # two timings of one file differ by less
+_ROUNDS = 4
+_WALK = 2048  # states along which agents are compared for mixed precision
+
+
+@dataclass(frozen=True, eq=False)
+class Way:
+    """One way to quantize, and what came of it.
+
+    Attributes:
+        bits: of storage for a weight, levels and scales included.
+        agent_bytes, onnx_bytes: lengths of the agent's file and of its ONNX export.
+        faster: times faster than the floats in onnxruntime, for calls of 1 and of 256 observations.
+    """
+
+    name: str
+    agent: Agent
+    bits: float
+    agent_bytes: int
+    onnx_bytes: int
+    latency_us: float | None
+    faster: dict[int, float | None]
+    score: tuple[float | None, float | None, float | None]
+    verdict: Verdict
+
+
+@dataclass(frozen=True, eq=False)
+class Quantized:
+    """The ways that were measured, the floats first; the one that is kept, and the bench they were measured in."""
+
+    ways: tuple[Way, ...]
+    kept: Way
+    bench: Bench
+
+
+def run(agent: Agent, config: QuantizeConfig, teacher: Acts | None = None, listener: Listener = silent) -> Quantized:
+    """Quantize and measure; `teacher` labels the states that training needs, by default the agent itself.
+
+    Raises:
+        UsageError: the env is not known, or an option that cannot be read.
+    """
+    ways = WAYS if config.auto else ((config.scheme, config.activations, config.inputs),)
+    plans = {_named(*way): Plan.parse(*way, config.calibration) for way in ways}
+    if agent.env is None:
+        raise UsageError("the agent's env is not known", "what is lost shows in its return there", "give --env")
+    vector = open_vector(agent.env, agent)
+    states = played_in(vector, agent, config.states, config.seed)
+    recover = _recovery(agent, teacher or agent, config, listener) if config.updates else None
+    if config.mixed and not config.auto:
+        play = _play(vector, config.seed)
+        plans = {f"mixed {config.mixed:g}": mixed(agent, plan, config.mixed, play) for plan in plans.values()}
+    made = {FLOATS: agent, **{name: quantize(agent, plan, states, recover) for name, plan in plans.items()}}
+    found = _measured(made, vector, states, config, listener)
+    vector.close()
+    ways_ = tuple(_way(name, each, found) for name, each in made.items())
+    return Quantized(ways_, _kept(ways_, config, listener) if config.auto else ways_[1], found)
+
+
+def _play(vector: Vector, seed: int) -> Play:
+    """Where an agent goes by itself."""
+    return lambda agent: played_in(vector, agent, _WALK, seed)
+
+
+def _named(scheme: str, activations: int, inputs: int) -> str:
+    return f"{scheme} A{activations} I{inputs}" if activations else scheme
+
+
+def _kept(ways: Sequence[Way], config: QuantizeConfig, listener: Listener) -> Way:
+    """The best that holds; the floats where none is better."""
+    floats, *others = ways
+    holding = [way for way in others if way.verdict == "holds"]
+    if config.target == "bytes":
+        best = min(holding, key=lambda way: way.onnx_bytes, default=floats)
+        best = best if best.onnx_bytes < floats.onnx_bytes else floats
+    else:
+        best = max(holding, key=lambda way: way.faster[config.batch] or 0.0, default=floats)
+        best = best if (best.faster[config.batch] or 0.0) > FASTER else floats
+    if best is floats:
+        what = "smaller" if config.target == "bytes" else f"faster in calls of {config.batch}"
+        open_ = sum(way.verdict == "undecided" for way in others)
+        more = f" ({open_} undecided: more --episodes would tell)" if open_ else ""
+        listener(Note(f"nothing helps: no way is {what} and holds {config.min_score:g}{more}; the floats are kept"))
+    return best
+
+
+def _measured(
+    made: dict[str, Agent], vector: Vector, states: States, config: QuantizeConfig, listener: Listener
+) -> Bench:
+    """Every file on the same episodes, timed in turns."""
+    settings = BenchConfig(
+        episodes=config.episodes,
+        seed=config.seed,
+        min_score=config.min_score,
+        confidence=config.confidence,
+        latency_budget=config.latency_budget,
+        baselines=False,
+    )
+    files = {name: convert(agent, states, ExportConfig()).agent for name, agent in made.items()}
+    contenders = [
+        Contender(name, made[name], file, plays="onnxruntime", timed={"onnxruntime": program(file)})
+        for name, file in files.items()
+    ]
+    return bench(contenders, vector, settings, listener)
+
+
+def _way(name: str, agent: Agent, found: Bench) -> Way:
+    result, times = found[name], found.latencies
+    ours = times and times.get(name, "onnxruntime")
+    floats = times and times.get(FLOATS, "onnxruntime")
+    judged = result.comparison
+    return Way(
+        name=name,
+        agent=agent,
+        bits=bits_a_weight(agent.policy),
+        agent_bytes=len(artifact.pack(store.describe(agent), store.tensors_of(agent))),
+        onnx_bytes=result.size.onnx_bytes or 0,
+        latency_us=ours.p50_us if ours else None,
+        faster={n: _faster(ours, floats, n) if ours and floats else None for n in (1, 256)},
+        score=(judged.score, judged.low, judged.high) if judged else (1.0, None, None),
+        verdict=judged.verdict if judged else "holds",
+    )
+
+
+def _faster(ours: Timing, theirs: Timing, batch: int) -> float:
+    """How many times faster, by the median of the rounds' medians, which saw the same machine."""
+    pairs = zip(ours.single, theirs.single, strict=True) if batch == 1 else zip(ours.batch, theirs.batch, strict=True)
+    return float(np.median([np.median(b) / np.median(a) for a, b in pairs]))
+
+
+def _recovery(agent: Agent, teacher: Acts, config: QuantizeConfig, listener: Listener) -> Recover:
+    """Training in the agent's own env."""
+    assert agent.env is not None
+    lesson = DistillConfig(
+        labels=max(1000, 2 * config.updates),
+        rounds=_ROUNDS,
+        updates=config.updates,
+        lr="cosine:0.001->0.00001",
+        data="student",
+        seed=config.seed,
+    )
+    collector = Collector(teacher, open_vector(agent.env, teacher, lesson.envs), config.seed)
+    first = collector.collect(None, 1.0, lesson.labels // _ROUNDS)
+    pool = Pool(teacher, first, lesson.capacity, collector, preprocess=agent.preprocess)
+    return recovery(teacher, lesson, pool, judge_of(teacher, agent.env, lesson), listener)
 
 
 def recovery(teacher: Acts, config: DistillConfig, pool: Pool, judge: Judge, listener: Listener = silent) -> Recover:

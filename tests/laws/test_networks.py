@@ -31,7 +31,7 @@ SIGHTS: dict[str, list[list[Shape]]] = {
 TEXTS = {
     "linear": ["linear"],
     "mlp": ["mlp:8x6,activation=relu", "mlp:8x8x6,activation=silu,norm=layer,residual=true"],
-    "cnn": ["cnn:4x6x5,hidden=16x8,activation=tanh"],
+    "cnn": ["cnn:4x6x5,hidden=16x8,activation=tanh", "cnn:4,strides=1"],
     "mobilenet": ["mobilenet:6x6x5,expand=2,hidden=8,activation=elu", "mobilenet:4x4,expand=1"],
     "gru": ["gru:8x5", "gru:7,before=6,hidden=5x4,cnn=3x4,activation=elu"],
     "lstm": ["lstm:6,before=9,hidden=8"],
@@ -82,6 +82,7 @@ def test_a_network_is_what_it_records(text: str, sight: list[Shape]) -> None:
         ("cnn:8x8x8", [(1, 3, 3)]),
         ("cnn", [(1, 84, 84)]),
         ("cnn:8,width=3", [(1, 84, 84)]),
+        ("cnn:8x8,strides=8", [(1, 84, 84)]),
         ("mlp:0", FLAT),
         ("mlp:8,activation=sine", FLAT),
         ("mpl:8", FLAT),

@@ -87,3 +87,13 @@ def test_the_ladder_of_images_is_convolutional() -> None:
     assert all(rung.student.startswith("cnn:") for rung in rungs)
     assert sizes[-1] <= 866_439 / 2
     assert sizes[0] < 866_439 / 100
+
+
+def test_quick_rungs_look_at_fewer_places() -> None:
+    """Law: where quick ones are asked for, every width comes with wide strides, too, still in order; not for boards."""
+    rungs = ladder([(4, 84, 84)], 6, 866_439, quick=True)
+    sizes, usual = [rung.n_params for rung in rungs], ladder([(4, 84, 84)], 6, 866_439)
+    assert sizes == sorted(sizes)
+    assert {rung.student for rung in usual} < {rung.student for rung in rungs}
+    assert "cnn:8x16x16,hidden=128,strides=8x2x1" in {rung.student for rung in rungs}
+    assert ladder([(4, 10, 10)], 6, 866_439, quick=True) == ladder([(4, 10, 10)], 6, 866_439)

@@ -14,17 +14,20 @@ import torch
 from toy_teachers import CHOOSE, REACH, choose_teacher, reach_teacher
 
 from kdcli.agents.agent import Agent
+from kdcli.agents.packing import pack
+from kdcli.agents.states import States
 from kdcli.benchmarks.bench import Bench, arena, bench, episode_cap, time_again
 from kdcli.benchmarks.config import BenchConfig
 from kdcli.benchmarks.contender import Contender
 from kdcli.benchmarks.latency import Latencies, Timing
 from kdcli.benchmarks.record import SCHEMA, to_json
-from kdcli.benchmarks.speedup import Speedup, split
+from kdcli.benchmarks.speedup import Speedup, precision, split
 from kdcli.envs.play import play
 from kdcli.envs.vector import Vector
 from kdcli.errors import UsageError
 from kdcli.exporters.config import ExportConfig
 from kdcli.exporters.step import convert
+from kdcli.networks.packed import Packed
 from kdcli.progress import Event, Note
 from kdcli.spec import EnvSpec
 
@@ -247,6 +250,16 @@ def test_precision_has_a_share_of_its_own() -> None:
     shares = [c["speedup"]["runtimes"]["onnxruntime"]["precision"] for c in record]
     assert shares[:2] == [None, None]
     assert shares[2] == pytest.approx(1.0, abs=0.3)
+
+
+def test_bits_are_a_precision() -> None:
+    """Law: weights on few levels are told by their bits, by the agent as by its file."""
+    codes, scale = np.ones((1, 4), np.int8), np.float32(0.5)
+    packed = pack(reach_teacher(4), {"network.head.weight": Packed(codes, 4, scale=np.asarray(scale))})
+    states = States(np.zeros((8, 2)))
+    file = convert(packed, states, ExportConfig()).agent
+    assert precision(Contender("a", packed)) == precision(Contender("b", None, file, plays="onnxruntime")) == "4 bits"
+    assert precision(Contender("c", reach_teacher(4))) == "fp32"
 
 
 # --- what is heard and what goes wrong

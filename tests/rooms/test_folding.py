@@ -15,11 +15,14 @@ from kdcli.agents.action import ActionRule
 from kdcli.agents.agent import Agent
 from kdcli.agents.folding import can_fold, fold
 from kdcli.agents.observation import Normalizer, Preprocess
+from kdcli.agents.policy import Policy
 from kdcli.agents.states import States
 from kdcli.exporters.config import ExportConfig
 from kdcli.exporters.step import convert
+from kdcli.graph.trace import trace
 from kdcli.networks.mlp import MLP
-from kdcli.spec import box
+from kdcli.networks.stack import Branch, Stack
+from kdcli.spec import Discrete, box
 
 RNG = np.random.default_rng(0)
 MEAN, SCALE = RNG.normal(size=5), RNG.uniform(0.1, 3.0, 5)
@@ -58,6 +61,41 @@ def test_stacks_are_folded_too(text: str) -> None:
         torch.testing.assert_close(small.heads(obs, state).present()[name], tensor, rtol=1e-4, atol=1e-5)
     assert all(torch.equal(a, b) for a, b in zip(whole.policy.parameters(), before, strict=True))
     assert convert(whole, States(obs), ExportConfig()).record["normalizer"] == "folded"
+
+
+IMAGE = Preprocess(box((4, 9, 9), 0, 255, "uint8"), image=True)
+CONVOLUTION = (("conv2d", {"out": 3, "kernel": 3, "padding": 1}), ("relu", {}), ("flatten", {}))
+
+
+@pytest.mark.parametrize("kind", ["mlp", "stack", "flat"])
+def test_an_image_is_divided_by_its_first_layers(kind: str) -> None:
+    """Law: the division by 255 goes into the first weights, convolutions with padding and the critic's, too."""
+    torch.manual_seed(0)
+    flat = (("flatten", {}), ("linear", {"out": 4}), ("relu", {}))
+    branches = [Branch(0, (4, 9, 9), CONVOLUTION if kind == "stack" else flat)]
+    networks = [MLP(324, (8,), n) if kind == "mlp" else Stack(branches, (), n) for n in (3, 1)]
+    rule = ActionRule(Discrete(3))
+    whole = Agent(IMAGE, Policy(networks[0], rule, "logits", value=networks[1]).eval())
+    assert can_fold(whole)
+    small, obs = fold(whole), RNG.integers(0, 256, (50, 4, 9, 9)).astype("uint8")
+    assert isinstance(small.preprocess, Preprocess)
+    assert not small.preprocess.image
+    for name, tensor in whole.heads(obs).present().items():
+        torch.testing.assert_close(small.heads(obs).present()[name], tensor, rtol=1e-4, atol=1e-5)
+    kinds = [op.kind for op in trace(small).ops]
+    assert "scale" not in kinds
+    assert "scale" in [op.kind for op in trace(whole).ops]
+
+
+def test_an_image_that_no_weights_read_first_stays() -> None:
+    """Law: where something else comes before the first weights, or there is a normalizer, nothing is folded."""
+    pooled = Branch(0, (4, 9, 9), (("max_pool2d", {"kernel": 2, "stride": 2}), *CONVOLUTION))
+    rule = ActionRule(Discrete(3))
+    assert not can_fold(Agent(IMAGE, Policy(Stack([pooled], (), 3), rule, "logits")))
+    plain = Agent(IMAGE, Policy(MLP(324, (8,), 3), rule, "logits"))
+    assert can_fold(plain)
+    normalizer = Normalizer(np.zeros((4, 9, 9)), np.ones((4, 9, 9)), np.inf)
+    assert not can_fold(replace(plain, preprocess=replace(IMAGE, normalizer=normalizer)))
 
 
 def test_only_plain_scaling_is_folded() -> None:

@@ -1,0 +1,99 @@
+"""`kdcli quantize`: an agent to one on fewer bits, measured in the file that is shipped."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from kdcli.checkpoints.config import LoadConfig
+from kdcli.cli.console import Console
+from kdcli.cli.load import NoVecNormalize
+from kdcli.cli.options import AsJson, Force, Output, command
+from kdcli.errors import Exit
+from kdcli.quantization.config import QuantizeConfig
+
+if TYPE_CHECKING:
+    from kdcli.recipes.quantize import Quantized, Way
+
+AgentFile = Annotated[Path, typer.Argument(metavar="AGENT", help="Agent file, or a checkpoint that load reads.")]
+Teacher = Annotated[
+    Path | None, typer.Option("--teacher", metavar="<path>", help="Who labels states in training; default: AGENT.")
+]
+CODES = {"holds": Exit.DONE, "fails": Exit.GATE_FAILED, "undecided": Exit.UNDECIDED}
+
+
+@command
+def quantize(
+    agent: AgentFile,
+    config: QuantizeConfig,
+    source: LoadConfig,
+    *,
+    output: Output,
+    teacher: Teacher = None,
+    no_vecnormalize: NoVecNormalize = False,
+    force: Force = False,
+    as_json: AsJson = False,
+    console: Console,
+) -> int:
+    """Put an agent on fewer bits: its weights on few levels, and its activations, too, where that is asked for.
+
+    Exit code 0: it holds --min-score of the floats; 1: it fails; 3: undecided. With --auto, the best that holds is
+    kept, or the floats where nothing helps.
+    """
+    from kdcli import artifact
+    from kdcli.agents import store
+    from kdcli.agents.threads import one_thread
+    from kdcli.checkpoints.read import find_file, read, read_any
+    from kdcli.recipes.quantize import run
+
+    artifact.refuse_existing(output, force)
+    files = [find_file(path) for path in (agent, *([teacher] if teacher else []))]
+    floats = read(files[0], source.without_vecnormalize() if no_vecnormalize else source, console.listener)
+    guide = read_any(files[1], source, console.listener) if teacher else None
+    with one_thread():
+        done = run(floats, config, guide, console.listener)
+    record = {
+        "command": "quantize",
+        "config": config.model_dump(mode="json"),
+        "way": done.kept.name,
+        "versions": artifact.versions("torch", "numpy", "onnxruntime"),
+        "parents": [artifact.parent(file) for file in files],
+    }
+    store.save(output, done.kept.agent, record, force)
+    _show(done, output, as_json, console)
+    return CODES[done.kept.verdict]
+
+
+def _show(done: Quantized, output: Path, as_json: bool, console: Console) -> None:
+    if as_json:
+        console.answer_json(
+            "kdcli.quantize/1",
+            {"path": str(output), "kept": done.kept.name, "ways": [_json(way) for way in done.ways]},
+        )
+        return
+    columns = ("", "bits", "file", "onnx", "latency", "x faster", "at 256", "score", "verdict")
+    console.table(columns, [_row(way, way is done.kept) for way in done.ways])
+    console.answer(output)
+
+
+def _json(way: Way) -> dict[str, Any]:
+    told = {key: value for key, value in vars(way).items() if key not in ("agent", "faster", "score")}
+    score, low, high = way.score
+    return {**told, "faster": way.faster[1], "faster_256": way.faster[256], "score": score, "low": low, "high": high}
+
+
+def _row(way: Way, kept: bool) -> tuple[str, ...]:
+    score, low, high = way.score
+    interval = f" [{low:.3f}, {high:.3f}]" if low is not None and high is not None else ""
+    return (
+        f"{way.name} *" if kept else way.name,
+        f"{way.bits:.2f}",
+        f"{way.agent_bytes:,} B",
+        f"{way.onnx_bytes:,} B",
+        "-" if way.latency_us is None else f"{way.latency_us:.1f} us",
+        *("-" if ratio is None else f"{ratio:.2f}x" for ratio in way.faster.values()),
+        "-" if score is None else f"{score:.3f}{interval}",
+        way.verdict,
+    )
