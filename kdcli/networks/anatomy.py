@@ -69,8 +69,8 @@ class Anatomy:
     """All units of a stack: the features first, then those of `groups`.
 
     `mixed` are units that a normalization reads together: without one of them, the others are not what they were.
-    `fixed` are features of an image, or of rows: a layer reads them by their place. `giving` says whose each number is
-    that a layer gives: path -> unit.
+    `fixed` are those that must stay: features of an image or of rows, which a layer reads by their place, and what
+    attention adds to others. `giving` says whose each number is that a layer gives: path -> unit.
     """
 
     n_features: int
@@ -104,6 +104,7 @@ class _Walk:
     slots: list[Slot] = field(default_factory=list)
     readers: list[Reader] = field(default_factory=list)
     mixed: set[int] = field(default_factory=set)
+    fixed: set[int] = field(default_factory=set)
     giving: dict[str, np.ndarray] = field(default_factory=dict)
     added_to: dict[str, np.ndarray] = field(default_factory=dict)
     owner: np.ndarray = field(default_factory=lambda: np.zeros(0, np.int64))
@@ -133,10 +134,10 @@ class _Walk:
         self.slots.append(Slot(weight, 1, self.owner))
         self.readers.append(Reader(path, weight, bias, self.owner, argument, padded))
 
-    def anatomy(self, n_features: int, fixed: set[int]) -> Anatomy:
+    def anatomy(self, n_features: int) -> Anatomy:
         """What was found."""
         found = tuple(self.groups), tuple(self.slots), tuple(self.readers)
-        return Anatomy(n_features, *found, frozenset(self.mixed), frozenset(fixed), self.giving)
+        return Anatomy(n_features, *found, frozenset(self.mixed), frozenset(self.fixed), self.giving)
 
 
 def anatomy(stack: Stack) -> Anatomy:
@@ -146,11 +147,10 @@ def anatomy(stack: Stack) -> Anatomy:
         UsageError: it has a layer whose units are not known.
     """
     walk, ends = _Walk(stack.inputs), []
-    fixed: set[int] = set()
     for index, (branch, modules) in enumerate(zip(stack.parts, stack.branches, strict=True)):
         places = np.arange(branch.start, branch.stop)
         if _is_picture(branch):
-            fixed |= set(places.tolist())
+            walk.fixed |= set(places.tolist())
         _begin(walk, branch, places)
         _follow(walk, f"branches.{index}", branch.layers, modules)
         _flatten(walk, "", nn.Flatten(), {})
@@ -159,7 +159,7 @@ def anatomy(stack: Stack) -> Anatomy:
     walk.shape = (len(walk.owner),)
     _follow(walk, "trunk", stack.trunk_specs, stack.trunk)
     walk.read("head")
-    return walk.anatomy(stack.inputs, fixed)
+    return walk.anatomy(stack.inputs)
 
 
 def _is_picture(branch: Branch) -> bool:
@@ -230,11 +230,15 @@ def _cell(walk: _Walk, path: str, module: nn.GRUCell | nn.LSTMCell, _: Mapping[s
 
 
 def _attention(walk: _Walk, path: str, module: Attention | AttentionCell, _: Mapping[str, Any]) -> None:
-    """What is inside the heads belongs to nobody: they are equally large."""
+    """What is inside the heads belongs to nobody: they are equally large. It gives as many units as it reads: those."""
     parts = ("query", "key", "value") if isinstance(module, Attention) else ("project",)
     for part in parts:
         walk.read(f"{path}.{part}")
+    read = walk.owner
+    walk.added_to.setdefault(f"{path}.out", read)
     walk.give(f"{path}.out", module.out)
+    if not np.array_equal(read, walk.owner):  # as many must be read as are added to others
+        walk.fixed |= set(read.tolist()) | set(walk.owner.tolist())
 
 
 def _residual(walk: _Walk, path: str, module: Residual, options: Mapping[str, Any]) -> None:

@@ -11,3 +11,39 @@ LOSSLESS = Registry(
         "linear": ("kdcli.pruning.lossless:linear", "linear layers with nothing between them, as one"),
     },
 )
+
+IMPORTANCE = Registry(
+    "importance",
+    {
+        "disagreement": (
+            "kdcli.pruning.importance:disagreement",
+            "how far actions move on real states when the unit is replaced by its mean, measured one by one",
+        ),
+        "taylor": ("kdcli.pruning.importance:taylor", "the same to first order, by gradients (Molchanov et al. 2017)"),
+        "activation": ("kdcli.pruning.importance:activation", "how far the sums behind move without it"),
+        "magnitude": ("kdcli.pruning.importance:magnitude", "the norm of all its weights (Li et al. 2017)"),
+        "movement": (
+            "kdcli.pruning.importance:movement",
+            "how far training moved it from 0 (Sanh et al. 2020)",
+        ),
+        "random": ("kdcli.pruning.importance:random", "nothing: what the others must beat"),
+    },
+)
+
+PACES = Registry(
+    "pace",
+    {
+        "geometric": ("kdcli.pruning.paces:geometric", "in each round the same share of what is left"),
+        "linear": ("kdcli.pruning.paces:linear", "in each round as many"),
+        "cubic": ("kdcli.pruning.paces:cubic", "many at first, few in the end (Zhu and Gupta 2017)"),
+    },
+)
+
+BUDGETS = Registry(
+    "pruning budget",
+    {
+        "params": ("kdcli.pruning.budgets:params", "weights and biases of the network that acts"),
+        "macs": ("kdcli.pruning.budgets:macs", "multiply-adds of one decision"),
+        "nonzeros": ("kdcli.pruning.budgets:nonzeros", "weights and biases that are not zero"),
+    },
+)

@@ -2,14 +2,38 @@
 
 from __future__ import annotations
 
-from pydantic import BaseModel, ConfigDict, Field
+from typing import Annotated, Any, Literal
+
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field
+
+
+def _thousands(value: Any) -> Any:
+    """`20k` as 20000."""
+    return int(float(value[:-1]) * 1000) if isinstance(value, str) and value[-1:] == "k" else value
+
+
+Count = Annotated[int, BeforeValidator(_thousands)]
 
 
 class PruneConfig(BaseModel):
-    """What an agent loses."""
+    """What an agent loses, and how it recovers."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
-    lossless: bool = Field(False, description="only what changes no action: kdcli list lossless")
-    states: int = Field(20_000, ge=100, description="real states in which what never varies is idle")
+    lossless: bool = Field(False, description="only what changes no action, by all of: kdcli list lossless")
+    to: str | None = Field(None, description="the size: params<=2000, macs<=10k, latency_us<=8, nonzeros<=5k")
+    pattern: str = Field("units", description="what goes: whole units, single weights, or all but N of M weights: 2:4")
+    importance: str = Field("disagreement", description="what goes last, one of: kdcli list importances")
+    allocation: Literal["uniform", "global"] = Field(
+        "uniform", description="of every layer the same share, or by score"
+    )
+    rounds: int = Field(3, ge=1, description="rounds of cutting and recovering; 1: all at once")
+    pace: str = Field("geometric", description="sizes of the rounds, one of: kdcli list paces")
+    recover: Count = Field(20_000, ge=0, description="gradient steps of distillation after every round")
+    labels: Count = Field(20_000, ge=100, description="states that the agent as it was labels for every round")
+    lr: str = Field("cosine:0.001->0.00003", description="learning rate schedule of every recovery")
+    min_score: float = Field(0.9, description="stop where the score falls below; the agent before that is kept")
+    episodes: int = Field(50, ge=2, description="paired episodes that measure the score after a round")
+    states: Count = Field(20_000, ge=100, description="real states in which what never varies is idle")
+    evidence: Count = Field(512, ge=16, description="real states on which importance is measured")
     seed: int = Field(0, ge=0, description="source of every random choice")

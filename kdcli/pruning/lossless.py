@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from dataclasses import dataclass, replace
 from itertools import pairwise
 from typing import Any
@@ -25,11 +25,15 @@ from kdcli.pruning.states import together
 
 # A unit whose values differ by less, relative, is constant: float32 has seven digits.
 _STILL = 1e-7
+# Steps that rest on what was seen, the least certain first.
+_BY_STATES = ("units", "inputs")
 Step = Callable[[Agent, States], Agent]
 
 
-def lossless(agent: Agent, states: States) -> Agent:
+def lossless(agent: Agent, states: States, without: Collection[str] = ()) -> Agent:
     """The agent without all that `LOSSLESS` finds idle on `states`; acts as before on each of them.
+
+    `without` names steps that are not done.
 
     Raises:
         UsageError: the agent is quantized, or has layers whose units are not known.
@@ -38,9 +42,10 @@ def lossless(agent: Agent, states: States) -> Agent:
     check_whole(agent)
     found = agent
     for name in LOSSLESS.names():
-        step: Step = LOSSLESS.load(name)
-        found = step(found, states)
-        check_alike(agent, found, states, f"the lossless step {name!r}")
+        if name not in without:
+            step: Step = LOSSLESS.load(name)
+            found = step(found, states)
+            check_alike(agent, found, states, f"the lossless step {name!r}")
     return found
 
 
@@ -71,6 +76,8 @@ def inputs(agent: Agent, states: States) -> Agent:
         return agent
     means = [seen.entry_mean for seen in watch(whole, body.readers, states)]
     thin = with_network(agent, like(keep(stack, kept, means), agent.policy.network))
+    if thin.n_params >= agent.n_params:  # biases that were not there came to more
+        return agent
     return replace(thin, preprocess=_reading(agent.preprocess, kept[: body.n_features]))
 
 
@@ -114,13 +121,16 @@ def units(agent: Agent, states: States) -> Agent:
         idle = _idle(whole, body, states)
         kept = body.everything()
         for group in body.groups:
-            mine = list(set(group.units) - body.mixed)
+            mine = list(set(group.units) - body.mixed - body.fixed)
             kept[mine] = ~idle[mine]
             kept[group.first] |= not kept[list(group.units)].any()
         if kept.all():
             return agent
         means = [seen.entry_mean for seen in watch(whole, body.readers, states)]
-        agent = with_network(agent, like(keep(stack, kept, means), agent.policy.network))
+        thin = with_network(agent, like(keep(stack, kept, means), agent.policy.network))
+        if thin.n_params >= agent.n_params:
+            return agent
+        agent = thin
 
 
 def _idle(agent: Agent, body: Anatomy, states: States) -> np.ndarray:
@@ -210,26 +220,32 @@ def _renumbered(tensors: Tensors, gone: int) -> Tensors:
 
 @dataclass(frozen=True)
 class Proved:
-    """A lossless agent, how it compares on states that had no part in the search, and how many had."""
+    """A lossless agent, and how it compares on states that had no part in the search.
+
+    `n_seen` states had; `left_out` are the steps that those others spoke against.
+    """
 
     agent: Agent
     alike: Alike
     n_seen: int
+    left_out: tuple[str, ...] = ()
 
 
-def proved(agent: Agent, gather: Callable[[int], States], tries: int = 4) -> Proved:
+def proved(agent: Agent, gather: Callable[[int], States], tries: int = 3) -> Proved:
     """`lossless`, proved on states of other episodes; where those show a difference, they are evidence, too.
 
-    `gather` gives real states by a seed.
+    What still differs after so many tries is not done: a unit may be idle for very long. `gather` gives real states by
+    a seed.
 
     Raises:
-        RefusedError: each time there were states that changed an action.
+        RefusedError: actions change even so.
     """
-    seen = gather(0)
-    for seed in range(1, tries + 1):
-        found, fresh = lossless(agent, seen), gather(seed)
+    seen, seed, left_out = gather(0), 0, tuple[str, ...]()
+    for without in (*[()] * tries, _BY_STATES[:1], _BY_STATES):
+        seed, left_out = seed + 1, without
+        found, fresh = lossless(agent, seen, without), gather(seed)
         alike = compare(agent, found, fresh)
         if alike.holds:
-            return Proved(found, alike, len(seen))
+            return Proved(found, alike, len(seen), left_out)
         seen = together(seen, fresh)
-    return Proved(found, check_alike(agent, found, fresh, "leaving out what never varied"), len(seen))
+    return Proved(found, check_alike(agent, found, fresh, "what was lossless before"), len(seen), left_out)

@@ -23,7 +23,7 @@ def keep(stack: Stack, kept: np.ndarray, means: Means | None = None) -> Stack:
     Exact where a unit that goes is constant, is not normalized together with others and not padded; else as near as a
     constant in its place can be.
     """
-    if means is not None and _lacks_bias(stack):
+    if means is not None and _lacks_bias(stack, kept, means):
         stack = with_biases(stack)
     body, tensors = anatomy(stack), tensors_of(stack)
     if means is not None:
@@ -41,7 +41,7 @@ def _stays(owner: np.ndarray, kept: np.ndarray) -> np.ndarray:
 
 def _fold(tensors: Tensors, reader: Reader, gone: np.ndarray, mean: Tensor) -> None:
     """bias + weight times what the units that go say in the mean; of a convolution, at every place of its kernel."""
-    if not gone.any():
+    if not gone.any() or reader.bias not in tensors:
         return
     weight = tensors[reader.weight][:, torch.from_numpy(gone)].double()
     weight = weight.flatten(2).sum(2) if weight.ndim > 2 else weight
@@ -79,9 +79,12 @@ def _size(path: str, layers: list[Any], sizes: Mapping[str, int]) -> None:
             _size(f"{path}.{i}.layers", options["layers"], sizes)
 
 
-def _lacks_bias(stack: Stack) -> bool:
-    names = set(stack.state_dict())
-    return any(reader.bias not in names for reader in anatomy(stack).readers)
+def _lacks_bias(stack: Stack, kept: np.ndarray, means: Means) -> bool:
+    """Whether what a unit said would have nowhere to go."""
+    names, readers = set(stack.state_dict()), anatomy(stack).readers
+    pairs = zip(readers, means, strict=True)
+    said = ((reader, mean[torch.from_numpy(~_stays(reader.owner, kept))]) for reader, mean in pairs)
+    return any(reader.bias not in names and bool(mean.any()) for reader, mean in said)
 
 
 def with_biases(stack: Stack) -> Stack:
@@ -89,8 +92,10 @@ def with_biases(stack: Stack) -> Stack:
     config, tensors = stack.config(), tensors_of(stack)
     for layers in (config["trunk"], *(branch["layers"] for branch in config["branches"])):
         _drop_biasless(layers)
-    for reader in anatomy(stack).readers:
-        tensors.setdefault(reader.bias, tensors[reader.weight].new_zeros(len(tensors[reader.weight])))
+    for name, weight in stack.state_dict().items():
+        path, _, leaf = name.rpartition(".")
+        if leaf.startswith("weight"):
+            tensors.setdefault(f"{path}.{leaf.replace('weight', 'bias')}", weight.new_zeros(len(weight)))
     return built({**config, "bias": True}, tensors)
 
 

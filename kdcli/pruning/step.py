@@ -21,7 +21,7 @@ def lossless_to(
 
     Raises:
         UsageError: no env, or the output exists (without `force`).
-        RefusedError: actions change in states of other episodes, however many were looked at.
+        RefusedError: actions change in states of other episodes.
     """
     artifact.refuse_existing(output, force)
     done = proved(agent, lambda seed: real_states(agent, config.states, config.seed + seed))
@@ -30,6 +30,7 @@ def lossless_to(
         "config": config.model_dump(mode="json"),
         "alike": asdict(done.alike),
         "n_seen": done.n_seen,
+        "left_out": list(done.left_out),
         "versions": artifact.versions("torch", "numpy", "gymnasium", "mujoco"),
         "parents": [dict(parent) for parent in parents],
     }

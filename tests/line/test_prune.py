@@ -7,6 +7,7 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
+import torch
 from toy_teachers import choose_teacher, reach_teacher
 
 from kdcli.agents import store
@@ -56,3 +57,52 @@ def test_what_is_missing_is_asked_for(tmp_path: Path, capsys: pytest.CaptureFixt
     assert "--env" in capsys.readouterr().err
     assert main(["prune", str(file), "-o", str(output)]) == 2
     assert not output.exists()
+
+
+def test_units_go_and_the_agent_recovers(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """Law: from 64 noisy units to what was asked for, scores beside sizes, the same bytes for the same command."""
+    file = saved(noisy(reach_teacher()), tmp_path)
+    asked = ("--to", "params<=25", "--rounds", "2", "--recover", "400", "--labels", "1k", "--states", "500")
+    outputs = [tmp_path / name for name in ("a.safetensors", "b.safetensors")]
+    for output in outputs:
+        assert main(["prune", str(file), "-o", str(output), *asked, "--episodes", "8", "--json"]) == 0
+        answer = json.loads(capsys.readouterr().out)
+    assert outputs[0].read_bytes() == outputs[1].read_bytes()
+    before, lossless, pruned = answer["agents"]
+    assert before["params"] >= lossless["params"] > 100 > 25 >= pruned["params"] == store.load(outputs[0]).n_params
+    assert pruned["onnx_bytes"] < before["onnx_bytes"]
+    assert pruned["comparison"]["score"] > 0.9
+    assert len(answer["rounds"]) == 2
+    assert answer["reached"]
+
+
+def test_a_score_below_the_gate_is_exit_code_1(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """Law: without recovery the gate stops it; the file is the last agent that passed, and the table says where."""
+    file, output = saved(noisy(reach_teacher()), tmp_path), tmp_path / "thin.safetensors"
+    asked = ("--to", "params<=6", "--rounds", "1", "--recover", "0", "--states", "500", "--min-score", "0.9999")
+    assert main(["prune", str(file), "-o", str(output), *asked, "--episodes", "8"]) == 1
+    said = capsys.readouterr().out
+    assert "stopped: at 5 parameters the score was" in said
+    assert store.load(output).n_params > 100
+
+
+def test_zeros_are_counted_honestly(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """Law: zeros that training leaves alone, bytes that they would save, and that no runtime is faster for them."""
+    file, output = saved(noisy(reach_teacher()), tmp_path), tmp_path / "thin.safetensors"
+    asked = ("--pattern", "2:4", "--importance", "magnitude", "--recover", "200", "--labels", "500", "--states", "500")
+    assert main(["prune", str(file), "-o", str(output), *asked, "--episodes", "8", "--min-score", "-9"]) == 0
+    said = capsys.readouterr().out
+    assert "zeros change no shape" in said
+    weight = store.load(output).policy.network.head.weight
+    assert float((weight == 0).float().mean()) == pytest.approx(0.5, abs=0.1)
+
+
+def noisy(agent: Agent) -> Agent:
+    """The agent with small random weights where there were none: no unit is idle."""
+    network = agent.policy.network
+    draw = torch.Generator().manual_seed(0)
+    with torch.no_grad():
+        for parameter in network.parameters():
+            parameter += 0.02 * torch.randn(parameter.shape, generator=draw)
+        network.linears()[0].bias += 0.02
+    return agent

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from copy import deepcopy
 from dataclasses import replace
 from pathlib import Path
@@ -24,7 +25,7 @@ from kdcli.networks.mlp import MLP
 from kdcli.networks.stack import Branch
 from kdcli.pruning.alike import compare
 from kdcli.pruning.form import as_stack, like
-from kdcli.pruning.lossless import lossless
+from kdcli.pruning.lossless import lossless, proved
 from kdcli.pruning.slicing import with_biases
 from kdcli.spec import Discrete, box
 
@@ -56,7 +57,7 @@ def test_no_action_changes(name: str, tmp_path: Path) -> None:
     assert thin.policy.value is None
     assert thin.policy.spread is None
     again = store.load(store.save(tmp_path / "thin.safetensors", thin, {}))
-    assert np.array_equal(actions(again, states), actions(thin, states))
+    np.testing.assert_allclose(actions(again, states), actions(thin, states), atol=1e-6)
 
 
 @every_policy
@@ -74,7 +75,7 @@ def test_one_form_for_all(name: str) -> None:
     network = POLICIES[name]().policy.network
     stack = as_stack(network)
     features = torch.randn(5, network.inputs, generator=torch.Generator().manual_seed(0))
-    torch.testing.assert_close(stack(features), network(features), rtol=0, atol=0)
+    torch.testing.assert_close(stack(features), network(features), rtol=1e-5, atol=1e-6)
     assert like(stack, network).config() == network.config()
     torch.testing.assert_close(with_biases(stack)(features), network(features), rtol=1e-6, atol=1e-6)
 
@@ -263,3 +264,46 @@ def test_a_choice_between_equals_is_a_tie() -> None:
     with torch.no_grad():
         other.policy.network.head.bias[1] = 1.0
     assert compare(whole, other, states).other > 0
+
+
+def rarely(made: Agent) -> Callable[[int], States]:
+    """States of which later ones show what earlier ones do not: feature 0 is not always 0."""
+
+    def gather(seed: int) -> States:
+        states = states_of(made, seed=seed)
+        states.observations[:, 0] = 0.0
+        states.observations[:5, 0] = 0.1 * seed
+        return states
+
+    return gather
+
+
+def test_what_other_episodes_show_counts() -> None:
+    """Law: an input that varies in states of the proof is no idle input; the agent is proved on states after those."""
+    whole = agent(ActionRule(box((3,), -1.0, 1.0)))
+    assert lossless(whole, rarely(whole)(0)).preprocess.n_features == 4
+    done = proved(whole, rarely(whole))
+    assert done.agent.preprocess.n_features == 5
+    assert done.left_out == ()
+    assert done.n_seen == 160
+
+
+def test_what_is_idle_for_long_is_left_alone() -> None:
+    """Law: where every try shows another unit to be alive, units are left as they are, and that is said."""
+    whole = agent(ActionRule(box((3,), -1.0, 1.0)), net=RELU)
+    with torch.no_grad():
+        first = whole.policy.network.linears()[0]
+        first.weight[:5], first.bias[:5] = 0.0, -1.0
+        first.weight[torch.arange(5), 0] = 1.0
+
+    def gather(seed: int) -> States:
+        states = states_of(whole, seed=seed)
+        states.observations[:, 0] = 0.0
+        states.observations[0, 0] = 0.5 + seed  # the sixth time, all five fire
+        return states
+
+    with torch.no_grad():
+        first.bias[:5] = -torch.tensor([1.0, 2.0, 3.0, 4.0, 9.0])
+    done = proved(whole, gather)
+    assert done.left_out == ("units",)
+    assert done.agent.n_params == whole.n_params

@@ -1,0 +1,97 @@
+"""Rounds of cutting and recovering, until the agent is as small as asked or its return says stop."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+from kdcli.agents.agent import Acts, Agent
+from kdcli.agents.states import States
+from kdcli.errors import UsageError
+from kdcli.progress import Event, Listener, silent
+from kdcli.pruning import IMPORTANCE, PACES
+from kdcli.pruning.budgets import Budget
+from kdcli.pruning.config import PruneConfig
+from kdcli.pruning.evidence import Evidence
+from kdcli.pruning.form import check_whole, with_network
+from kdcli.pruning.importance import OF_OUTPUTS
+from kdcli.pruning.masks import masked, n_of_m, sparsest, weight_scores
+from kdcli.pruning.structured import order, shrink
+
+Recover = Callable[[Agent], Agent]
+Judge = Callable[[Acts], float]
+_N_OF_M = re.compile(r"(\d+):(\d+)")
+
+
+@dataclass(frozen=True)
+class Cut:
+    """One round: what was asked for, what the agent came to, and its score after recovery."""
+
+    asked: float
+    size: float
+    n_params: int
+    score: float
+
+
+@dataclass(frozen=True, eq=False)
+class Pruned:
+    """The smallest agent that passed, all rounds, and whether the last of them is what was asked for."""
+
+    agent: Agent
+    rounds: tuple[Cut, ...]
+    reached: bool
+
+
+@dataclass(frozen=True)
+class Tools:
+    """What a caller brings along: recovery after a cut, the score of an agent, and the budget."""
+
+    recover: Recover
+    judge: Judge
+    budget: Budget
+
+
+def prune(agent: Agent, states: States, config: PruneConfig, tools: Tools, listener: Listener = silent) -> Pruned:
+    """Cut in rounds; after each the agent recovers and is judged. One that scores less than asked ends it.
+
+    `states` are what importance is measured on. Nothing is cut whose score was not looked at.
+
+    Raises:
+        UsageError: a budget that cannot be met, a name that is not known, an agent that is quantized.
+    """
+    check_whole(agent)
+    current, before, rounds = with_network(agent, agent.policy.network), None, list[Cut]()
+    if config.importance == "movement":
+        before, current = current, tools.recover(current)
+    start, n = tools.budget.measure(current), 1 if _N_OF_M.fullmatch(config.pattern) else config.rounds
+    for index in range(1, n + 1):
+        asked = PACES.load(config.pace)(start, tools.budget.most, index / n)
+        thin = _cut(Evidence(current, states, before), config, tools.budget, asked)
+        found = tools.recover(thin)
+        rounds.append(Cut(asked, tools.budget.measure(found), found.n_params, tools.judge(found)))
+        listener(Event("prune", index, n, {tools.budget.name: rounds[-1].size, "score": rounds[-1].score}))
+        if rounds[-1].score < config.min_score:
+            return Pruned(current, tuple(rounds), reached=False)
+        before, current = thin, found
+    return Pruned(current, tuple(rounds), reached=True)
+
+
+def _cut(evidence: Evidence, config: PruneConfig, budget: Budget, size: float) -> Agent:
+    """The agent at `size`, by the pattern of what goes."""
+    if config.pattern == "units":
+        return _without_units(evidence, config, budget, size)
+    scores = weight_scores(evidence, config.importance)
+    block = _N_OF_M.fullmatch(config.pattern)
+    if block is not None:
+        return masked(evidence, n_of_m(scores, int(block[1]), int(block[2])))
+    if budget.name != "nonzeros":
+        raise UsageError(f"zeros do not change {budget.name}", "the shapes stay", "give --to 'nonzeros<=...'")
+    return masked(evidence, sparsest(evidence, scores, int(size), config.allocation == "uniform"))
+
+
+def _without_units(evidence: Evidence, config: PruneConfig, budget: Budget, size: float) -> Agent:
+    judged: Any = IMPORTANCE.load(config.importance)
+    going = order(evidence, judged(evidence), config.allocation, config.importance in OF_OUTPUTS)
+    return shrink(evidence, going, budget.measure, size)

@@ -1,0 +1,55 @@
+"""Whole units go: the least important first, until the agent is as small as asked."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Literal
+
+import numpy as np
+
+from kdcli.agents.agent import Agent
+from kdcli.errors import UsageError
+from kdcli.pruning.evidence import Evidence
+
+Measure = Callable[[Agent], float]
+Allocation = Literal["uniform", "global"]
+
+
+def order(evidence: Evidence, scores: np.ndarray, allocation: Allocation, comparable: bool) -> list[int]:
+    """Hidden units in the order in which they go; the most important of each layer stays.
+
+    uniform: from every layer the same share. global: by score; those that do not compare between layers (`comparable`
+    false) are divided by their layer's mean.
+    """
+    keys, body = list[tuple[float, int]](), evidence.body
+    for group in body.groups:
+        units = np.array(sorted(set(group.units) - body.fixed), int)
+        ranked = units[np.argsort(scores[units], kind="stable")]
+        scale = 1.0 if comparable else max(float(np.abs(scores[list(group.units)]).mean()), 1e-30)
+        shares = np.arange(1, len(ranked) + 1) / len(ranked)
+        key = shares if allocation == "uniform" else scores[ranked] / scale
+        keys += list(zip(key[:-1].tolist(), ranked[:-1].tolist(), strict=True))
+    return [unit for _, unit in sorted(keys)]
+
+
+def shrink(evidence: Evidence, going: list[int], measure: Measure, size: float) -> Agent:
+    """The agent without the first of `going`, as few as bring `measure` to at most `size`.
+
+    Raises:
+        UsageError: one unit in each layer is still more than that.
+    """
+    if measure(evidence.given) <= size:
+        return evidence.given
+    least = evidence.kept(going)
+    if measure(least) > size:
+        why = f"one unit in each layer comes to {measure(least):,.0f}"
+        raise UsageError(f"this network cannot come to {size:,.0f}", why, "ask for more, or distill another network")
+    low, high, best = 0, len(going), least
+    while high - low > 1:
+        middle = (low + high) // 2
+        found = evidence.kept(going[:middle])
+        if measure(found) <= size:
+            high, best = middle, found
+        else:
+            low = middle
+    return best

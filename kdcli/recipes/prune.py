@@ -1,0 +1,192 @@
+"""Pruning with all it needs: real states, recovery by distillation, scores on paired seeds, sizes of the file."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from kdcli import artifact
+from kdcli.agents import store
+from kdcli.agents.agent import Acts, Agent
+from kdcli.agents.states import States
+from kdcli.benchmarks.contender import Contender
+from kdcli.benchmarks.latency import time_all
+from kdcli.benchmarks.verdict import Comparison, compare
+from kdcli.distillation.step import judge_of
+from kdcli.envs.play import open_vector, play, seeds_from
+from kdcli.envs.seeds import Purpose, first_seed
+from kdcli.errors import UsageError
+from kdcli.exporters.config import ExportConfig
+from kdcli.exporters.step import convert
+from kdcli.graph.count import count
+from kdcli.graph.trace import trace
+from kdcli.progress import Listener, silent
+from kdcli.pruning.budgets import Budget
+from kdcli.pruning.config import PruneConfig
+from kdcli.pruning.loop import Pruned, Recover, Tools, prune
+from kdcli.pruning.lossless import Proved, proved
+from kdcli.pruning.sparse import storage
+from kdcli.pruning.states import real_states
+from kdcli.recipes.recovery import Recovery, lesson_of
+
+_SLOTS = 16
+_TIMED_SECONDS = 1.0
+
+
+@dataclass(frozen=True)
+class Row:
+    """One agent: what it costs and what it returns.
+
+    `sparse_bytes` are those of its parameters with zeros left out, indices and all.
+    """
+
+    name: str
+    network: str
+    params: int
+    nonzeros: int
+    macs: int
+    onnx_bytes: int
+    sparse_bytes: int
+    mean_return: float
+    comparison: Comparison | None
+
+
+@dataclass(frozen=True, eq=False)
+class Outcome:
+    """The agent as it was, without what it did not need, and pruned."""
+
+    proved: Proved
+    pruned: Pruned
+    rows: tuple[Row, ...]
+
+
+class Scale:
+    """Scores on paired seeds: 1 is the teacher's mean return, 0 that of random play."""
+
+    def __init__(self, teacher: Agent, purpose: Purpose, config: PruneConfig) -> None:
+        assert teacher.env is not None
+        self._vector = open_vector(teacher.env, teacher, min(_SLOTS, config.episodes))
+        self._seeds = seeds_from(first_seed(purpose, config.seed), config.episodes)
+        self.teacher, self.random = self.returns(teacher), self.returns(None)
+        if self.teacher.mean() <= self.random.mean():
+            what = f"the agent returns {self.teacher.mean():.1f}, random play {self.random.mean():.1f}"
+            raise UsageError(what, "there is nothing to hold", "check it with kdcli bench")
+
+    def returns(self, agent: Acts | None) -> np.ndarray:
+        """One return a seed (n,)."""
+        return play(agent, self._vector, self._seeds).returns
+
+    def score(self, agent: Acts) -> float:
+        """The share of the teacher's gain over random play."""
+        chance = self.random.mean()
+        return float((self.returns(agent).mean() - chance) / (self.teacher.mean() - chance))
+
+
+def run(agent: Agent, config: PruneConfig, listener: Listener = silent) -> Outcome:
+    """Lossless first, then rounds of cutting, recovering and scoring, then a table of all three agents.
+
+    Raises:
+        UsageError: no env, a budget that cannot be met, options that do not go together.
+        RefusedError: what was to change no action does.
+    """
+    budget = _budget(config, agent)
+    first = proved(agent, lambda seed: real_states(agent, config.states, config.seed + seed))
+    states = evidence_of(real_states(agent, config.states, config.seed), config.evidence)
+    tools = Tools(_recovery(agent, config), Scale(agent, "screen", config).score, budget)
+    done = prune(first.agent, states, config, tools, listener)
+    scale = Scale(agent, "bench", config)
+    named = {"before": agent, "lossless": first.agent, "pruned": done.agent}
+    return Outcome(first, done, tuple(_row(name, found, states, scale, config) for name, found in named.items()))
+
+
+def evidence_of(states: States, n: int) -> States:
+    """About `n` of the states: evenly drawn; with slots of episodes, the first turns of all of them."""
+    if states.slots == 1:
+        return replace(states, observations=states.observations[:: max(1, len(states) // n)][:n])
+    return states
+
+
+def _budget(config: PruneConfig, agent: Agent) -> Budget:
+    """What the agent shall come to; of N:M nothing is asked but the pattern."""
+    if config.to is None and re.fullmatch(r"\d+:\d+", config.pattern):
+        return Budget.parse("nonzeros<=1")
+    if config.to is None:
+        raise UsageError(
+            "nothing is asked for", "prune needs to know how far to go", "--to 'params<=2000', or --lossless"
+        )
+    return Budget.parse(config.to, {"latency_us": _timed(agent)})
+
+
+def _timed(agent: Agent) -> Any:
+    """Microseconds of one decision in onnxruntime, the median of about a second."""
+    drawn: list[States] = []
+
+    def measure(found: Agent) -> float:
+        if not drawn:
+            drawn.append(real_states(agent, 256, 0))
+        states = drawn[0]
+        contender = Contender("it", None, convert(found, states, ExportConfig()).agent, plays="onnxruntime")
+        timed = time_all([contender], states.observations, _TIMED_SECONDS)
+        assert timed is not None
+        timing = timed.get("it", "onnxruntime")
+        assert timing is not None
+        return timing.p50_us
+
+    return measure
+
+
+def _recovery(agent: Agent, config: PruneConfig) -> Recover:
+    if not config.recover:
+        return lambda found: found
+    assert agent.env is not None
+    lesson = lesson_of(config.recover, config.labels, config.lr, config.seed)
+    vector = open_vector(agent.env, agent, lesson.envs)
+    return Recovery(agent, vector, lesson, judge_of(agent, agent.env, lesson), config.pattern != "units")
+
+
+def _row(name: str, agent: Agent, states: States, scale: Scale, config: PruneConfig) -> Row:
+    counted = count(trace(agent))
+    returns = scale.teacher if name == "before" else scale.returns(agent)
+    judged = None if name == "before" else compare(returns, scale.teacher, scale.random, config.min_score)
+    return Row(
+        name=name,
+        network=str(agent.policy.network),
+        params=counted.n_params,
+        nonzeros=sum(int(p.count_nonzero()) for p in agent.policy.network.parameters()),
+        macs=counted.multiply_adds,
+        onnx_bytes=len(convert(agent, states, ExportConfig()).data),
+        sparse_bytes=storage(agent).smallest,
+        mean_return=float(returns.mean()),
+        comparison=judged,
+    )
+
+
+def prune_to(
+    output: Path,
+    agent: Agent,
+    parents: Sequence[Mapping[str, str]],
+    config: PruneConfig,
+    force: bool = False,
+    listener: Listener = silent,
+) -> Outcome:
+    """`run`, and the pruned agent's file.
+
+    Raises:
+        UsageError: as `run`, or the output exists (without `force`).
+    """
+    artifact.refuse_existing(output, force)
+    done = run(agent, config, listener)
+    record = {
+        "command": "prune",
+        "config": config.model_dump(mode="json"),
+        "rounds": [asdict(cut) for cut in done.pruned.rounds],
+        "versions": artifact.versions("torch", "numpy", "gymnasium", "mujoco"),
+        "parents": [dict(parent) for parent in parents],
+    }
+    store.save(output, done.pruned.agent, record, force)
+    return done
