@@ -21,6 +21,7 @@ from kdcli.recipes.config import CompressConfig
 from kdcli.recipes.fitting import FEW, fit, measure_twice
 from kdcli.recipes.ladder import Rung, first_rung, ladder
 from kdcli.recipes.pace import Pace
+from kdcli.recipes.progressive import progressive
 from kdcli.recipes.search import Candidate, search, search_best
 from kdcli.recipes.targets import read_targets
 from kdcli.recipes.workshop import Workshop
@@ -75,6 +76,8 @@ def compress(
         )
         found = measure_twice(teacher, targets, shop.states(FEW), listener)
         return replace(_finish(shop, None, [], 0, config.episodes), targets=tuple(found))
+    if config.progressive:
+        return _progress(shop, targets)
     rungs = ladder(shop.sight, n_outputs(teacher.action), _n_params(teacher), quick=bool(targets))
     return _fit(shop, rungs, targets) if targets else _prove(shop, rungs)
 
@@ -112,6 +115,14 @@ def _fit(shop: Workshop, rungs: Sequence[Rung], targets: Sequence[Target]) -> Co
     fitting = fit(shop, rungs, targets)
     tried = search_best(fitting, lambda index, before: shop.attempt(index, fitting[index], before))
     candidate = max(tried, key=lambda c: c.score)
+    done = _finish(shop, candidate, tried, 0, shop.episodes_for(candidate))
+    found = measure_twice(candidate.student, targets, shop.states(FEW), shop.listener)
+    return replace(done, tried=tuple(tried), targets=tuple(found))
+
+
+def _progress(shop: Workshop, targets: Sequence[Target]) -> Compressed:
+    """Bench the agent of the last step that passed."""
+    candidate, tried = progressive(shop, targets)
     done = _finish(shop, candidate, tried, 0, shop.episodes_for(candidate))
     found = measure_twice(candidate.student, targets, shop.states(FEW), shop.listener)
     return replace(done, tried=tuple(tried), targets=tuple(found))

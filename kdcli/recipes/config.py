@@ -18,6 +18,9 @@ class CompressConfig(BaseModel):
     target: tuple[str, ...] = Field(
         (), description="what it may take: onnxruntime:latency_us<=8, c:bytes<=8192; the best that fits; repeatable"
     )
+    progressive: bool = Field(
+        False, description="take the teacher itself apart: fewer layers, channels, bits, each step gated"
+    )
     episodes: int = Field(100, ge=20, description="paired episodes of the verdict")
     loss: tuple[str, ...] = Field((), description="loss terms, as in distill; default: by what the teacher gives")
     max_steps: int | None = Field(None, ge=1, description="cap on the steps of an episode; default: the env's own")

@@ -7,11 +7,12 @@ from collections.abc import Sequence
 from dataclasses import replace
 
 from kdcli.agents.agent import Acts, Agent
+from kdcli.agents.observation import Sees
 from kdcli.agents.states import States
 from kdcli.benchmarks.verdict import compare, episodes_needed
 from kdcli.distillation.config import DistillConfig
-from kdcli.distillation.learner import Learner
-from kdcli.distillation.loop import Round, distill
+from kdcli.distillation.learner import Learner, copy_agent
+from kdcli.distillation.loop import Judge, Round, distill
 from kdcli.distillation.objective import Objective
 from kdcli.distillation.pool import Collector, Labelled, Pool
 from kdcli.distillation.student import default_losses, new_student, rule_of, sight_of
@@ -69,7 +70,7 @@ class Workshop:
 
     def _updates_per_second(self) -> float:
         """Measured on a small student and thrown away."""
-        losses, pool = self.config.loss or default_losses(self.teacher), self._pool()
+        losses, pool = self.config.loss or default_losses(self.teacher), self.pool()
         small = "cnn:4x8x8,hidden=64" if any(map(is_image, self.sight)) else "mlp:16x16"
         config = DistillConfig(student=small, lr="0.001")
         student = new_student(self.teacher, config, losses, pool.preprocess)
@@ -82,18 +83,18 @@ class Workshop:
     @property
     def sight(self) -> list[tuple[int, ...]]:
         """The shapes of what a student sees, side by side."""
-        return sight_of(self._pool().preprocess, rule_of(self.teacher))
+        return sight_of(self.pool().preprocess, rule_of(self.teacher))
 
-    def _pool(self) -> Pool:
+    def pool(self, preprocess: Sees | None = None) -> Pool:
         """The teacher's own states, to which one candidate adds its own: those of another, and all the more of one
         that fails, would take up what little a small student can learn.
         """
-        return Pool(self.teacher, self._first, _CAPACITY, self._collector)
+        return Pool(self.teacher, self._first, _CAPACITY, self._collector, preprocess)
 
     def untrained(self, rung: Rung) -> Agent:
         """A student of this size that has learned nothing: as large and as fast as one that has."""
         losses, config = self.config.loss or default_losses(self.teacher), DistillConfig(student=rung.student)
-        return new_student(self.teacher, config, losses, self._pool().preprocess)
+        return new_student(self.teacher, config, losses, self.pool().preprocess)
 
     def states(self, n: int) -> States:
         """The first `n` states in which the teacher was watched."""
@@ -137,18 +138,30 @@ class Workshop:
     def _train(self, index: int, rung: Rung, lesson: Lesson, seed: int) -> Candidate:
         begin = self.clock.spent
         recipe = lesson.config(rung.student, self.config.loss, seed)
-        judged = seeds_from(first_seed("select", seed), lesson.judged)
-        done = distill(
-            self.teacher,
-            recipe,
-            self._pool(),
-            lambda agent: float(play(agent, self.vector, judged).returns.mean()),
-            self.listener,
-            self._hopeless,
-        )
-        found = self._screen(index, rung, done.student, recipe, begin)
-        self.listener(Note(_line(found)))
-        return found
+        done = distill(self.teacher, recipe, self.pool(), self.judge(recipe), self.listener, self._hopeless)
+        return self.screened(index, rung, done.student, recipe, begin)
+
+    def judge(self, recipe: DistillConfig) -> Judge:
+        """The mean return on the episodes by which a round is chosen."""
+        judged = seeds_from(first_seed("select", recipe.seed), recipe.episodes)
+        return lambda agent: float(play(agent, self.vector, judged).returns.mean())
+
+    @property
+    def has_time(self) -> bool:
+        """Whether another candidate would get a share of the time that is worth it."""
+        return self._deadline - self.clock.spent > _WORTHWHILE * self._share
+
+    def lesson(self, index: int) -> DistillConfig:
+        """What a candidate that exists already gets to recover: the share of one."""
+        counts = plan(self.pace, self._share - self.pace.play(len(self.reference.seeds)))
+        return counts.config("as it is", self.config.loss, self.config.seed + index)
+
+    def recovered(self, agent: Agent, recipe: DistillConfig) -> Agent:
+        """The agent after a distillation that begins with it."""
+        student = copy_agent(agent)
+        student.policy.requires_grad_(True)
+        pool = self.pool(agent.preprocess)
+        return distill(self.teacher, recipe, pool, self.judge(recipe), self.listener, self._hopeless, student).student
 
     def _hopeless(self, rounds: Sequence[Round]) -> bool:
         """Whether half of the rounds came nowhere near the score that is asked for."""
@@ -156,7 +169,7 @@ class Workshop:
         chance, teacher = self.reference.random.mean(), self.reference.teacher.mean()
         return len(rounds) >= ROUNDS // 2 and (best - chance) < _HOPELESS * self.config.min_score * (teacher - chance)
 
-    def _screen(self, index: int, rung: Rung, student: Agent, recipe: DistillConfig, begin: float) -> Candidate:
+    def screened(self, index: int, rung: Rung, student: Agent, recipe: DistillConfig, begin: float) -> Candidate:
         """Compare with the teacher on the screening episodes, which no training saw."""
         start = time.perf_counter()
         seen = play(student, self.vector, self.reference.seeds)
@@ -166,9 +179,11 @@ class Workshop:
         screening, needed = compare(*arms, *settings), episodes_needed(*arms, *settings)
         above = screening.score is not None and screening.score > self.config.min_score
         promising = above and needed is not None and needed <= self.affordable
-        return Candidate(
+        found = Candidate(
             index, rung, student, screening, needed if above else None, promising, recipe, self.clock.spent - begin
         )
+        self.listener(Note(_line(found)))
+        return found
 
 
 def _line(found: Candidate) -> str:

@@ -1,0 +1,164 @@
+"""Compression step by step: fewer layers, fewer channels, fewer bits, each followed by distillation and a gate.
+
+Every step is tried on the agent that passed the one before, recovers by distillation from the teacher, and is screened
+against the teacher on paired seeds. One that does not pass is left out: of channels a smaller cut is tried, of layers
+and bits the next kind. It ends where nothing more passes, the targets are met, or the time is over.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
+
+from kdcli.agents.agent import Acts, Agent
+from kdcli.agents.inheriting import inherited
+from kdcli.agents.states import States
+from kdcli.benchmarks.target import Target
+from kdcli.distillation.config import DistillConfig
+from kdcli.errors import UsageError
+from kdcli.networks.mlp import MLP
+from kdcli.progress import Note
+from kdcli.pruning.budgets import Budget
+from kdcli.pruning.config import PruneConfig
+from kdcli.pruning.form import with_network
+from kdcli.pruning.loop import Tools, prune
+from kdcli.pruning.lossless import proved
+from kdcli.pruning.states import real_states
+from kdcli.quantization.plan import Plan
+from kdcli.quantization.work import quantize
+from kdcli.recipes.ladder import Rung
+from kdcli.recipes.prune import evidence_of
+from kdcli.recipes.quantize import recovery
+from kdcli.recipes.search import Candidate
+from kdcli.recipes.targets import measure
+from kdcli.recipes.workshop import Workshop
+
+# The share of the parameters that a step of channels keeps, and that of the one tried where it fails.
+_CUTS = (0.5, 0.75)
+# Levels of the weights, in the order they are tried: in ONNX they cost bytes, not time.
+_BITS = ("int8", "kmeans:16", "kmeans:8")
+_EVIDENCE, _STATES = 512, 4096  # states that importance is measured on, and those that idle units are idle in
+_MOST_STEPS = 24
+
+
+@dataclass(frozen=True, eq=False)
+class Step:
+    """What is to be tried: its name, and the agent with it, not yet recovered; `plan` where weights are quantized."""
+
+    name: str
+    agent: Agent
+    plan: Plan | None = None
+
+
+class Progress:
+    """The agent that passed last, and all steps that were tried."""
+
+    def __init__(self, shop: Workshop, targets: Sequence[Target]) -> None:
+        teacher = shop.teacher
+        if not isinstance(teacher, Agent):
+            raise UsageError("--progressive takes the teacher itself apart", "it is a black box", "leave it out")
+        self._shop, self._targets = shop, targets
+
+        def gather(seed: int) -> States:
+            return real_states(teacher, _STATES, shop.config.seed + seed)
+
+        whole = _told(proved(teacher, gather).agent, teacher)
+        self.states = evidence_of(gather(0), _EVIDENCE)
+        self.tried: list[Candidate] = []
+        self.last = shop.screened(0, _rung("lossless", whole), whole, DistillConfig(), shop.clock.spent)
+        self.tried.append(self.last)
+
+    @property
+    def done(self) -> bool:
+        """Whether nothing more is asked for, or there is no time for more."""
+        over = len(self.tried) >= _MOST_STEPS or not self._shop.has_time
+        return over or (bool(self._targets) and self._fits())
+
+    def _fits(self) -> bool:
+        found = measure({"it": self.last.student}, self._targets, self._shop.states(_EVIDENCE))
+        return all(one.holds for one in found["it"])
+
+    def attempt(self, step: Step) -> bool:
+        """Recover, screen, and keep what passes."""
+        shop, begin = self._shop, self._shop.clock.spent
+        recipe = shop.lesson(len(self.tried)).model_copy(update={"data": "student", "lr": "cosine:0.001->0.00003"})
+        if step.plan is None:
+            student = shop.recovered(step.agent, recipe)
+        else:
+            recover = recovery(shop.teacher, recipe, shop.pool(step.agent.preprocess), shop.judge(recipe))
+            student = quantize(step.agent, step.plan, self.states, recover)
+        student = _told(student, shop.teacher)
+        found = shop.screened(len(self.tried), _rung(step.name, student), student, recipe, begin)
+        self.tried.append(found)
+        passed = found.score >= shop.config.min_score and found.screening.verdict != "fails"
+        if passed:
+            self.last = found
+        else:
+            shop.listener(Note(f"{step.name} is left out"))
+        return passed
+
+
+def progressive(shop: Workshop, targets: Sequence[Target]) -> tuple[Candidate, list[Candidate]]:
+    """The agent of the last step that passed, and all that were tried, the lossless one first.
+
+    Raises:
+        UsageError: the teacher is a black box.
+    """
+    progress = Progress(shop, targets)
+    for kind in (_layers, _channels, _bits):
+        for step in kind(progress):
+            if progress.done:
+                return progress.last, progress.tried
+            progress.attempt(step)
+    return progress.last, progress.tried
+
+
+def _layers(progress: Progress) -> Iterator[Step]:
+    """One hidden layer less, again and again; the first that fails ends it. Networks of named layers keep theirs."""
+    while isinstance(network := progress.last.student.policy.network, MLP) and len(network.hidden) > 1:
+        before = progress.last
+        thin = MLP(network.inputs, network.hidden[:-1], network.outputs, network.activation_name, network.bias)
+        yield Step(f"{len(thin.hidden)} hidden layers", inherited(with_network(before.student, thin), before.student))
+        if progress.last is before:
+            return
+
+
+def _channels(progress: Progress) -> Iterator[Step]:
+    """Half of the parameters, again and again; where that fails, a quarter less once more, and then the end."""
+    for share in _CUTS:
+        while True:
+            before = progress.last
+            most = share * before.student.n_params
+            thin = _thinner(before.student, most, progress)
+            if thin is None:
+                return
+            yield Step(f"{thin.n_params:,} parameters", thin)
+            if progress.last is before:
+                break
+
+
+def _bits(progress: Progress) -> Iterator[Step]:
+    """Fewer and fewer levels of the weights, each tried on the floats that passed last."""
+    floats = progress.last.student
+    for scheme in _BITS:
+        yield Step(scheme, floats, Plan.parse(scheme, 0, 0))
+
+
+def _thinner(agent: Agent, most: float, progress: Progress) -> Agent | None:
+    """The agent with units cut, not recovered; None where none can be spared."""
+    config = PruneConfig(rounds=1, evidence=_EVIDENCE, importance="activation")
+    tools = Tools(lambda found: found, lambda _: 1.0, Budget.parse(f"params<={int(most)}"))
+    try:
+        return prune(agent, progress.states, config, tools).agent
+    except UsageError:
+        return None
+
+
+def _told(agent: Agent, teacher: Acts) -> Agent:
+    """The agent, which knows what it has become and of whom."""
+    facts = {"format": "kdcli", "algorithm": "progressive", "student": str(agent.policy.network)}
+    return replace(agent, name=f"{teacher.name}-progressive", facts={**facts, "teacher": teacher.name})
+
+
+def _rung(name: str, agent: Agent) -> Rung:
+    return Rung(name, agent.n_params)
