@@ -6,7 +6,10 @@ from dataclasses import dataclass
 
 from kdcli.distillation.config import DistillConfig
 
-ROUNDS = 16
+_ROUNDS, _FEWEST_ROUNDS, _JUDGED = 16, 4, 4
+_LABELS, _UPDATES = 4_000, 3_000
+# What a student gets at least, however short the time is, may take so many seconds: images and long episodes take more.
+_CHEAP = 30.0
 # Of a candidate's time: gradient steps, labelling, measuring its return after each round, and the screening.
 _TRAIN, _LABEL, _JUDGE = 0.40, 0.25, 0.20
 _SLACK = 1.15
@@ -35,6 +38,7 @@ class Lesson:
 
     labels: int
     updates: int
+    rounds: int
     judged: int
 
     def config(self, student: str, loss: tuple[str, ...], seed: int) -> DistillConfig:
@@ -43,7 +47,7 @@ class Lesson:
             student=student,
             loss=loss,
             labels=self.labels,
-            rounds=ROUNDS,
+            rounds=self.rounds,
             updates=self.updates,
             episodes=self.judged,
             seed=seed,
@@ -52,12 +56,15 @@ class Lesson:
 
 def plan(pace: Pace, seconds: float) -> Lesson:
     """What one candidate gets in `seconds`; counts, so that the same plan gives the same student again."""
+    episodes, cheap = (time * pace.steps / pace.length for time in (_JUDGE * seconds, _CHEAP))
+    rounds = _clamp(max(episodes, cheap) / _JUDGED, _FEWEST_ROUNDS, _ROUNDS)
     return Lesson(
-        labels=_clamp(_LABEL * seconds * pace.steps, 4_000, 150_000),
-        updates=_clamp(_TRAIN * seconds * pace.updates, 3_000, 120_000),
-        judged=_clamp(_JUDGE * seconds * pace.steps / (ROUNDS * pace.length), 4, 24),
+        labels=_clamp(_LABEL * seconds * pace.steps, min(_LABELS, _CHEAP * pace.steps), 150_000),
+        updates=_clamp(_TRAIN * seconds * pace.updates, min(_UPDATES, _CHEAP * pace.updates), 120_000),
+        rounds=rounds,
+        judged=_clamp(episodes / rounds, min(_JUDGED, max(1, cheap / rounds)), 24),
     )
 
 
-def _clamp(value: float, low: int, high: int) -> int:
+def _clamp(value: float, low: float, high: float) -> int:
     return int(min(max(value, low), high))

@@ -12,7 +12,7 @@ from kdcli.agents.states import States
 from kdcli.benchmarks.verdict import compare, episodes_needed
 from kdcli.distillation.config import DistillConfig
 from kdcli.distillation.learner import Learner, copy_agent
-from kdcli.distillation.loop import Judge, Round, distill
+from kdcli.distillation.loop import GiveUp, Judge, Round, distill
 from kdcli.distillation.objective import Objective
 from kdcli.distillation.pool import Collector, Labelled, Pool
 from kdcli.distillation.student import default_losses, new_student, rule_of, sight_of
@@ -25,7 +25,7 @@ from kdcli.progress import Listener, Note
 from kdcli.recipes.clock import Clock
 from kdcli.recipes.config import CompressConfig
 from kdcli.recipes.ladder import Rung
-from kdcli.recipes.pace import ROUNDS, Lesson, Pace, plan
+from kdcli.recipes.pace import Lesson, Pace, plan
 from kdcli.recipes.reference import Reference, measure
 from kdcli.recipes.search import Candidate
 
@@ -113,7 +113,8 @@ class Workshop:
 
     @property
     def _players(self) -> int:
-        return 4 if self.config.baselines else 3
+        """Who plays in the final bench; a linear student is tried where nothing seen is an image."""
+        return 4 if self.config.baselines and not any(map(is_image, self.sight)) else 3
 
     def seconds_for(self, episodes: int) -> float:
         """What export and a final bench of so many episodes will take."""
@@ -138,7 +139,7 @@ class Workshop:
     def _train(self, index: int, rung: Rung, lesson: Lesson, seed: int) -> Candidate:
         begin = self.clock.spent
         recipe = lesson.config(rung.student, self.config.loss, seed)
-        done = distill(self.teacher, recipe, self.pool(), self.judge(recipe), self.listener, self._hopeless)
+        done = distill(self.teacher, recipe, self.pool(), self.judge(recipe), self.listener, self._hopeless_at(recipe))
         return self.screened(index, rung, done.student, recipe, begin)
 
     def judge(self, recipe: DistillConfig) -> Judge:
@@ -161,13 +162,17 @@ class Workshop:
         student = copy_agent(agent)
         student.policy.requires_grad_(True)
         pool = self.pool(agent.preprocess)
-        return distill(self.teacher, recipe, pool, self.judge(recipe), self.listener, self._hopeless, student).student
+        return distill(self.teacher, recipe, pool, self.judge(recipe), self.listener, None, student).student
+
+    def _hopeless_at(self, recipe: DistillConfig) -> GiveUp:
+        """Whether half of the rounds came nowhere near the score that is asked for."""
+        return lambda rounds: len(rounds) >= recipe.rounds // 2 and self._hopeless(rounds)
 
     def _hopeless(self, rounds: Sequence[Round]) -> bool:
-        """Whether half of the rounds came nowhere near the score that is asked for."""
+        """Whether the rounds so far came nowhere near the score that is asked for."""
         best = max(r.mean_return for r in rounds)
         chance, teacher = self.reference.random.mean(), self.reference.teacher.mean()
-        return len(rounds) >= ROUNDS // 2 and (best - chance) < _HOPELESS * self.config.min_score * (teacher - chance)
+        return (best - chance) < _HOPELESS * self.config.min_score * (teacher - chance)
 
     def screened(self, index: int, rung: Rung, student: Agent, recipe: DistillConfig, begin: float) -> Candidate:
         """Compare with the teacher on the screening episodes, which no training saw."""

@@ -12,6 +12,7 @@ import torch
 from kdcli.choice import Choice
 from kdcli.errors import RefusedError, UsageError
 from kdcli.networks import NETWORKS, build, from_config
+from kdcli.networks.attention import AttentionCell
 from kdcli.networks.layers import Shape
 from kdcli.networks.stack import Stack
 
@@ -201,3 +202,17 @@ def test_only_the_trunk_remembers() -> None:
         with pytest.raises(RefusedError, match="remembers in a branch"):
             from_config(_config([layer], []))
         assert from_config(_config([], [layer])).state_size > 0
+
+
+def test_a_step_of_attention_is_attention_to_the_last_steps() -> None:
+    """Law: step by step, an attention cell gives what scaled products of the last steps give, seen all at once."""
+    torch.manual_seed(0)
+    cell, steps = AttentionCell(6, heads=2, size=4, history=3), torch.randn(5, 7, 6)
+    state = torch.zeros(7, cell.state_size)
+    for t, x in enumerate(steps):
+        y, state = cell.step(x, state)
+        q, k, v, bias = cell.project(steps[max(0, t - 2) : t + 1]).split([4, 4, 4, 6], 2)
+        looks = bias[-1].unflatten(1, (2, 1, 3))[..., -len(k) :]
+        heads = [part.transpose(0, 1).unflatten(2, (2, 2)).transpose(1, 2) for part in (q[-1:], k, v)]
+        wanted = torch.nn.functional.scaled_dot_product_attention(*heads, attn_mask=looks)
+        torch.testing.assert_close(y, cell.out(wanted.transpose(1, 2).flatten(1)))

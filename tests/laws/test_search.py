@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 
 from kdcli.recipes.ladder import first_rung, ladder, mlp_params
+from kdcli.recipes.pace import Lesson, Pace, plan
 from kdcli.recipes.search import Candidate, search
 
 TEACHER = 71_942
@@ -87,6 +88,18 @@ def test_the_ladder_of_images_is_convolutional() -> None:
     assert all(rung.student.startswith("cnn:") for rung in rungs)
     assert sizes[-1] <= 866_439 / 2
     assert sizes[0] < 866_439 / 100
+
+
+def test_a_lesson_fits_its_time() -> None:
+    """Law: where a step costs little a student gets what it needs; where it costs much, what time allows."""
+    quick = plan(Pace(steps=5_000, updates=400, length=1_000), 40)
+    assert (quick.labels, quick.updates, quick.rounds, quick.judged) == (50_000, 6_400, 16, 4)
+    assert plan(Pace(steps=5_000, updates=400, length=1_000), 1) == Lesson(4_000, 3_000, 16, 4)
+    images = Pace(steps=500, updates=20, length=1_700)
+    slow = plan(images, 60)
+    assert (slow.labels, slow.updates, slow.rounds, slow.judged) == (7_500, 600, 4, 2)
+    assert slow.rounds * slow.judged * images.length / images.steps < 30
+    assert plan(images, 1e5) == Lesson(150_000, 120_000, 16, 24)
 
 
 def test_quick_rungs_look_at_fewer_places() -> None:

@@ -198,7 +198,9 @@ def test_it_is_the_same_at_every_level(flags: str, tmp_path: Path) -> None:
         assert_alike(bind(every, files_of(name))(given), wanted)
 
 
-@pytest.mark.parametrize("name", ["deep_convolutions", "bytes_in_both_orders", "pooling", "pieces", "cells"])
+@pytest.mark.parametrize(
+    "name", ["deep_convolutions", "bytes_in_both_orders", "pooling", "pieces", "cells", "groups", "rows"]
+)
 def test_it_stays_inside_its_memory(name: str, tmp_path: Path) -> None:
     """No read or write beyond an array, no overflow of integers, nothing that C leaves undefined."""
     stays_inside(name, tmp_path)
