@@ -14,8 +14,12 @@ _EACH = """
 /* The sum of x (n) times what w says. */
 static SUM NAME(int n, const X *x, const FORM *wEXTRA)
 {
+    const int fours = n - n % 4;
     SUM sum = 0;
-    for (int i = 0; i < n; i++)
+    for (int i = 0; i < fours; i += 4)
+        sum += (SUM)x[i] * VALUE(w[i]) + (SUM)x[i + 1] * VALUE(w[i + 1])
+            + (SUM)x[i + 2] * VALUE(w[i + 2]) + (SUM)x[i + 3] * VALUE(w[i + 3]);
+    for (int i = fours; i < n; i++)
         sum += (SUM)x[i] * VALUE(w[i]);
     return sum;
 }
@@ -25,13 +29,16 @@ _BITS4 = """
 /* The sum of x (n) times what w says, two of them in a byte, the first in its low bits. */
 static SUM NAME(int n, const X *x, const uint8_t *wEXTRA)
 {
-    const int pairs = n - n % 2;
+    const int fours = n - n % 4;
     SUM sum = 0;
-    for (int i = 0; i < pairs; i += 2) {
-        const int both = w[i / 2];
-        sum += (SUM)x[i] * VALUE(both & 15) + (SUM)x[i + 1] * VALUE(both >> 4);
+    for (int i = 0; i < fours; i += 4) {
+        const int a = w[i / 2], b = w[i / 2 + 1];
+        sum += (SUM)x[i] * VALUE(a & 15) + (SUM)x[i + 1] * VALUE(a >> 4)
+            + (SUM)x[i + 2] * VALUE(b & 15) + (SUM)x[i + 3] * VALUE(b >> 4);
     }
-    return pairs < n ? sum + (SUM)x[pairs] * VALUE(w[pairs / 2] & 15) : sum;
+    for (int i = fours; i < n; i++)
+        sum += (SUM)x[i] * VALUE(w[i / 2] >> 4 * (i % 2) & 15);
+    return sum;
 }
 """
 
