@@ -49,6 +49,8 @@ def distill_tasks_to(
     """
     artifact.refuse_existing(folder, force)
     _teachers_alone(config)
+    if config.combine != DistillConfig().combine:
+        raise UsageError("--combine is not for tasks", "each of them has one teacher", "drop it")
     done = _learned(teachers, config, tasks, listener)
     names = _names(teachers)
     made = _made("distill-many", config, tasks, parents)

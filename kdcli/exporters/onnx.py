@@ -18,6 +18,7 @@ from kdcli.artifact import versions
 from kdcli.errors import UsageError
 from kdcli.exporters.config import ExportConfig
 from kdcli.exporters.formats import Files, Format, Run
+from kdcli.exporters.onnx_bytes import bytes_of
 from kdcli.exporters.onnx_layers import LAYERS
 from kdcli.exporters.onnx_packed import CODES, integer_grids
 from kdcli.exporters.onnx_sheet import Sheet, Writer, code, ends
@@ -33,8 +34,10 @@ def write(graph: Graph, config: ExportConfig, *_: Any) -> Files:
         UsageError: the installed onnx does not know the opset.
     """
     sheet = Sheet(config.opset, config.precision == "fp16", integer_grids(graph, config.opset))
+    sheet.bytes, idle = bytes_of(graph, sheet.grids)
     for op in graph.ops:
-        WRITERS[op.kind](sheet, op)
+        if op.outputs[0].name not in idle:
+            WRITERS[op.kind](sheet, op)
     inputs, outputs = ([_value_info(port) for port in ports] for ports in (graph.inputs, graph.outputs))
     body = helper.make_graph(sheet.nodes, "policy", inputs, outputs, sheet.initializers)
     producer = {"producer_name": "kdcli", "producer_version": versions().get("kdcli", "")}
@@ -148,7 +151,7 @@ def _quantize(sheet: Sheet, op: Op) -> None:
     if out in sheet.grids:
         zero_code = op.weights["zero"].astype(CODES[op.attrs["low"], op.attrs["high"]])
         pair = sheet.number(f"{out}.scale", op.weights["scale"]), sheet.number(f"{out}.zero", zero_code)
-        sheet.node("QuantizeLinear", [x, *pair], f"{out}.codes")
+        _codes(sheet, x, out, pair)
         sheet.pairs[out] = pair
         return
     scale, zero = sheet.weight(op, "scale"), sheet.weight(op, "zero")
@@ -156,6 +159,17 @@ def _quantize(sheet: Sheet, op: Op) -> None:
     whole = sheet.node("Round", [sheet.node("Div", [x, scale], f"{out}.div")], f"{out}.round")
     code = sheet.node("Clip", [sheet.node("Add", [whole, zero], f"{out}.add"), *bounds], f"{out}.codes")
     sheet.node("Mul", [sheet.node("Sub", [code, zero], f"{out}.sub"), scale], out)
+
+
+def _codes(sheet: Sheet, x: str, out: str, pair: tuple[str, str]) -> None:
+    """The codes of a value: rounded, or the bytes that an input has."""
+    known = sheet.bytes.get(out)
+    if known is None:
+        sheet.node("QuantizeLinear", [x, *pair], f"{out}.codes")
+    elif known.turned:
+        sheet.node("Transpose", [known.source], f"{out}.codes", perm=[0, 3, 1, 2])
+    else:
+        sheet.node("Identity", [known.source], f"{out}.codes")
 
 
 def _unscale(sheet: Sheet, op: Op) -> None:

@@ -9,6 +9,7 @@ import numpy as np
 import onnx
 from onnx import helper, numpy_helper
 
+from kdcli.exporters.onnx_bytes import Bytes
 from kdcli.exporters.onnx_packed import decoded
 from kdcli.graph.count import LEARNED
 from kdcli.graph.operations import Op
@@ -28,7 +29,8 @@ class Sheet:
     """The nodes and initializers of one ONNX graph, in order. Names follow from the graph's, so they never change.
 
     `grids` are the values on a grid that only products in whole numbers read, each with its step; `pairs` those of
-    them whose codes are written, with the names of their scale and zero; `made` what nodes have put out.
+    them whose codes are written, with the names of their scale and zero; `bytes` those whose codes are bytes of an
+    input; `made` is what nodes have put out.
     """
 
     def __init__(self, opset: int, half: bool = False, grids: Mapping[str, np.ndarray] | None = None) -> None:
@@ -36,6 +38,7 @@ class Sheet:
         self.nodes: list[onnx.NodeProto] = []
         self.initializers: list[onnx.TensorProto] = []
         self.pairs: dict[str, tuple[str, str]] = {}
+        self.bytes: dict[str, Bytes] = {}
         self.made: set[str] = set()
         self._names: set[str] = set()
 

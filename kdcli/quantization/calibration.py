@@ -60,7 +60,11 @@ def entropy(choice: Choice) -> Calibration:
 
 
 def _least_divergence(seen: np.ndarray, bits: int) -> tuple[float, float]:
-    """Numbers (N,) -> the range, as far to each side of 0 as it goes there."""
+    """Numbers (N,) -> the range, as far to each side of 0 as it goes there.
+
+    Zeros, which every grid holds exactly, do not count: behind a ReLU they are most, and all else would be cut.
+    """
+    seen = seen[seen != 0] if (seen != 0).any() else seen
     low, high = min(float(seen.min()), 0.0), max(float(seen.max()), 0.0)
     counts, edges = np.histogram(np.abs(seen), _BINS, (0.0, max(high, -low, 1e-12)))
     levels = max(2, 1 << min(bits - (low < 0), 10))

@@ -7,6 +7,7 @@ import shutil
 import subprocess
 from collections.abc import Callable
 from copy import deepcopy
+from dataclasses import replace
 from functools import cache
 from pathlib import Path
 
@@ -83,10 +84,8 @@ def test_continuous_actions_are_the_agents(bits: int) -> None:
 
 @torch.inference_mode()
 def exact(made: Agent, obs: np.ndarray) -> np.ndarray:
-    """The agent's outputs in float64, from the codes that float32 has of the features."""
-    policy = deepcopy(made.policy).double()
-    first = next(m for m in made.policy.modules() if isinstance(m, Quantize))
-    return policy.outputs(first(made.preprocess(obs)).double()).numpy()
+    """The agent's outputs in float64."""
+    return deepcopy(made.policy).double().outputs(made.preprocess(obs).double()).numpy()
 
 
 ACTIVATIONS = ("relu", "tanh", "sigmoid", "elu", "leaky_relu", "selu", "softplus", "softsign", "silu", "gelu")
@@ -220,6 +219,31 @@ def test_sums_fit() -> None:
         assert made is not None
         longest = np.abs(packed.decoded().astype(np.float64) / made.scale.reshape(-1, 1)).sum(1).max() * 255
         assert longest * (1 - 1e-5) <= made.most, name  # levels are rounded
+
+
+@pytest.mark.parametrize("dtype", ["float32", "float64"])
+@pytest.mark.parametrize("scale", [0.5, 0.037, 2.0**-9])
+def test_features_get_the_nearest_code(dtype: str, scale: float) -> None:
+    """By digits and exponent: halves to even, tiny numbers 0, endless ones the last code, any code for what is none."""
+    low, high, zero = -100, 900, 7
+    rng = np.random.default_rng(4)
+    ties = np.arange(-300, 1300) * scale / 2
+    x = np.concatenate([ties, rng.normal(size=2000) * 300 * scale, 10.0 ** rng.uniform(-45, 38, 200), [0.0, -0.0]])
+    x = np.concatenate([x, -x, [np.inf, -np.inf, np.nan]]).astype(dtype)
+    port, tape = Port("x", (1,), dtype), Tape()
+    grid = {"scale": np.array(scale, np.float32), "zero": np.array(zero, np.float32)}
+    codes = tape.add("quantize", tape.cast(port, "float32"), low=low, high=high, **grid)
+    graph = tape.graph((port,), {"action": tape.add("gemm", codes, (1,), weight=np.ones((1, 1), np.float32))})
+    one = Packed(np.ones((1, 1), np.int8), 8, scale=np.array(1, np.float32))
+    ops = tuple(replace(op, packed={"weight": one}) if op.kind == "gemm" else op for op in graph.ops)
+    graph = Graph(graph.inputs, ops, graph.outputs)
+    assert [step.kind for step in lower(graph)][:2] == ["encode", "product"]
+    found = runner(write(graph, PLAIN, "policy"))({"x": x[:, None]})["action"][:, 0] / np.float32(scale)
+    exact = np.clip(x[:-1].astype(np.float64) / float(np.float32(scale)), low - zero, high - zero)
+    # A half is one only on a grid of powers of two; on others, digits of the scale decide.
+    sure = (np.abs(exact % 1 - 0.5) > 1e-6) | (scale != 0.037)
+    np.testing.assert_allclose(found[:-1][sure], np.round(exact)[sure], atol=1e-3)
+    assert low - zero <= found[-1] <= high - zero
 
 
 def test_factors_are_exact() -> None:

@@ -119,6 +119,12 @@ WRONG: list[tuple[str, Callable[[Path], object]]] = [
     ),
     ("better than random", lambda p: distill_tasks_to(p, [weak(), reach_teacher()], [], CONFIG, TasksConfig())),
     (
+        "one teacher",
+        lambda p: distill_tasks_to(
+            p, [reach_teacher()], [], CONFIG.model_copy(update={"combine": "value"}), TasksConfig()
+        ),
+    ),
+    (
         "teachers alone",
         lambda p: distill_tasks_to(
             p, [reach_teacher()], [], CONFIG.model_copy(update={"reinforce": ("ppo",)}), TasksConfig()

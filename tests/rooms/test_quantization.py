@@ -237,6 +237,8 @@ def test_outliers_are_cut() -> None:
     assert parse_calibration("minmax")(seen, 8)[1] == 50.0
     assert parse_calibration("percentile:99.9")(seen, 8)[1] < 5.0
     assert parse_calibration("entropy")(seen, 4)[1] < 25.0
+    behind_relu = np.append(np.maximum(seen[:-1], 0), np.zeros(100_000))
+    assert parse_calibration("entropy")(behind_relu, 8)[1] > 2.5
 
 
 @pytest.mark.parametrize("first", [0, -128])
@@ -289,6 +291,22 @@ def test_products_of_bytes_are_in_whole_numbers(name: str, products: int, tmp_pa
     assert found["QGemm"] + found["QLinearConv"] == products
     assert not found["DequantizeLinear"]
     assert not (name == "image" and {"Gemm", "FusedGemm", "Conv", "FusedConv"} & found.keys())
+
+
+@pytest.mark.parametrize("turned", [False, True])
+def test_bytes_of_an_image_are_its_codes(turned: bool, tmp_path: Path) -> None:
+    """Law: an image whose grid is that of its bytes is never made floats; all 256 of them act alike."""
+    agent = _image()
+    if turned:
+        sees = Preprocess(box((9, 8, 2), 0, 255, "uint8"), image=True, channels_last=True)
+        agent = replace(agent, preprocess=sees)
+    obs = observations(agent, 128)
+    obs[:2] = np.array([0, 255], np.uint8).reshape(2, 1, 1, 1)
+    done = quantize(agent, Plan.parse("int8", 8, 8), States(obs))
+    made = convert(done, States(obs), ExportConfig())
+    found = optimized(made.data, tmp_path / "o.onnx")
+    assert not {"Cast", "Div", "QuantizeLinear"} & found.keys()
+    assert made.agent.n_params == agent.n_params
 
 
 @pytest.mark.parametrize("scheme", ["int8", "int4", "int2", "kmeans:16", "kmeans:4", "log:4", "fp16", "bf16", "int16"])

@@ -1,38 +1,36 @@
 """What quantization costs in return: students trained as they will be quantized, beside those only rounded.
 
-    OMP_NUM_THREADS=1 python tests/studies/quantization.py measure ENV SEED -o results.json [VARIANT ...]
-    python tests/studies/quantization.py table results.json
+    OMP_NUM_THREADS=1 python tests/studies/quantization.py measure ENV SEED -o FOLDER [VARIANT ...]
+    python tests/studies/quantization.py table FOLDER
 
-KDCLI_ZOO is a clone of DLR-RM/rl-trained-agents. Each run distills a float student (mlp:32x32) from the teacher, makes
-every variant of it, and plays the same 50 or 100 episodes with all of them; results are added to the file. Settings are
-the same for every teacher. W4A4I8: 4-bit weights, 4-bit activations, observations on a grid of 8 bits.
+KDCLI_ZOO is a clone of DLR-RM/rl-trained-agents. A float student (mlp:32x32) is distilled from the teacher once, every
+variant made of it, and the same 20 or 100 episodes played with all; what is in the folder already is not made again.
+Settings are the same for every teacher. W4A4I8: 4-bit weights, 4-bit activations, observations on a grid of 8 bits.
 """
 
 from __future__ import annotations
 
 import argparse
-import copy
 import json
 import os
 import time
 from collections import defaultdict
+from collections.abc import Callable, Mapping
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import torch
 
+from kdcli.agents import store
 from kdcli.agents.agent import Acts, Agent
 from kdcli.agents.states import States
-from kdcli.benchmarks.verdict import compare
 from kdcli.checkpoints.read import find_file, read
 from kdcli.distillation.config import DistillConfig
-from kdcli.distillation.loop import distill
-from kdcli.distillation.pool import watch
+from kdcli.distillation.pool import Collector, Pool
+from kdcli.distillation.step import distill_in_env, judge_of
 from kdcli.envs.play import collect_turns, open_vector, play, seeds_from
 from kdcli.envs.seeds import first_seed
-from kdcli.envs.vector import Vector
 from kdcli.quantization.plan import Plan
 from kdcli.quantization.work import quantize
 from kdcli.recipes.quantize import recovery
@@ -75,101 +73,97 @@ VARIANTS: dict[str, tuple[str, int, int, bool]] = {
 }
 MAIN = ("naive int8", "W8A8I8 rounded", "W8A8I8", "W4A4I8 rounded", "W4A4I8", "W3A3I8", "W2A2I8", "kmeans:4 A4I8")
 EPISODES = 100
-LONG = {"HalfCheetah-v5": 40, "Swimmer-v5": 40}  # episodes of 1000 steps that differ little
-FLOAT = DistillConfig(student="mlp:32x32", labels=40_000, rounds=8, updates=16_000, episodes=8)
-TRAINED = DistillConfig(labels=8_000, rounds=4, updates=4_000, episodes=8, lr="cosine:0.001->0.00001", data="student")
+LONG = {"HalfCheetah-v5": 20, "Swimmer-v5": 20}  # episodes of 1000 steps that differ little
+FLOAT = DistillConfig(student="mlp:32x32", labels=40_000, rounds=8, updates=12_000, episodes=8)
+TRAINED = DistillConfig(labels=12_000, rounds=4, updates=4_000, episodes=8, lr="cosine:0.001->0.00001", data="student")
 
 
 class Study:
-    """One teacher and seed: its states, its float student, and the episodes that everyone plays."""
+    """One teacher and seed: its float student, and the episodes that everyone plays."""
 
-    def __init__(self, env: str, seed: int) -> None:
-        folder, name = TEACHERS[env]
-        self.seed, self.teacher = seed, read(find_file(folder))
-        if name:
-            self.teacher = replace(self.teacher, env=EnvSpec(name))
+    def __init__(self, env: str, seed: int, folder: Path) -> None:
+        source, name = TEACHERS[env]
+        self.env, self.seed, self.folder = env, seed, folder
+        self.teacher = read(find_file(source))
+        self.teacher = replace(self.teacher, env=EnvSpec(name)) if name else self.teacher
         assert self.teacher.env is not None
-        self.vector = open_vector(self.teacher.env, self.teacher)
+        self.spec = self.teacher.env
+        self.vector = open_vector(self.spec, self.teacher)
         self.seeds = seeds_from(first_seed("bench", 0), LONG.get(env, EPISODES))
-        config = FLOAT.model_copy(update={"seed": seed})
-        self.pool = watch(self.teacher, open_vector(self.teacher.env, self.teacher, 8), 4_000, 1_000_000, seed)
-        self.student: Agent = distill(self.teacher, config, self.pool, self.judge).student
-        obs, begins = collect_turns(self.student, self.vector, 4096, first_seed("screen", seed))
-        self.states = States(obs, "rollout", len(self.vector), begins)
 
-    def judge(self, agent: Acts) -> float:
-        """The mean return that decides between rounds."""
-        seeds = seeds_from(first_seed("select", self.seed), 8)
-        return float(play(agent, self.judges, seeds).returns.mean())
+    def returns(self, name: str, make: Callable[[], Acts | None]) -> None:
+        """Play the episodes that decide nothing with what `make` gives, unless that was done."""
+        path = self.folder / f"{self.env}.{self.seed}.{name.replace(':', '')}.json"
+        if not path.exists():
+            began = time.process_time()
+            found = play(make(), self.vector, self.seeds).returns
+            told = {"name": name, "returns": found.tolist(), "cpu_seconds": round(time.process_time() - began, 1)}
+            path.write_text(json.dumps(told))
+            print(self.env, self.seed, name, f"{found.mean():.1f}, {told['cpu_seconds']} s of CPU", flush=True)
 
-    @property
-    def judges(self) -> Vector:
-        """Envs for that."""
-        if not hasattr(self, "_judges"):
-            assert self.teacher.env is not None
-            self._judges = open_vector(self.teacher.env, self.teacher, 8)
-        return self._judges
-
-    def returns(self, agent: Acts | None) -> np.ndarray:
-        """On the episodes that decide nothing."""
-        return play(agent, self.vector, self.seeds).returns
+    def student(self) -> Agent:
+        """The float student, made once."""
+        path = self.folder / f"{self.env}.{self.seed}.safetensors"
+        if not path.exists():
+            config = FLOAT.model_copy(update={"seed": self.seed})
+            store.save(path, distill_in_env(self.teacher, config).student, {})
+        return store.load(path)
 
     def made(self, variant: str) -> Agent:
         """The student as this variant has it."""
         scheme, activations, inputs, trained = VARIANTS[variant]
-        plan = Plan.parse(scheme, activations, inputs)
+        student, plan = self.student(), Plan.parse(scheme, activations, inputs)
+        obs, begins = collect_turns(student, self.vector, 4096, first_seed("screen", self.seed))
+        states = States(obs, "rollout", len(self.vector), begins)
         if not trained:
-            return quantize(self.student, plan, self.states)
-        pool = copy.copy(self.pool)
-        pool.buffer = copy.deepcopy(self.pool.buffer)
+            return quantize(student, plan, states)
         config = TRAINED.model_copy(update={"seed": self.seed})
-        return quantize(self.student, plan, self.states, recovery(self.teacher, config, pool, self.judge))
+        collector = Collector(self.teacher, open_vector(self.spec, self.teacher, 8), self.seed)
+        first = collector.collect(None, 1.0, config.labels // 2)
+        pool = Pool(self.teacher, first, config.capacity, collector, preprocess=student.preprocess)
+        return quantize(
+            student, plan, states, recovery(self.teacher, config, pool, judge_of(self.teacher, self.spec, config))
+        )
 
 
-def measure(env: str, seed: int, output: Path, variants: list[str]) -> None:
-    """Add the results of one teacher and seed to the file."""
+def measure(env: str, seed: int, folder: Path, variants: list[str]) -> None:
+    """Everything for one teacher and seed that is not in the folder."""
     torch.set_num_threads(1)
-    began, study = time.perf_counter(), Study(env, seed)
-    chance, teacher, student = (study.returns(a) for a in (None, study.teacher, study.student))
-    rows: dict[str, Any] = {"float": row(student, student, teacher, chance, time.perf_counter() - began)}
-    print(env, seed, "float", rows["float"], flush=True)
+    folder.mkdir(parents=True, exist_ok=True)
+    study = Study(env, seed, folder)
+    study.returns("random", lambda: None)
+    study.returns("teacher", lambda: study.teacher)
+    study.returns("float", study.student)
     for variant in variants:
-        began = time.perf_counter()
-        found = study.returns(study.made(variant))
-        rows[variant] = row(found, student, teacher, chance, time.perf_counter() - began)
-        print(env, seed, variant, rows[variant], flush=True)
-        known = json.loads(output.read_text()) if output.exists() else {}
-        known.setdefault(f"{env}/{seed}", {}).update(rows)
-        output.write_text(json.dumps(known, indent=1))
+        study.returns(variant, lambda variant=variant: study.made(variant))  # type: ignore[misc]
 
 
-def row(found: np.ndarray, student: np.ndarray, teacher: np.ndarray, chance: np.ndarray, seconds: float) -> Any:
-    """Mean return, score against the float student with its interval, score against the teacher."""
-    ours, theirs = compare(found, student, chance), compare(found, teacher, chance)
-    told = {"return": float(found.mean()), "score": ours.score, "low": ours.low, "high": ours.high}
-    return {**told, "of_teacher": theirs.score, "seconds": round(seconds, 1)}
-
-
-def table(results: Path) -> None:
-    """Scores against the float student, mean over seeds and the worst seed, one row a variant."""
-    known = json.loads(results.read_text())
-    found: dict[str, dict[str, list[float]]] = defaultdict(lambda: defaultdict(list))
-    for name, rows in known.items():
-        for variant, told in rows.items():
-            key = "of_teacher" if variant == "float" else "score"
-            if told[key] is not None:
-                found[variant][name.rpartition("/")[0]].append(told[key])
-    envs = list(dict.fromkeys(name.rpartition("/")[0] for name in known))
-    print("| variant | " + " | ".join(envs) + " |\n| --- |" + " ---: |" * len(envs))
+def table(folder: Path) -> None:
+    """Scores against the float student (the float's against the teacher): one row a variant, seeds side by side."""
+    found: dict[tuple[str, str], dict[str, np.ndarray]] = defaultdict(dict)
+    for path in sorted(folder.glob("*.json")):
+        env, seed, *_ = path.name.split(".")
+        told = json.loads(path.read_text())
+        found[env, seed][told["name"]] = np.array(told["returns"])
+    envs = [env for env in TEACHERS if any(env == name for name, _ in found)]
+    print("| variant | " + " | ".join(envs) + " |\n| --- |" + " --- |" * len(envs))
     for variant in ["float", *VARIANTS]:
-        if variant in found:
-            cells = (found[variant][env] for env in envs)
-            print(f"| {variant} | " + " | ".join(map(cell, cells)) + " |")
+        cells = [[score(rows, variant) for (name, _), rows in found.items() if name == env] for env in envs]
+        if any(any(scores) for scores in cells):
+            print(f"| {variant} | " + " | ".join(cell([s for s in scores if s is not None]) for scores in cells) + " |")
+
+
+def score(rows: Mapping[str, np.ndarray], variant: str) -> float | None:
+    """The share of the float student's gain over random play, on the same episodes."""
+    if variant not in rows or "float" not in rows:
+        return None
+    reference = rows["teacher"] if variant == "float" else rows["float"]
+    return float((rows[variant] - rows["random"]).mean() / (reference - rows["random"]).mean())
 
 
 def cell(scores: list[float]) -> str:
-    """`0.991 (0.982, 3 seeds)`: mean, worst."""
-    return f"{np.mean(scores):.3f} ({min(scores):.3f}, {len(scores)})" if scores else ""
+    """The mean, then each seed's."""
+    return f"**{np.mean(scores):.3f}** ({', '.join(f'{s:.3f}' for s in scores)})" if scores else ""
 
 
 def main() -> None:
@@ -181,10 +175,10 @@ def main() -> None:
     one.add_argument("seed", type=int)
     one.add_argument("variants", nargs="*", default=list(MAIN))
     one.add_argument("-o", "--output", type=Path, required=True)
-    commands.add_parser("table").add_argument("results", type=Path)
+    commands.add_parser("table").add_argument("folder", type=Path)
     given = parser.parse_args()
     if given.command == "table":
-        table(given.results)
+        table(given.folder)
     else:
         measure(given.env, given.seed, given.output, given.variants)
 

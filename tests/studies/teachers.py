@@ -1,12 +1,12 @@
 """What many teachers and many tasks are worth: the numbers of docs/teachers.md.
 
     python tests/studies/teachers.py train FOLDER          imperfect teachers of two envs, by Stable-Baselines3
-    python tests/studies/teachers.py PART SEEDS FOLDER     one part with student seeds 0 to SEEDS - 1; rows in FOLDER
+    python tests/studies/teachers.py PART SEEDS FOLDER     one part with student seeds 0 to SEEDS - 1; cells in FOLDER
     python tests/studies/teachers.py table FOLDER          the tables, with intervals over the seeds
 
 Parts: `many` (several imperfect teachers, one student), `tasks` (three envs, one student, at once and in turn), `chain`
-(a student 109 times smaller: plainly, by generations, by an assistant). What is in FOLDER is not done again. `tasks`
-and `chain` need KDCLI_ZOO. One thread.
+(a student 109 times smaller: plainly, by generations, by an assistant). A cell that is in FOLDER is not done
+again; KDCLI_SECONDS is the processor time after which no cell is begun. `tasks` and `chain` need KDCLI_ZOO. One thread.
 """
 
 from __future__ import annotations
@@ -16,6 +16,7 @@ import os
 import sys
 import time
 from collections.abc import Callable, Iterator, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -30,23 +31,25 @@ from kdcli.checkpoints.config import LoadConfig
 from kdcli.checkpoints.read import find_file, read
 from kdcli.distillation.config import DistillConfig
 from kdcli.distillation.continual import distill_in_turn
-from kdcli.distillation.generations import climb, ladder
+from kdcli.distillation.generations import ladder
 from kdcli.distillation.loop import Distilled, Judge, distill
 from kdcli.distillation.many import open_task
-from kdcli.distillation.multi_task import Task, distill_tasks
+from kdcli.distillation.multi_task import distill_tasks
 from kdcli.distillation.pool import Pool
 from kdcli.distillation.step import judge_of, pool_of
 from kdcli.envs.play import open_vector, play, seeds_from
 from kdcli.envs.seeds import first_seed
 
 Row = dict[str, Any]
+# The name of a cell, and what makes its rows.
+Cell = tuple[str, Callable[[], list[Row]]]
 SAMPLES = Path(__file__).parents[2] / "sample_checkpoints" / "ppo"
-TRAINED = {"CartPole-v1": (6_144, 12_288), "LunarLander-v3": (65_536, 131_072)}
-MANY = DistillConfig(student="mlp:16x16", labels=10_000, rounds=5, updates=5_000, episodes=8)
-TASKS = DistillConfig(student="mlp:32x32", labels=10_000, rounds=5, updates=5_000, episodes=8)
-CHAIN = DistillConfig(student="mlp:16x16", labels=10_000, rounds=5, updates=10_000, episodes=4)
-EPISODES = {"CartPole-v1": 50, "Acrobot-v1": 50, "LunarLander-v3": 50, "HalfCheetah-v5": 16}
-KEEP = {"in turn": (), "in turn, ewc@1": ("ewc@1",), "in turn, ewc@30": ("ewc@30",)}
+TRAINED = {"CartPole-v1": 12_288, "LunarLander-v3": 131_072}
+MANY = DistillConfig(student="mlp:16x16", labels=6_000, rounds=4, updates=3_000, episodes=8)
+TASKS = DistillConfig(student="mlp:32x32", labels=5_000, rounds=4, updates=3_000, episodes=8)
+CHAIN = DistillConfig(student="mlp:16x16", labels=6_000, rounds=4, updates=6_000, episodes=4)
+EPISODES = {"CartPole-v1": 50, "Acrobot-v1": 50, "LunarLander-v3": 50, "HalfCheetah-v5": 10}
+KEEP = {"in turn": (), "in turn, ewc@1": ("ewc@1",)}
 _CACHE: dict[tuple[str, str], float] = {}
 
 
@@ -82,27 +85,27 @@ def judging(teacher: Acts, config: DistillConfig) -> Judge:
     return judge_of(teacher, teacher.env, config)
 
 
-def many(seed: int, folder: Path) -> Iterator[Row]:
-    """Students of three imperfect teachers: seen as one, apart by a gate, one alone, and one after its younger self."""
-    for env, (early, late) in TRAINED.items():
-        paths = [folder / f"{env}-seed{i}-{late}.zip" for i in (1, 2, 3)]
-        teachers = [read(path, LoadConfig(env=env)) for path in paths]
-        young = read(folder / f"{env}-seed1-{early}.zip", LoadConfig(env=env))
+def many(seed: int, folder: Path) -> Iterator[Cell]:
+    """Three imperfect teachers, what they play seen as one, and students of them so, or heard apart by a gate."""
+    for env in TRAINED:
+        teachers = [read(folder / f"{env}-seed{i}.zip", LoadConfig(env=env)) for i in (1, 2, 3)]
         together: dict[str, Acts] = {name: Ensemble(teachers, name) for name in ("mean", "confidence", "value")}
         if seed == 0:
             alone: dict[str, Acts | None] = {f"teacher {i + 1}": teacher for i, teacher in enumerate(teachers)}
-            for name, agent in (alone | together | {"random": None, "teacher 1, younger": young}).items():
-                yield {"env": env, "who": name, "what": "itself", "return": mean_return(agent, teachers[0])}
-        ways = [("teacher 1", "kl"), ("mean", "kl"), ("value", "kl"), ("mean", "gated"), ("value", "gated")]
-        for name, loss in ways:
+            for name, agent in (alone | together | {"random": None}).items():
+                yield f"{env}-{name}", partial(_played, env, name, "itself", agent, teachers[0])
+        for name, loss in (("mean", "kl"), ("mean", "gated"), ("value", "kl")):
             config = MANY.model_copy(update={"seed": seed, "loss": (loss,)})
-            done = learn(together.get(name, teachers[0]), config)
-            value = mean_return(done.student, teachers[0])
-            yield {"env": env, "who": name, "what": f"student by {loss}", "return": value}
-        config = MANY.model_copy(update={"seed": seed, "loss": ("kl",), "rounds": 6})
-        done = climb([young, teachers[0]], config, gathering(config), judging(teachers[0], config))
-        value = mean_return(done.student, teachers[0])
-        yield {"env": env, "who": "teacher 1 after its younger self", "what": "student by kl", "return": value}
+            teacher = together.get(name, teachers[0])
+            yield f"{env}-{name}-{loss}", partial(_taught, env, name, teacher, config)
+
+
+def _played(env: str, who: str, what: str, agent: Acts | None, like: Acts) -> list[Row]:
+    return [{"env": env, "who": who, "what": what, "return": mean_return(agent, like)}]
+
+
+def _taught(env: str, who: str, teacher: Acts, config: DistillConfig) -> list[Row]:
+    return _played(env, who, f"student by {config.loss[0]}", learn(teacher, config).student, teacher)
 
 
 def learn(teacher: Acts, config: DistillConfig) -> Distilled:
@@ -110,42 +113,52 @@ def learn(teacher: Acts, config: DistillConfig) -> Distilled:
     return distill(teacher, config, gathering(config)(teacher, None), judging(teacher, config))
 
 
-def tasks(seed: int, folder: Path) -> Iterator[Row]:
-    """Three envs: one student at once, in turn, in turn with penalties; and three students apart."""
+def tasks(seed: int, folder: Path) -> Iterator[Cell]:
+    """Three envs and one student: at once, in turn, and in turn with a penalty."""
     config = TASKS.model_copy(update={"seed": seed})
     files = [SAMPLES / "CartPole-v1_1", zoo("dqn/Acrobot-v1_1"), SAMPLES / "LunarLander-v3_1"]
     teachers = [read(find_file(file), LoadConfig()) for file in files]
-
-    def fresh() -> list[Task]:
-        return [open_task(teacher, config) for teacher in teachers]
-
-    def rows(way: str, students: Sequence[Agent], n_params: int, forgot: Sequence[float] = ()) -> Iterator[Row]:
-        for student, teacher, lost in zip(students, teachers, (*forgot, None, None, None), strict=False):
-            yield {
-                "env": teacher.env.id,
-                "who": way,
-                "score": score(student, teacher),
-                "forgot": lost,
-                "params": n_params,
-            }  # type: ignore[union-attr]
-
-    apart = [learn(teacher, config).student for teacher in teachers]
-    yield from rows("apart", apart, sum(student.n_params for student in apart))
-    done = distill_tasks(fresh(), config)
-    yield from rows("at once", done.students, done.n_params)
+    yield "at once", partial(_at_once, teachers, config)
     for name, keep in KEEP.items():
-        turn = distill_in_turn(fresh(), config, keep, "trunk")
-        yield from rows(name, turn.students, turn.n_params, turn.forgetting)
+        yield name, partial(_in_turn, name, keep, teachers, config)
 
 
-def chain(seed: int, folder: Path) -> Iterator[Row]:
+def _at_once(teachers: Sequence[Agent], config: DistillConfig) -> list[Row]:
+    done = distill_tasks([open_task(teacher, config) for teacher in teachers], config)
+    return _scored("at once", done.students, teachers, done.n_params)
+
+
+def _in_turn(name: str, keep: Sequence[str], teachers: Sequence[Agent], config: DistillConfig) -> list[Row]:
+    done = distill_in_turn([open_task(teacher, config) for teacher in teachers], config, keep, "trunk")
+    rows = _scored(name, done.students, teachers, done.n_params)
+    return [row | {"forgot": lost} for row, lost in zip(rows, (*done.forgetting, None), strict=True)]
+
+
+def _scored(way: str, students: Sequence[Agent], teachers: Sequence[Agent], n_params: int) -> list[Row]:
+    return [
+        {"who": way, "env": teacher.name, "score": score(student, teacher), "params": n_params}
+        for student, teacher in zip(students, teachers, strict=True)
+    ]
+
+
+def chain(seed: int, folder: Path) -> Iterator[Cell]:
     """PPO HalfCheetah to 662 parameters: plainly, which is the first generation, one more, and by an assistant."""
     config = CHAIN.model_copy(update={"seed": seed})
     teacher = read(find_file(zoo("ppo/HalfCheetah-v3_1")), LoadConfig())
     for way, students in {"generation": ["mlp:16x16"] * 2, "assistant": ["mlp:48x48", "mlp:16x16"]}.items():
-        for index, done in enumerate(ladder(teacher, students, config, learn)):
-            who, value = f"{way} {index + 1}", score(done.student, teacher)
-            yield {"who": who, "student": students[index], "params": done.student.n_params, "score": value}
+        yield way, partial(_linked, way, students, teacher, config)
+
+
+def _linked(way: str, students: Sequence[str], teacher: Agent, config: DistillConfig) -> list[Row]:
+    return [
+        {
+            "who": f"{way} {i + 1}",
+            "student": student,
+            "params": each.student.n_params,
+            "score": score(each.student, teacher),
+        }
+        for i, (student, each) in enumerate(zip(students, ladder(teacher, students, config, learn), strict=True))
+    ]
 
 
 def zoo(name: str) -> Path:
@@ -167,9 +180,7 @@ def train(folder: Path) -> None:
         for seed in (1, 2, 3):
             made = make_vec_env(env, n_envs, seed=seed)
             model = PPO("MlpPolicy", made, seed=seed, device="cpu", **options, **rates[env])
-            for steps in TRAINED[env]:
-                model.learn(steps - model.num_timesteps, reset_num_timesteps=model.num_timesteps == 0)
-                model.save(folder / f"{env}-seed{seed}-{steps}.zip")
+            model.learn(TRAINED[env]).save(folder / f"{env}-seed{seed}.zip")
 
 
 def table(folder: Path) -> None:
@@ -196,7 +207,7 @@ def _cell(rows: Sequence[Row], name: str) -> str:
     return f"{name} {mean:.3f} [{mean - half:.3f}, {mean + half:.3f}] worst {min(values):.3f} n={n}"
 
 
-PARTS: dict[str, Callable[[int, Path], Iterator[Row]]] = {"many": many, "tasks": tasks, "chain": chain}
+PARTS: dict[str, Callable[[int, Path], Iterator[Cell]]] = {"many": many, "tasks": tasks, "chain": chain}
 
 
 def main(what: str, *rest: str) -> None:
@@ -211,13 +222,13 @@ def main(what: str, *rest: str) -> None:
 
 
 def _run(part: str, seed: int, folder: Path) -> None:
-    """One part with one seed, unless it was done."""
-    file, begin, rows = folder / f"{part}-{seed}.json", time.process_time(), []
-    if not file.exists():
-        for row in PARTS[part](seed, folder):
-            rows.append(row)
-            print(f"{part} {seed}, {time.process_time() - begin:.0f} s: {row}", flush=True)
-        file.write_text(json.dumps(rows))
+    """The cells of one part with one seed that are not there, as long as there is time."""
+    for name, make in PARTS[part](seed, folder):
+        file = folder / f"{part}-{seed}-{name}.json"
+        if not file.exists() and time.process_time() < float(os.environ.get("KDCLI_SECONDS", "inf")):
+            rows = make()
+            file.write_text(json.dumps(rows))
+            print(f"{part} {seed}, {time.process_time():.0f} s: {rows}", flush=True)
 
 
 if __name__ == "__main__":

@@ -50,6 +50,35 @@ def rescale(ratio: np.ndarray, offset: np.ndarray, most: float) -> Rescale | Non
     return Rescale(multiplier, np.round(exact / 2.0**up).astype(np.int32), up, shift)
 
 
+UNIT = 20  # bits behind the point of a code that is not yet rounded
+
+
+@dataclass(frozen=True, eq=False)
+class Encode:
+    """round(x * factor - offset) of a float x, read as its digits and exponent: no floating-point arithmetic.
+
+    Attributes:
+        multiplier, shift: () or (F,): factor is multiplier * 2**-shift.
+        offset: () or (F,), int32, in 2**(up - 20).
+    """
+
+    multiplier: np.ndarray
+    shift: np.ndarray
+    offset: np.ndarray
+    up: int
+
+
+def encode(factor: np.ndarray, offset: np.ndarray) -> Encode | None:
+    """For factors above 0; None where an offset is so far from zero that less than 2**-12 of a code would be lost."""
+    shift = 30 - np.floor(np.log2(factor)).astype(np.int64)
+    multiplier = np.minimum(np.round(factor * 2.0**shift), INT32).astype(np.int32)
+    far = float(np.abs(offset).max()) * 2.0**UNIT
+    up = max(0, math.ceil(math.log2(far + 1)) - 30)
+    if up > UNIT - 12 or shift.max() > 900:
+        return None
+    return Encode(multiplier, shift.astype(np.int16), np.round(offset * 2.0 ** (UNIT - up)).astype(np.int32), up)
+
+
 @dataclass(frozen=True, eq=False)
 class Steps:
     """A rising function of z in whole steps: how many of the places where it comes to the next step are not above z.

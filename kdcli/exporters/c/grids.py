@@ -59,6 +59,21 @@ class Grid:
 
 
 @dataclass(frozen=True, eq=False)
+class Scaled:
+    """A feature (x - mean) / scale, clipped to +-clip, of floats x in memory; not yet computed.
+
+    Attributes:
+        op: the operation whose output it is.
+    """
+
+    op: Op
+    x: Value
+    mean: np.ndarray
+    scale: np.ndarray
+    clip: float
+
+
+@dataclass(frozen=True, eq=False)
 class Gridded:
     """The output of a `quantize`: nobody has asked for its numbers yet, nor for what they stand for."""
 
@@ -79,6 +94,9 @@ class Sums:
     op: Op
     x: Gridded
     activation: str = ""
+
+
+Late = Gridded | Scaled | Sums
 
 
 @dataclass(frozen=True, eq=False)

@@ -1,8 +1,8 @@
 """Products between grids in integers: codes in, sums of 32 bits, codes out or what the decoding reads.
 
-What is promised: each code is round(y / scale) of the y that the quantized graph defines, computed exactly but for an
-error below 2e-4 of a step. Where float32 has y on the other side of a half, which no two orders of a sum agree on, the
-codes differ by one.
+What is promised: each code is that of exact arithmetic on what the graph says, up to 2**-12 of a code for features and
+2**-20 or so behind products. Where float32 has a sum on the other side of a half, and no two orders of a sum agree on
+where it is, its code is the next one.
 """
 
 from __future__ import annotations
@@ -13,13 +13,14 @@ from typing import Any, Protocol
 
 import numpy as np
 
-from kdcli.exporters.c.fixed import rescale
-from kdcli.exporters.c.grids import Grid, Gridded, Numbers, Sums
+from kdcli.exporters.c.fixed import encode, rescale
+from kdcli.exporters.c.grids import Grid, Gridded, Late, Numbers, Scaled, Sums
 from kdcli.exporters.c.product import BITS, Decoded, Product, Scored, product_of
 from kdcli.exporters.c.rows import rows
 from kdcli.exporters.c.values import Joined, Step, Value
 from kdcli.graph.operations import Op, Port
 
+_FLOATS = ("float32", "float64")
 SMOOTH = ("elu", "gelu", "leaky_relu", "relu", "selu", "sigmoid", "silu", "softplus", "softsign", "tanh")
 
 
@@ -27,7 +28,7 @@ class Host(Protocol):
     """Where values lie, and the steps so far."""
 
     steps: list[Step]
-    values: dict[str, Value | Joined | Gridded | Sums]
+    values: dict[str, Value | Joined | Late]
 
     def real(self, port: Port) -> Value:
         """The value as real numbers."""
@@ -44,7 +45,7 @@ class Integers:
         self._numbers: dict[str, Numbers] = {}
 
     def take(self, op: Op) -> bool:
-        """Whether the operation is left for later, in integers or not: its output is a `Gridded` or `Sums` now."""
+        """Whether the operation is left for later, in integers or not: its output is a `Late` now."""
         found = self._host.values[op.inputs[0].name]
         made = _TAKEN.get(op.kind, _none)(op, found)
         if made is None:
@@ -52,8 +53,11 @@ class Integers:
         self._host.values[op.out.name] = made
         return True
 
-    def real(self, name: str, found: Gridded | Sums) -> Value:
+    def real(self, name: str, found: Late) -> Value:
         """The real numbers of a value called `name`."""
+        if isinstance(found, Scaled):
+            clip = {"clip": float(found.op.attrs["clip"])} if found.op.kind == "normalize" else {}
+            return self._host.each(replace(found.op, attrs=clip))
         if isinstance(found, Sums):
             product = self._product(found)
             finish = Decoded(product.unit.astype(np.float32), product.bias32)
@@ -79,7 +83,7 @@ class Integers:
         if name not in self._numbers:
             source, grid = self._host.values[found.op.inputs[0].name], found.grid
             value = self._of_sums(found, source) if isinstance(source, Sums) else None
-            value = value or self._of_bytes(found, source) or self._of_reals(found)
+            value = value or self._of_bytes(found, source) or self._of_floats(found, source) or self._of_reals(found)
             self._numbers[name] = Numbers(value, grid.step, grid.held)
         return self._numbers[name]
 
@@ -105,7 +109,31 @@ class Integers:
         self._host.steps.append(Step("code_table", (whole,), (y,), weights={"table": numbers.astype(grid.dtype)}))
         return y
 
+    def _of_floats(self, found: Gridded, source: Any) -> Value | None:
+        """Of floats in memory, normalized on the way where they are to be, by their digits."""
+        op, grid, one = found.op, found.grid, np.ones(())
+        if not isinstance(source, Scaled):
+            source = Scaled(op, self._host.real(op.inputs[0]), 0 * one, one, np.inf)
+        steps, x = source.scale * grid.scale, source.x
+        made = encode(1 / steps, source.mean / steps)
+        if made is None or x.dtype not in ("float32", "float64"):
+            return None
+        bounds = np.round(np.minimum(source.clip / grid.scale, 1 << 30))
+        weights = {
+            "multiplier": made.multiplier,
+            "shift": made.shift,
+            "offset": made.offset,
+            "low": np.maximum(grid.low, -bounds).astype(np.int32),
+            "high": np.minimum(grid.high, bounds).astype(np.int32),
+            **({} if grid.is_shared else {"fine": grid.scale / grid.step}),
+        }
+        ordered = {key: x.stored(w.ravel()) if w.size > 1 else w for key, w in weights.items()}
+        y = Value(f"{op.out.name}.codes", x.size, grid.dtype, order=x.order)
+        self._host.steps.append(Step("encode", (x,), (y,), {"up": made.up}, ordered))
+        return y
+
     def _of_reals(self, found: Gridded) -> Value:
+        """As the graph has it, in float32: where a mean is so far from zero that whole numbers would be too long."""
         op, grid = found.op, found.grid
         x = self._host.real(op.inputs[0])
         weights = {"scale": op.weights["scale"], "low": grid.low, "high": grid.high}
@@ -131,7 +159,7 @@ class Integers:
         return product_of(self._host.steps, sums.op, self.numbers(sums.x))
 
 
-Found = Value | Joined | Gridded | Sums
+Found = Value | Joined | Late
 
 
 def _none(op: Op, found: Found) -> None:
@@ -160,10 +188,29 @@ def _alias(op: Op, found: Found) -> Found | None:
     return found if isinstance(found, Gridded | Sums) else None
 
 
+def _cast(op: Op, found: Found) -> Scaled | None:
+    """From one float to the other: nothing to do but in real numbers."""
+    if isinstance(found, Scaled) and op.out.dtype in _FLOATS:
+        return replace(found, op=op)
+    if not isinstance(found, Value) or found.divisor or not {found.dtype, op.out.dtype} <= {*_FLOATS}:
+        return None
+    return Scaled(op, found, np.zeros(()), np.ones(()), np.inf)
+
+
+def _normalize(op: Op, found: Found) -> Scaled | None:
+    clip = float(op.attrs["clip"])
+    mean, scale = (op.weights[key].ravel() for key in ("mean", "scale"))
+    if isinstance(found, Scaled) and found.op.kind == "cast":
+        return Scaled(op, found.x, mean, scale, clip)
+    return Scaled(op, found, mean, scale, clip) if isinstance(found, Value) and found.dtype == "float64" else None
+
+
 _TAKEN: Mapping[str, Callable[[Op, Any], Found | None]] = {
     **dict.fromkeys(("flatten", "identity", "reshape"), _alias),
     **dict.fromkeys(SMOOTH, _activate),
+    "cast": _cast,
     "conv2d": _multiply,
     "gemm": _multiply,
+    "normalize": _normalize,
     "quantize": _quantize,
 }

@@ -12,7 +12,7 @@ from typing import Any
 
 import numpy as np
 
-from kdcli.exporters.c.grids import Gridded, Sums
+from kdcli.exporters.c.grids import Late
 from kdcli.exporters.c.integers import SMOOTH, Integers
 from kdcli.exporters.c.product import real_product
 from kdcli.exporters.c.values import Joined, Step, Value
@@ -41,7 +41,7 @@ class _Lowering:
 
     def __init__(self, graph: Graph) -> None:
         self.steps: list[Step] = []
-        self.values: dict[str, Value | Joined | Gridded | Sums] = {
+        self.values: dict[str, Value | Joined | Late] = {
             port.name: Value(port.name, port.size, port.dtype) for port in graph.inputs
         }
         self._real: dict[tuple[str, int, int, float], Value] = {}
@@ -77,7 +77,7 @@ class _Lowering:
     def lies(self, port: Port) -> Value | Joined:
         """Where the real numbers of the value are; computed now if they were left for later."""
         found = self.values[port.name]
-        if not isinstance(found, Gridded | Sums):
+        if not isinstance(found, Late):
             return found
         if port.name not in self._settled:
             self._settled[port.name] = self._integers.real(port.name, found)

@@ -14,8 +14,12 @@ _EACH = """
 /* The sum of x (n) times what w says. */
 static SUM NAME(int n, const X *x, const FORM *wEXTRA)
 {
+    const int fours = n - n % 4;
     SUM sum = 0;
-    for (int i = 0; i < n; i++)
+    for (int i = 0; i < fours; i += 4)
+        sum += (SUM)x[i] * VALUE(w[i]) + (SUM)x[i + 1] * VALUE(w[i + 1])
+            + (SUM)x[i + 2] * VALUE(w[i + 2]) + (SUM)x[i + 3] * VALUE(w[i + 3]);
+    for (int i = fours; i < n; i++)
         sum += (SUM)x[i] * VALUE(w[i]);
     return sum;
 }
@@ -25,13 +29,16 @@ _BITS4 = """
 /* The sum of x (n) times what w says, two of them in a byte, the first in its low bits. */
 static SUM NAME(int n, const X *x, const uint8_t *wEXTRA)
 {
-    const int pairs = n - n % 2;
+    const int fours = n - n % 4;
     SUM sum = 0;
-    for (int i = 0; i < pairs; i += 2) {
-        const int both = w[i / 2];
-        sum += (SUM)x[i] * VALUE(both & 15) + (SUM)x[i + 1] * VALUE(both >> 4);
+    for (int i = 0; i < fours; i += 4) {
+        const int a = w[i / 2], b = w[i / 2 + 1];
+        sum += (SUM)x[i] * VALUE(a & 15) + (SUM)x[i + 1] * VALUE(a >> 4)
+            + (SUM)x[i + 2] * VALUE(b & 15) + (SUM)x[i + 3] * VALUE(b >> 4);
     }
-    return pairs < n ? sum + (SUM)x[pairs] * VALUE(w[pairs / 2] & 15) : sum;
+    for (int i = fours; i < n; i++)
+        sum += (SUM)x[i] * VALUE(w[i / 2] >> 4 * (i % 2) & 15);
+    return sum;
 }
 """
 
@@ -101,6 +108,52 @@ _RESCALED = """
 static int32_t rescaled(int32_t a, int32_t multiplier, int32_t bias, int up, int shift)
 {
     return (int32_t)(((int64_t)a * multiplier + (int64_t)bias * ((int64_t)1 << up)) >> shift);
+}
+"""
+
+# A float is sign, exponent and digits; the least ones, below any normal number, count as 0.
+
+_UNITS_FLOAT = """
+/* x times multiplier / 2^shift in 1/2^20, rounded down. */
+static int64_t units_float(float x, int32_t multiplier, int shift)
+{
+    union { float value; uint32_t bits; } number;
+    number.value = x;
+    const int exponent = (int)(number.bits >> 23 & 255);
+    const int32_t digits = exponent ? (int32_t)((number.bits & 0x7fffff) | 0x800000) : 0;
+    return shifted((int64_t)(number.bits >> 31 ? -digits : digits) * multiplier, shift + 130 - exponent);
+}
+"""
+
+_UNITS_DOUBLE = """
+/* x times multiplier / 2^shift in 1/2^20, rounded down; of the digits of x, the first 31. */
+static int64_t units_double(double x, int32_t multiplier, int shift)
+{
+    union { double value; uint64_t bits; } number;
+    number.value = x;
+    const int exponent = (int)(number.bits >> 52 & 2047);
+    const int32_t digits = exponent ? (int32_t)((number.bits >> 22 & 0x3fffffff) | 0x40000000) : 0;
+    return shifted((int64_t)(number.bits >> 63 ? -digits : digits) * multiplier, shift + 1033 - exponent);
+}
+"""
+
+_SHIFTED = """
+/* x / 2^down, rounded down; something very large, of the same sign, for down below 0. */
+static int64_t shifted(int64_t x, int down)
+{
+    if (down < 0)
+        return x < 0 ? -((int64_t)1 << 61) : x > 0 ? (int64_t)1 << 61 : 0;
+    return down > 62 ? 0 : x >> down;
+}
+"""
+
+_CODED = """
+/* The code nearest to x - offset * 2^up, both in 1/2^20, from low to high; halves to even. */
+static int32_t coded(int64_t x, int32_t offset, int up, int32_t low, int32_t high)
+{
+    const int64_t above = x - (int64_t)offset * ((int64_t)1 << up) + 0x80000;
+    const int64_t code = (above >> 20) - ((above & 0x1fffff) == 0x100000);
+    return code < low ? low : code > high ? high : (int32_t)code;
 }
 """
 
@@ -190,6 +243,10 @@ def _texts() -> Iterator[tuple[str, str]]:
 WHOLE: Mapping[str, str] = {
     "rescaled": _RESCALED,
     "within": _WITHIN,
+    "units_float": _UNITS_FLOAT,
+    "units_double": _UNITS_DOUBLE,
+    "shifted": _SHIFTED,
+    "coded": _CODED,
     "reached": _REACHED,
     "mirrored": _MIRRORED,
     "argmax_whole": _ARGMAX,

@@ -6,7 +6,8 @@ from collections.abc import Callable, Mapping
 
 import numpy as np
 
-from kdcli.exporters.c.fixed import INT32, Rescale
+from kdcli.exporters.c.fixed import INT32, Rescale, rescale
+from kdcli.exporters.c.grids import FINE
 from kdcli.exporters.c.product import Clamped, Finish, Scored, Stepped
 from kdcli.exporters.c.sheet import Sheet, number
 from kdcli.exporters.c.values import CTYPES, Step, Value
@@ -114,6 +115,26 @@ def _codes(sheet: Sheet, step: Step) -> None:
     sheet.add(f"for (int i = 0; i < {step.y.size}; i++) {{", *_inside(lines), "}")
 
 
+def _encode(sheet: Sheet, step: Step) -> None:
+    """By the digits of a float; on grids of their own, then in the fine steps that all share."""
+    function = "units_float" if step.x.dtype == "float32" else "units_double"
+    sheet.used |= {function, "coded"}
+    multiplier, shift, offset, low, high = (
+        _of(sheet, step, key) for key in ("multiplier", "shift", "offset", "low", "high")
+    )
+    units = f"{function}({sheet.item(step.x)}, {multiplier}, {shift})"
+    code, kind = f"coded({units}, {offset}, {step.attrs['up']}, {low}, {high})", CTYPES[step.y.dtype]
+    if "fine" not in step.weights:
+        sheet.each(step.y.size, f"{sheet.item(step.y)} = ({kind}){code};")
+        return
+    made = rescale(step.weights["fine"], np.zeros(()), (1 << FINE) / float(step.weights["fine"].max()))
+    assert made is not None
+    sheet.used.add("rescaled")
+    fine = _each(sheet, f"{step.y.root}_fine", made.multiplier).replace("[o]", "[i]")
+    bias = number(made.bias.item(), "int32")
+    sheet.each(step.y.size, f"{sheet.item(step.y)} = rescaled({code}, {fine}, {bias}, {made.up}, {made.shift});")
+
+
 def _of(sheet: Sheet, step: Step, key: str) -> str:
     """C for the number that belongs to i, or for the only one."""
     return _each(sheet, f"{step.y.root}_{key}", step.weights[key]).replace("[o]", "[i]")
@@ -132,6 +153,7 @@ def _whole_to_real(sheet: Sheet, step: Step) -> None:
 WHOLE_WRITERS: Mapping[str, Callable[[Sheet, Step], None]] = {
     "code_table": _code_table,
     "codes": _codes,
+    "encode": _encode,
     "product": _product,
     "whole_to_real": _whole_to_real,
 }
