@@ -9,10 +9,10 @@ from time import perf_counter
 import numpy as np
 
 from kdcli.agents.agent import Acts
+from kdcli.agents.stand_in import StandIn
 from kdcli.envs.play import Episodes, play
 from kdcli.envs.vector import Vector
 from kdcli.progress import Event, Listener, Note, silent
-from kdcli.spec import EnvSpec, Part, Space
 
 
 @dataclass(frozen=True)
@@ -53,45 +53,26 @@ def counted(listener: Listener, before: int, total: int, name: str) -> Listener:
     return hear
 
 
-class Recorder:
+class Recorder(StandIn):
     """An agent that acts as the one it is given, and keeps a uniform sample of the states it acted in."""
 
     def __init__(self, agent: Acts, n: int, seed: int = 0) -> None:
-        self._agent, self._n, self._rng = agent, n, np.random.default_rng(seed)
+        super().__init__(agent)
+        self._n, self._rng = n, np.random.default_rng(seed)
         self._obs: list[np.ndarray] = []
         self._keys: list[np.ndarray] = []
-
-    @property
-    def name(self) -> str:
-        return self._agent.name
-
-    @property
-    def env(self) -> EnvSpec | None:
-        return self._agent.env
-
-    @property
-    def observation(self) -> Space:
-        return self._agent.observation
-
-    @property
-    def action(self) -> Part:
-        return self._agent.action
-
-    @property
-    def state_size(self) -> int:
-        return self._agent.state_size
 
     def act(self, obs: np.ndarray, rng: np.random.Generator | None = None) -> np.ndarray:
         """As the agent acts."""
         self._keep(obs)
-        return self._agent.act(obs, rng)
+        return self.agent.act(obs, rng)
 
     def step(
         self, obs: np.ndarray, state: np.ndarray, rng: np.random.Generator | None = None
     ) -> tuple[np.ndarray, np.ndarray]:
         """As the agent steps."""
         self._keep(obs)
-        return self._agent.step(obs, state, rng)
+        return self.agent.step(obs, state, rng)
 
     def _keep(self, obs: np.ndarray) -> None:
         self._obs.append(obs)

@@ -5,53 +5,34 @@ from __future__ import annotations
 import numpy as np
 
 from kdcli.agents.agent import Acts
+from kdcli.agents.stand_in import StandIn
 from kdcli.agents.states import States
 from kdcli.envs.mixture import perturb
 from kdcli.envs.play import collect_turns, open_vector
 from kdcli.envs.seeds import first_seed
 from kdcli.envs.vector import Vector
 from kdcli.errors import UsageError
-from kdcli.spec import EnvSpec, Part, Space
 
 N_SLOTS = 8
 NOISE = 0.3
 
 
-class Straying:
+class Straying(StandIn):
     """An agent that acts as another one does, with noise: half-ranges of an action, or the share of random choices."""
 
     def __init__(self, agent: Acts, noise: float, seed: int) -> None:
-        self._agent, self._noise, self._rng = agent, noise, np.random.default_rng(seed)
-
-    @property
-    def name(self) -> str:
-        return self._agent.name
-
-    @property
-    def env(self) -> EnvSpec | None:
-        return self._agent.env
-
-    @property
-    def observation(self) -> Space:
-        return self._agent.observation
-
-    @property
-    def action(self) -> Part:
-        return self._agent.action
-
-    @property
-    def state_size(self) -> int:
-        return self._agent.state_size
+        super().__init__(agent)
+        self._noise, self._rng = noise, np.random.default_rng(seed)
 
     def act(self, obs: np.ndarray, rng: np.random.Generator | None = None) -> np.ndarray:
         """As the agent acts, with noise."""
-        return self._perturbed(self._agent.act(obs, rng), obs)
+        return self._perturbed(self.agent.act(obs, rng), obs)
 
     def step(
         self, obs: np.ndarray, state: np.ndarray, rng: np.random.Generator | None = None
     ) -> tuple[np.ndarray, np.ndarray]:
         """As the agent steps, with noise."""
-        actions, after = self._agent.step(obs, state, rng)
+        actions, after = self.agent.step(obs, state, rng)
         return self._perturbed(actions, obs), after
 
     def _perturbed(self, actions: np.ndarray, obs: np.ndarray) -> np.ndarray:
