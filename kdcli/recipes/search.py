@@ -53,9 +53,9 @@ def search(rungs: Sequence[Rung], first: int, attempt: Try, above: int = -1) -> 
 
     Only rungs beyond the index `above` are tried.
 
-    A linear rung comes first, where there is one; then sizes are halved between the largest that failed and the smallest
-    that is promising. Training has luck in it, so what failed below that one is looked through again, as long as that
-    helps.
+    A linear rung comes first, where there is one. Then sizes are halved between the largest that failed and the
+    smallest that is promising. Training has luck in it, so what failed below that one is looked through again, as long
+    as that helps.
     """
     tried: list[Candidate] = []
 
