@@ -10,6 +10,7 @@ import typer
 
 from kdcli.cli.console import Console
 from kdcli.cli.options import AsJson, command
+from kdcli.errors import Exit
 
 if TYPE_CHECKING:
     from kdcli.spec import Json
@@ -36,12 +37,11 @@ def run(
 ) -> int:
     """Do a recipe's steps. Stop it at any time: the same command keeps what is done and goes on.
 
-    A gate of a bench that fails is exit code 1, one that is undecided is 3.
+    Exit code 1: a gate of a bench failed, or a step did not come to what was asked; 3: one is undecided.
     """
     from kdcli.agents.threads import one_thread
     from kdcli.recipes.chain import run as chain
     from kdcli.recipes.chain.recipe import find_recipe, read_recipe, tell
-    from kdcli.reports.gates import Outcome, exit_code
 
     file = find_recipe(recipe)
     told = tell(file.stem, read_recipe(file), said or ())
@@ -52,7 +52,8 @@ def run(
         console.answer_json(answer["schema"], answer)
     else:
         _show(console, answer, place)
-    return exit_code(Outcome(**gate) for step in answer["steps"] for gate in step["facts"].get("gates", ()))
+    verdicts = [verdict for step in answer["steps"] for verdict in step["facts"].get("verdicts", ())]
+    return Exit.GATE_FAILED if "failed" in verdicts else Exit.UNDECIDED if "undecided" in verdicts else Exit.DONE
 
 
 def _show(console: Console, answer: Json, place: Path) -> None:

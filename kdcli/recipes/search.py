@@ -53,8 +53,9 @@ def search(rungs: Sequence[Rung], first: int, attempt: Try, above: int = -1) -> 
 
     Only rungs beyond the index `above` are tried.
 
-    The linear rung comes first; then sizes are halved between the largest that failed and the smallest that is
-    promising. Training has luck in it, so what failed below that one is looked through again, as long as that helps.
+    A linear rung comes first, where there is one. Then sizes are halved between the largest that failed and the
+    smallest that is promising. Training has luck in it, so what failed below that one is looked through again, as long
+    as that helps.
     """
     tried: list[Candidate] = []
 
@@ -69,7 +70,8 @@ def search(rungs: Sequence[Rung], first: int, attempt: Try, above: int = -1) -> 
         return candidate.promising
 
     with suppress(_TimeUpError):
-        high = _halve(above, len(rungs), 0 if above < 0 else following(above, len(rungs)), following, promising)
+        begin = 0 if above < 0 and rungs[0].student == "linear" else following(above, len(rungs))
+        high = _halve(above, len(rungs), begin, following, promising)
         for _ in range(PASSES - 1):
             before, low = high, max(above, 0 if high > 1 else -1)
             high = _halve(low, high, following(low, high), following, promising)

@@ -51,6 +51,20 @@ def test_linear_that_is_enough_ends_the_search() -> None:
     assert [c.index for c in found(lambda *_: True)] == [0]
 
 
+def test_images_begin_where_students_can_see() -> None:
+    """Law: without a linear rung the search begins at the first size, and still reaches the smallest."""
+    rungs, asked = ladder([(4, 84, 84)], 6, 866_439), []
+    first = first_rung(rungs, 866_439)
+
+    def attempt(index: int, before: int) -> Candidate | None:
+        asked.append(index)
+        return SimpleNamespace(index=index, promising=True)  # type: ignore[return-value]
+
+    search(rungs, first, attempt)
+    assert asked[0] == first > 1
+    assert asked[-1] == 0
+
+
 def test_what_failed_gets_another_attempt() -> None:
     """Law: a size that succeeds only the second time is found."""
     tried = found(lambda params, before: params >= 1000 or (params > 400 and before > 0))

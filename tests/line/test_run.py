@@ -106,7 +106,7 @@ def test_a_recipe_is_a_chain(place: Path, capsys: pytest.CaptureFixture[str]) ->
     assert found["policy"]["parents"] == {"agent": [found["student"]["sha256"]]}
     assert found["student"]["parents"]["dataset"] == [found["data"]["sha256"]]
     assert found["student"]["options"]["labels"] == 400
-    assert answer["steps"][3]["facts"]["gates"][0]["verdict"] == "passed"
+    assert answer["steps"][3]["facts"]["verdicts"] == ["passed"]
     assert Path("out/recipe.toml").read_text() == RECIPE
     assert str(place) not in Path("out/recipe.json").read_text()
 
@@ -232,7 +232,20 @@ lossless = true
 WRONG_TASKS = [
     ("@both/2", "@both", "step lean: agent cannot be @both", "write @both/1 for that of the first"),
     ("@both/2", "@both/3", "step lean: agent cannot be @both/3", "write @both/1 for that of the first"),
-    ("lossless = true", "", "step lean: nothing is asked for", "add lossless = true"),
+    ("lossless = true", "", "step lean: nothing is asked for", 'add lossless = true, or to = "..."'),
+    (
+        "lossless = true",
+        'to = "params<=9"\npace = "fast"',
+        "step lean: unknown pace 'fast'",
+        "choose one of these names",
+    ),
+    ("lossless = true", 'to = "parms<=9"', "step lean: unknown pruning budget 'parms'", "did you mean 'params'?"),
+    (
+        'do = "prune"\nagent = "@both/2"\nlossless = true',
+        'do = "quantize"\nagent = "@both/1"\nscheme = "int7"',
+        "step lean: unknown scheme 'int7'",
+        "did you mean 'int8'?",
+    ),
     ("ewc@1", "ewk@1", "step both: unknown penalty 'ewk'", "did you mean 'ewc'?"),
 ]
 
@@ -318,6 +331,41 @@ def test_every_builtin_runs(name: str, place: Path, capsys: pytest.CaptureFixtur
 
 DISTILLING = {"distill": TINY, "distill-many": TINY}
 BENCH = {"episodes": 20, "latency_budget": "0s", "linear_budget": "0s"}
+
+
+SMALLER = """
+about = "fewer units, then fewer bits"
+
+[[step]]
+do = "prune"
+agent = "choose.safetensors"
+to = "params<=200"
+rounds = 1
+recover = 100
+labels = 200
+episodes = 20
+states = 200
+
+[[step]]
+do = "quantize"
+agent = "@prune"
+scheme = "int8"
+episodes = 20
+states = 200
+latency_budget = "0s"
+"""
+
+
+def test_a_step_that_does_not_get_there_is_an_exit_code(place: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """Law: pruning and quantization are steps as the others; their verdicts are the run's."""
+    Path("my.toml").write_text(SMALLER)
+    codes = {"passed": 0, "failed": 1, "undecided": 3}
+    code = main(["run", "my.toml", "-o", "out", "-q", "--json"])
+    made = json.loads(capsys.readouterr().out)["steps"]
+    assert made[0]["facts"]["params"] <= 200
+    assert made[0]["facts"]["verdicts"] == ["passed"]
+    assert code == codes[made[1]["facts"]["verdicts"][0]]
+    assert main(["run", "my.toml", "-o", "no", "-q", "--set", "prune.min_score=1.5", "--set", "prune.recover=0"]) == 1
 
 
 def test_the_readme_tells_a_recipe(place: Path) -> None:

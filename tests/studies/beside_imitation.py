@@ -7,8 +7,8 @@
         --case zoo/ppo/HalfCheetah-v3_1:16x16:40000 [--case AGENT[@ENV]:WIDTHS:LABELS ...]
 
 Sides take turns, one thread each; who begins changes with the seed. Runs that the file holds are not repeated, and
-`--table` only prints what it holds. kdcli: `distill` with its defaults. imitation: `imitation_worker.py`. Students of
-both sides play the same episodes in kdcli's env; returns in imitation's own, older env stand beside them as a check.
+`--table` only prints what it holds. kdcli: `distill` with its defaults, or `--ours`. imitation: `imitation_worker.py`.
+Students of both sides play the same episodes in kdcli's env; returns in imitation's own, older env stand beside them.
 Seconds are those of collecting and training (of choosing among rounds, too), not of imports; wall and processor time.
 """
 
@@ -71,9 +71,10 @@ class Case(NamedTuple):
         return f"{path.parent.name}/{path.stem}, {self.widths}, {self.labels:,} labels"
 
 
-def ours(case: Case, teacher: Agent, seed: int, folder: Path) -> tuple[Agent, Record]:
-    """A student by `kdcli distill` with its defaults, and what it took."""
-    config = DistillConfig(student=f"mlp:{case.widths}", labels=case.labels, seed=seed)
+def ours(case: Case, teacher: Agent, seed: int, folder: Path, options: argparse.Namespace) -> tuple[Agent, Record]:
+    """A student by `kdcli distill`, and what it took."""
+    others = dict(text.split("=", 1) for text in options.ours)
+    config = DistillConfig(student=f"mlp:{case.widths}", labels=case.labels, seed=seed, **others)
     begin, cpu = time.perf_counter(), time.process_time()
     done = distill_to(folder / "student.safetensors", teacher, (), config)
     took = {"wall_s": time.perf_counter() - begin, "cpu_s": time.process_time() - cpu}
@@ -151,9 +152,8 @@ def run(case: Case, side: str, seed: int, options: argparse.Namespace) -> Record
     teacher = case.load()
     with tempfile.TemporaryDirectory() as text:
         folder = Path(text)
-        student, took = (
-            ours(case, teacher, seed, folder) if side == "kdcli" else theirs(case, teacher, seed, folder, options)
-        )
+        distilled = ours if side == "kdcli" else theirs
+        student, took = distilled(case, teacher, seed, folder, options)
     return {"case": list(case), "side": side, "seed": seed, "return": mean_return(student, teacher), **took}
 
 
@@ -232,6 +232,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     parser.add_argument("--out", type=Path, required=True, help="file of runs, one a line")
     parser.add_argument("--case", type=Case.parse, action="append", default=[])
     parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2])
+    parser.add_argument("--ours", nargs="*", default=[], help="kdcli other than by its defaults: updates=12000")
     parser.add_argument("--rampdown", type=int, default=10, help="rounds of imitation's LinearBetaSchedule")
     parser.add_argument("--last-epochs", type=int, default=20, help="of imitation's, on all data, after the rounds")
     parser.add_argument("--most", type=int, default=10**6, help="runs at a time, to go on later")

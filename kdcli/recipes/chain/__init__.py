@@ -20,6 +20,7 @@ STEPS = Registry(
             "students of several tasks, @NAME/1 is the first one's: teachers",
         ),
         "prune": ("kdcli.recipes.chain.steps.prune:KIND", "an agent with fewer numbers: agent"),
+        "quantize": ("kdcli.recipes.chain.steps.quantize:KIND", "an agent on fewer bits: agent, teacher"),
         "export": ("kdcli.recipes.chain.steps.export:KIND", "a file for another runtime: agent"),
         "bench": ("kdcli.recipes.chain.steps.bench:KIND", "agents side by side, the first is the reference: agents"),
     },

@@ -52,7 +52,7 @@ class Kind:
         config: the model of its options, each with a default.
         suffix: of its output's name, by the options; empty for a folder.
         check: all that can be said about the options beforehand. Raises UsageError.
-        make: does it -> what is worth knowing, as JSON values.
+        make: does it -> what is worth knowing, as JSON values; `verdicts` there are passed, failed or undecided.
     """
 
     gives: Thing

@@ -31,7 +31,7 @@ def make(job: Job) -> Json:
     record, _ = measure(contenders, config, options.gates(), options.per_episode, job.listener)
     artifact.write_json(job.output, record)
     scores = {found["name"]: found["score"] and found["score"]["score"] for found in record["contenders"]}
-    return {"scores": scores, "gates": record["gates"]}
+    return {"scores": scores, "verdicts": [gate["verdict"] for gate in record["gates"]]}
 
 
 def check(options: Any) -> None:
