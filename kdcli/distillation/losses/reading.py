@@ -23,7 +23,7 @@ def need(heads: Heads, name: str, who: str) -> Tensor:
     """
     tensor: Tensor | None = getattr(heads, name)
     if tensor is None:
-        has = ", ".join(heads.present())
+        has = ", ".join(heads.present()) or "nothing of the kind"
         raise UsageError(f"this loss needs the {who}'s {name}", f"it gives {has}", "choose another --loss")
     return tensor
 
