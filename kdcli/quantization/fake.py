@@ -24,12 +24,14 @@ from kdcli.errors import UsageError
 from kdcli.networks.grid import Quantize
 from kdcli.networks.packed import Packed
 from kdcli.networks.stack import Stack
+from kdcli.quantization.calibration import Calibration, parse_calibration
 from kdcli.quantization.layout import as_stack, with_places
 from kdcli.quantization.plan import Plan
 from kdcli.quantization.rounding import TINY, straight_through
 from kdcli.quantization.schemes import Scheme
 
 _MOST = 1 << 22
+_WHOLE = parse_calibration("minmax")
 
 
 class Watch(nn.Module):
@@ -118,7 +120,15 @@ def _watched(network: Network, plan: Plan) -> Stack:
 
 
 def _settle_watches(network: nn.Module, plan: Plan) -> None:
-    _replace(network, lambda module: _grid(module, plan) if isinstance(module, Watch) else None)
+    """Observations keep their whole range: one that is cut off is a state that is not seen."""
+    first = {id(next(branch.children(), None)) for branch in network.branches}  # type: ignore[union-attr]
+
+    def settled(module: nn.Module) -> Grid | None:
+        if not isinstance(module, Watch):
+            return None
+        return _grid(module, _WHOLE if id(module) in first else plan.calibration)
+
+    _replace(network, settled)
 
 
 def _replace(network: nn.Module, by: Callable[[nn.Module], nn.Module | None]) -> None:
@@ -129,13 +139,13 @@ def _replace(network: nn.Module, by: Callable[[nn.Module], nn.Module | None]) ->
                 module.register_module(name, other)
 
 
-def _grid(watch: Watch, plan: Plan) -> Grid:
+def _grid(watch: Watch, calibration: Calibration) -> Grid:
     """The grid over the range of what was seen."""
     place = watch.place
     seen = np.concatenate(watch.seen).astype(np.float64)
     seen = seen if place.scale.ndim else seen.reshape(-1)
     bits = (place.high - place.low + 1).bit_length() - 1
-    low, high = plan.calibration(seen, bits)
+    low, high = calibration(seen, bits)
     scale, zero = between(low, high, place.low, place.high)
     return Grid(scale, zero, place.low, place.high)
 

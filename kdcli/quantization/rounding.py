@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from typing import Any
 
 import numpy as np
@@ -112,8 +111,3 @@ def _squared(flat: np.ndarray, scale: np.ndarray, zero: np.ndarray, bits: int) -
     low, high = -(1 << (bits - 1)), (1 << (bits - 1)) - 1
     codes = np.clip(np.round(flat / scale[:, None]) + zero[:, None], low, high)
     return np.square((codes - zero[:, None]) * scale[:, None] - flat).sum(1)
-
-
-def bits_of(n: int) -> int:
-    """Bits that tell `n` things apart."""
-    return max(1, math.ceil(math.log2(n)))

@@ -241,6 +241,18 @@ def test_outliers_are_cut() -> None:
     assert parse_calibration("entropy")(behind_relu, 8)[1] > 2.5
 
 
+def test_observations_are_never_cut() -> None:
+    """Law: however activations are calibrated, all that was observed lies within the grid of the observations."""
+    agent = POLICIES["tanh"]()
+    obs = np.append(observations(agent, 2000), np.full((1, 5), 60.0, np.float32), 0)
+    wide, narrow = (
+        trace(quantize(agent, Plan.parse("int8", 8, 8, how), States(obs))).ops for how in ("minmax", "percentile:90")
+    )
+    scales = [[op.weights["scale"] for op in ops if op.kind == "quantize"] for ops in (wide, narrow)]
+    assert scales[0][0] == scales[1][0] == pytest.approx(60.0 / 127, rel=0.5)
+    assert scales[1][1] < scales[0][1]
+
+
 @pytest.mark.parametrize("first", [0, -128])
 @pytest.mark.parametrize(("low", "high"), [(0.0, 3.0), (-1.0, 1.0), (-2.0, 0.0), (-0.2, 5.0), (1.0, 2.0), (0.0, 0.0)])
 def test_grids_hold_their_range_and_zero(first: int, low: float, high: float) -> None:
