@@ -4,17 +4,20 @@ from __future__ import annotations
 
 import json
 import shutil
+from dataclasses import replace
 from functools import cache
 from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 from cortex_m import MACHINES, MISSING, PACKAGES, run
 from on_grids import on_grids
 from sample_policies import POLICIES
 from test_export_c import assert_alike, files_of, said_by
 
 from kdcli.agents.agent import Agent
+from kdcli.agents.policy import Policy
 from kdcli.agents.states import States
 from kdcli.checkpoints.read import find_file, read
 from kdcli.exporters.c import write
@@ -24,6 +27,7 @@ from kdcli.exporters.config import ExportConfig
 from kdcli.exporters.states import played
 from kdcli.exporters.step import convert
 from kdcli.graph.trace import trace
+from kdcli.networks.mlp import MLP
 from kdcli.spec import feed
 
 pytestmark = [
@@ -65,6 +69,36 @@ def test_integers_are_the_same(cpu: str, bits: int, tmp_path: Path) -> None:
     assert np.array_equal(ran.outputs["action"], agent.act(obs))
     assert abs(ran.constants - found.record["memory"]["constants"]) < 64  # what compilers align
     assert found.record["memory"]["code"].keys() == TARGETS.keys()
+
+
+@cache
+def small_student() -> Agent:
+    """A student of LunarLander of 916 parameters that imitates its teacher on 4,000 states, in 8 bits."""
+    teacher, _, _ = played_by("LunarLander-v3_1")
+    obs = played(teacher, 4000, 1).observations
+    torch.manual_seed(0)
+    network = MLP(8, (24, 24), 4, "relu")
+    features, wanted = teacher.preprocess(obs), torch.from_numpy(teacher.act(obs))
+    optimizer = torch.optim.Adam(network.parameters(), 5e-3)
+    for _ in range(1500):
+        loss = torch.nn.functional.cross_entropy(network(features), wanted)
+        optimizer.zero_grad()
+        loss.backward()
+        optimizer.step()
+    policy = Policy(network, teacher.policy.rule, "logits").eval().requires_grad_(False)
+    return on_grids(replace(teacher, policy=policy), obs)
+
+
+@pytest.mark.slow
+@every_machine
+def test_lunar_lander_fits_in_a_kilobyte_and_a_half(cpu: str, tmp_path: Path) -> None:
+    """An int8 student has under 1,500 bytes of constants and acts the same in 1,000 states of its own play."""
+    agent = small_student()
+    states = played(agent, 1000, 0)
+    found = convert(agent, states, ExportConfig(format="c"))
+    ran = run(found.files, MACHINES[cpu], feed(agent.observation, states.observations), tmp_path)
+    assert np.array_equal(ran.outputs["action"], agent.act(states.observations))
+    assert max(ran.constants, found.record["memory"]["constants"]) < 1500
 
 
 def few_layers(cpu: str) -> list[str]:

@@ -1,13 +1,14 @@
 """One decision in C, NumPy, onnxruntime and torch: the same policy, in turns, in one process, on one thread.
 
-    OPENBLAS_NUM_THREADS=1 python tests/studies/c_latency.py [rounds]
+    OPENBLAS_NUM_THREADS=1 python tests/studies/c_latency.py [rounds] [AGENT...]
 
 LunarLander's size (64x64, tanh), HalfCheetah's (256x256, ReLU; the agent in KDCLI_ZOO where that is set), a
 convolutional network for 84x84x4 images (Mnih et al. 2015) with weights as torch draws them, and one that was trained
 on Pong, on its own frames (where KDCLI_TEACHERS is set). C is compiled with -O2, -O3, and -O3 -march=native, and called
 as a C program does it (a loop of calls over different observations, divided) and from Python through ctypes, with
 pointers that are ready. A figure is the median over rounds of a round's median; a ratio is the median over rounds of
-the ratio to onnxruntime's session.run in that round.
+the ratio to onnxruntime's session.run in that round. An MLP is also put on grids after training and called as integer
+C in 8 and in 4 bits a weight. Agents that are named take the place of these policies, on states of their own play.
 """
 
 from __future__ import annotations
@@ -23,6 +24,10 @@ from time import perf_counter_ns
 
 import numpy as np
 import torch
+
+sys.path.insert(0, str(Path(__file__).parents[1] / "rooms"))
+
+from on_grids import on_grids
 from safetensors.torch import load_file
 
 from kdcli.agents.action import ActionRule
@@ -30,9 +35,11 @@ from kdcli.agents.agent import Agent
 from kdcli.agents.observation import Preprocess
 from kdcli.agents.policy import Policy
 from kdcli.agents.runtime import start
+from kdcli.checkpoints.read import find_file, read
 from kdcli.exporters import c, numpy_file, onnx
 from kdcli.exporters.c.stamp import contract
 from kdcli.exporters.config import ExportConfig
+from kdcli.exporters.states import played
 from kdcli.graph.trace import trace
 from kdcli.networks.mlp import MLP
 from kdcli.networks.stack import Branch, Stack
@@ -79,8 +86,6 @@ def _agent(sees: Preprocess, network: MLP | Stack, rule: ActionRule) -> Agent:
 def _half_cheetah() -> Agent:
     folder = os.environ.get("KDCLI_ZOO")
     if folder:
-        from kdcli.checkpoints.read import find_file, read
-
         return read(find_file(Path(folder, "ppo", "HalfCheetah-v3_1")))
     rule = ActionRule(box((6,), -1.0, 1.0))
     return _agent(Preprocess(box((17,), dtype="float64")), MLP(17, (256, 256), 6, "relu"), rule)
@@ -159,6 +164,16 @@ class Compiled:
         self._loop(n, self._starts[0], *self._ends)
 
 
+def in_integers(made: Agent, obs: np.ndarray, folder: Path) -> dict[str, Compiled]:
+    """An MLP on grids, in 8 and in 4 bits."""
+    found = {}
+    for bits in (8, 4) if isinstance(made.policy.network, MLP) else ():
+        place = folder / f"int{bits}"
+        place.mkdir()
+        found[f"int{bits} -O3"] = Compiled(on_grids(made, obs, bits), obs, ("-O3",), place)
+    return found
+
+
 def subjects(made: Agent, obs: np.ndarray, folder: Path) -> tuple[dict[str, Call], dict[str, Callable[[int], None]]]:
     """Calls of one decision, and loops of many, by name."""
     graph, rows = trace(made), [obs[i : i + 1] for i in range(SINGLES)]
@@ -176,6 +191,7 @@ def subjects(made: Agent, obs: np.ndarray, folder: Path) -> tuple[dict[str, Call
         for i in range(SINGLES):
             one.call(i)
             np.testing.assert_allclose(one.action[0], wanted[i], atol=1e-5)
+    compiled |= in_integers(made, obs, folder)
     return calls, {f"C {name}, loop": one.loop for name, one in compiled.items()}
 
 
@@ -204,11 +220,13 @@ def _median(call: Call, n: int, first: int) -> float:
     return float(np.median(found))
 
 
-def main(rounds: int = 60) -> None:
-    """Print a table."""
+def main(rounds: int = 60, *given: Path) -> None:
+    """Print a table an agent."""
     torch.set_num_threads(1)
-    for name, made in agents().items():
-        times = measure(made, observations(made, name), rounds)
+    named = {path.stem: read(find_file(path)) for path in given}
+    for name, made in (named or agents()).items():
+        obs = played(made, SINGLES, 0).observations if named else observations(made, name)
+        times = measure(made, obs, rounds)
         print(f"\n{name}")
         print(f"{'':28}{'p50 us':>10}{'x onnxruntime':>15}{'x torch':>10}")
         for subject, found in times.items():
@@ -217,4 +235,4 @@ def main(rounds: int = 60) -> None:
 
 
 if __name__ == "__main__":
-    main(*map(int, sys.argv[1:2]))
+    main(*map(int, sys.argv[1:2]), *map(Path, sys.argv[2:]))

@@ -171,13 +171,9 @@ static int32_t reached(int32_t z, int n, const int32_t *t)
 {
     int32_t found = 0;
     while (n > 0) {
-        const int half = n / 2;
-        if (t[found + half] <= z) {
-            found += half + 1;
-            n -= half + 1;
-        } else {
-            n = half;
-        }
+        const int half = n / 2, is_above = t[found + half] <= z;
+        found += is_above ? half + 1 : 0;
+        n = is_above ? n - half - 1 : half;
     }
     return found;
 }
