@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import re
 from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field
+
+from kdcli.errors import UsageError
 
 
 def _thousands(value: Any) -> Any:
@@ -13,6 +16,9 @@ def _thousands(value: Any) -> Any:
 
 
 Count = Annotated[int, BeforeValidator(_thousands)]
+
+
+N_OF_M = re.compile(r"(\d+):(\d+)")
 
 
 class PruneConfig(BaseModel):
@@ -37,3 +43,18 @@ class PruneConfig(BaseModel):
     states: Count = Field(20_000, ge=100, description="real states in which what never varies is idle")
     evidence: Count = Field(512, ge=16, description="real states on which importance is measured")
     seed: int = Field(0, ge=0, description="source of every random choice")
+
+    @property
+    def block(self) -> tuple[int, int] | None:
+        """N and M of a pattern N:M."""
+        found = N_OF_M.fullmatch(self.pattern)
+        return (int(found[1]), int(found[2])) if found else None
+
+    def check(self) -> None:
+        """Raise UsageError where nothing is asked for, or the pattern is none."""
+        if self.pattern not in ("units", "weights") and not (self.block and 0 < self.block[0] < self.block[1]):
+            why = "known: units, weights, or N:M with N below M"
+            raise UsageError(f"unknown pattern {self.pattern!r}", why, "e.g. --pattern 2:4")
+        if not (self.lossless or self.to or self.block):
+            fix = "--to 'params<=2000', or --lossless"
+            raise UsageError("nothing is asked for", "prune needs to know how far to go", fix)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
@@ -22,7 +21,6 @@ from kdcli.pruning.structured import order, shrink
 
 Recover = Callable[[Agent], Agent]
 Judge = Callable[[Acts], float]
-_N_OF_M = re.compile(r"(\d+):(\d+)")
 
 
 @dataclass(frozen=True)
@@ -61,11 +59,12 @@ def prune(agent: Agent, states: States, config: PruneConfig, tools: Tools, liste
     Raises:
         UsageError: a budget that cannot be met, a name that is not known, an agent that is quantized.
     """
+    config.check()
     check_whole(agent)
     current, before, rounds = with_network(agent, agent.policy.network), None, list[Cut]()
     if config.importance == "movement":
         before, current = current, tools.recover(current)
-    start, n = tools.budget.measure(current), 1 if _N_OF_M.fullmatch(config.pattern) else config.rounds
+    start, n = tools.budget.measure(current), 1 if config.block else config.rounds
     for index in range(1, n + 1):
         asked = PACES.load(config.pace)(start, tools.budget.most, index / n)
         thin = _cut(Evidence(current, states, before), config, tools.budget, asked)
@@ -83,9 +82,8 @@ def _cut(evidence: Evidence, config: PruneConfig, budget: Budget, size: float) -
     if config.pattern == "units":
         return _without_units(evidence, config, budget, size)
     scores = weight_scores(evidence, config.importance)
-    block = _N_OF_M.fullmatch(config.pattern)
-    if block is not None:
-        return masked(evidence, n_of_m(scores, int(block[1]), int(block[2])))
+    if config.block is not None:
+        return masked(evidence, n_of_m(scores, *config.block))
     if budget.name != "nonzeros":
         raise UsageError(f"zeros do not change {budget.name}", "the shapes stay", "give --to 'nonzeros<=...'")
     return masked(evidence, sparsest(evidence, scores, int(size), config.allocation == "uniform"))

@@ -12,9 +12,11 @@ from kdcli.envs.play import collect_turns, open_vector
 from kdcli.envs.seeds import first_seed
 from kdcli.envs.vector import Vector
 from kdcli.errors import UsageError
+from kdcli.spec import zeros
 
 N_SLOTS = 8
 NOISE = 0.3
+_MOST_BYTES = 1 << 28
 
 
 class Straying(StandIn):
@@ -40,13 +42,16 @@ class Straying(StandIn):
 
 
 def real_states(agent: Acts, n: int, seed: int, noise: float = NOISE) -> States:
-    """At least `n` states of its env: half of its own deterministic play, half where noise leads it astray.
+    """About `n` states of its env: half of its own deterministic play, half where noise leads it astray.
+
+    Of large observations they are fewer, at most 256 MB.
 
     Raises:
         UsageError: the env is not known, cannot be made, or is not the agent's.
     """
     if agent.env is None:
         raise UsageError("the agent's env is not known", "what never varies shows in play alone", "give --env")
+    n = max(N_SLOTS, min(n, _MOST_BYTES // zeros(agent.observation).nbytes))
     vector = open_vector(agent.env, agent, N_SLOTS)
     first = first_seed("train", seed)
     try:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
@@ -113,12 +112,9 @@ def evidence_of(states: States, n: int) -> States:
 
 def _budget(config: PruneConfig, agent: Agent) -> Budget:
     """What the agent shall come to; of N:M nothing is asked but the pattern."""
-    if config.to is None and re.fullmatch(r"\d+:\d+", config.pattern):
-        return Budget.parse("nonzeros<=1")
+    config.check()
     if config.to is None:
-        raise UsageError(
-            "nothing is asked for", "prune needs to know how far to go", "--to 'params<=2000', or --lossless"
-        )
+        return Budget.parse("nonzeros<=1")
     return Budget.parse(config.to, {"latency_us": _timed(agent)})
 
 

@@ -129,7 +129,7 @@ class Teacher:
 
 
 def config(**options: object) -> PruneConfig:
-    return PruneConfig(**{"importance": "magnitude", "min_score": 0.9, **options})
+    return PruneConfig(**{"to": "params<=100", "importance": "magnitude", "min_score": 0.9, **options})
 
 
 @pytest.mark.parametrize("pace", PACES.names())
@@ -199,3 +199,19 @@ def test_a_pace_begins_and_ends_where_it_is_told(pace: str) -> None:
     sizes = [PACES.load(pace)(1000.0, 10.0, p) for p in np.linspace(0, 1, 11)]
     assert (sizes[0], sizes[-1]) == pytest.approx((1000.0, 10.0))
     assert (np.diff(sizes) <= 0).all()
+
+
+@pytest.mark.parametrize(
+    ("asked", "what"),
+    [
+        ({}, "nothing is asked for"),
+        ({"pattern": "4:2"}, "unknown pattern"),
+        ({"pattern": "rows", "to": "params<=9"}, "unknown pattern"),
+    ],
+)
+def test_what_cannot_be_asked(asked: dict[str, str], what: str) -> None:
+    """Law: a size, or a pattern that is one; lossless needs neither."""
+    with pytest.raises(UsageError, match=what):
+        PruneConfig(**asked).check()
+    for sound in ({"lossless": True}, {"pattern": "2:4"}, {"to": "params<=2000"}):
+        PruneConfig(**sound).check()

@@ -107,29 +107,35 @@ def shape_of(thin: Agent, params: int, seed: int, states: int = 64) -> Agent:
 
 def run(args: argparse.Namespace) -> None:
     """Every arm and seed that has no result yet."""
-    teacher, began = read_agent(args.agent, args), time.perf_counter()
+    bench, began = Bench(read_agent(args.agent, args), args), time.perf_counter()
     done = {(r["arm"], r["seed"]) for r in results(args.results)} if args.results.exists() else set()
     arms = [SCRATCH, *(PRUNED if not args.arms else args.arms)]
     for seed in range(args.seeds):
         for arm in arms:
             if (arm, seed) in done:
                 continue
-            one(args, teacher, arm, seed)
+            one(args, bench, arm, seed)
             if time.perf_counter() - began > 60 * args.minutes:
                 return
     print("all there")
 
 
-def one(args: argparse.Namespace, teacher: Agent, arm: str, seed: int) -> None:
-    began = time.perf_counter()
-    # The same for every seed: what is idle shall not be a matter of luck here.
-    thin = lossless(teacher, real_states(teacher, STATES // 4, 0))
+class Bench:
+    """What all arms and seeds share: the agent, itself without what it does not need, and the episodes of the score."""
+
+    def __init__(self, teacher: Agent, args: argparse.Namespace) -> None:
+        self.teacher = teacher
+        self.thin = lossless(teacher, real_states(teacher, STATES // 4, 0))
+        self.scale = Scale(teacher, "bench", PruneConfig(episodes=args.episodes))
+
+
+def one(args: argparse.Namespace, bench: Bench, arm: str, seed: int) -> None:
+    began, teacher, thin = time.perf_counter(), bench.teacher, bench.thin
     if arm == SCRATCH:
         found = from_scratch(teacher, shape_of(thin, args.params, seed), seed)
     else:
         found = pruned(teacher, thin, args.params, arm, seed)
-    scale = Scale(teacher, "bench", PruneConfig(episodes=args.episodes))
-    score = scale.score(found)
+    score = bench.scale.score(found)
     counted = count(trace(found))
     line = {
         "arm": arm,
