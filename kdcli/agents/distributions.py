@@ -7,6 +7,7 @@ squashing and clipping (B, A).
 from __future__ import annotations
 
 import math
+from dataclasses import replace
 
 import numpy as np
 import torch
@@ -28,7 +29,7 @@ def sample(heads: Heads, rule: ActionRule, rng: np.random.Generator) -> Tensor:
         return rule.decode(heads.q)
     if heads.mean is not None and heads.log_std is None:
         return rule.decode(heads.mean)
-    return done(drawn(heads, rng), rule)
+    return done(drawn(replace(heads, groups=rule.groups, bits=rule.bits), rng), rule)
 
 
 def drawn(heads: Heads, rng: np.random.Generator) -> Tensor:
