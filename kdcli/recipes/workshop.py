@@ -28,6 +28,7 @@ from kdcli.recipes.ladder import Rung
 from kdcli.recipes.pace import Lesson, Pace, plan
 from kdcli.recipes.reference import Reference, measure
 from kdcli.recipes.search import Candidate
+from kdcli.recipes.sight import varying
 
 _SLOTS = 16
 _FIRST_LABELS = 8_000
@@ -62,6 +63,7 @@ class Workshop:
         self.reference: Reference = measure(teacher, self.vector, seeds, 0.04 * clock.budget)
         self._collector = Collector(teacher, open_vector(spec, teacher, config.envs), config.seed)
         self._first: Labelled = self._collector.collect(None, 1.0, _FIRST_LABELS)
+        self._sees = varying(teacher, self._first[0], config.seed, listener)
         self.pace = Pace(self.reference.steps_per_second, self._updates_per_second(), self.reference.mean_length)
         self.affordable = self._affordable()
         self._deadline = clock.budget - self.seconds_for(self.affordable)
@@ -89,7 +91,7 @@ class Workshop:
         """The teacher's own states, to which one candidate adds its own: those of another, and all the more of one
         that fails, would take up what little a small student can learn.
         """
-        return Pool(self.teacher, self._first, _CAPACITY, self._collector, preprocess)
+        return Pool(self.teacher, self._first, _CAPACITY, self._collector, preprocess or self._sees)
 
     def untrained(self, rung: Rung) -> Agent:
         """A student of this size that has learned nothing: as large and as fast as one that has."""

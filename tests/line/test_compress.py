@@ -9,14 +9,20 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 from toy_teachers import CHOOSE, REACH, choose_teacher, reach_teacher
 
 from kdcli.agents import store
 from kdcli.agents.agent import Agent
+from kdcli.agents.observation import Preprocess
+from kdcli.agents.policy import Policy
 from kdcli.agents.runtime import load as load_onnx
 from kdcli.cli.main import main
+from kdcli.envs.make import make, to_space
 from kdcli.envs.play import play
 from kdcli.envs.vector import Vector
+from kdcli.networks.mlp import MLP
+from kdcli.spec import EnvSpec
 
 FILES = {"teacher.safetensors", "teacher.onnx", "student.safetensors", "student.onnx", "recipe.json", "bench.json"}
 
@@ -143,3 +149,23 @@ def test_a_budget_too_short_still_ends(tmp_path: Path, capsys: pytest.CaptureFix
     answer = json.loads(capsys.readouterr().out)
     assert code in (0, 1, 3)
     assert len(answer["tried"]) == 1
+
+
+def test_students_do_not_read_what_never_varies(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """Law: inputs that are always the same are left out of the student, and the file still takes the whole of them."""
+    padded = EnvSpec(REACH.id, wrappers=("pad:3",))
+    plain = reach_teacher()
+    network = MLP(5, plain.policy.network.hidden, 1, "relu")
+    weights = {**plain.policy.network.state_dict()}
+    first = weights["trunk.0.weight"]
+    weights["trunk.0.weight"] = torch.cat([first, 0.1 * torch.ones(len(first), 3)], 1)
+    network.load_state_dict(weights)
+    policy = Policy(network, plain.rule, "mean").eval().requires_grad_(False)
+    space = to_space(make(padded).observation_space)
+    teacher = saved(Agent(Preprocess(space), policy, "padded", padded), tmp_path)
+    assert main(["compress", str(teacher), "-o", str(tmp_path / "run"), "--budget", "20s"]) in (0, 3)
+    assert "students read 2 of 5 inputs" in capsys.readouterr().err
+    student = store.load(tmp_path / "run" / "student.safetensors")
+    assert student.policy.network.inputs == 2
+    obs = np.random.default_rng(0).normal(size=(4, 5))
+    assert load_onnx(tmp_path / "run" / "student.onnx").act(obs).shape == (4, 1)
