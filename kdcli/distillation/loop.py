@@ -102,8 +102,9 @@ def learner_for(
     Raises:
         UsageError: a student with memory, and states that stand alone.
     """
-    if student.state_size and config.augment:
-        raise UsageError("a student with memory learns from whole episodes", "moved states have none", "drop --augment")
+    if student.state_size and (config.augment or config.replay != "uniform"):
+        why = "moved states, and states drawn one by one, are in none"
+        raise UsageError("a student with memory learns from whole episodes", why, "drop --augment and --replay")
     first = pool.buffer.newest(2)
     with torch.no_grad():
         objective.begin(student.policy.forward(first.features), first.teacher, config.seed)
