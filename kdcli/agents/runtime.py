@@ -254,7 +254,7 @@ def _shapes(model: onnx.ModelProto) -> dict[str, tuple[int, ...]]:
     """Name of a value -> its shape, 0 where it is not known."""
     import onnx
 
-    inferred = onnx.shape_inference.infer_shapes(model, data_prop=True).graph
+    inferred = onnx.shape_inference.infer_shapes(model).graph
     values = [*inferred.value_info, *inferred.output]
     return {value.name: tuple(dim.dim_value for dim in value.type.tensor_type.shape.dim) for value in values}
 
