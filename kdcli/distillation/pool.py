@@ -90,7 +90,8 @@ class Pool:
 
     `first` fixes how every student of this pool sees the world: the teacher's normalizer, or these states' statistics;
     unless `preprocess` says how one that is there already sees it.
-    `labels` are the states the teacher was asked about, which the buffer may have forgotten.
+    `labels` are the states the teacher was asked about for the student that learns here now, which the buffer may have
+    forgotten; `count_anew` where what is there was not asked for it.
     """
 
     def __init__(
@@ -113,6 +114,10 @@ class Pool:
     def fixed(self) -> bool:
         """Whether no state will be added."""
         return self._collector is None
+
+    def count_anew(self) -> None:
+        """Let the labels that are there already be no part of what the next student may ask for."""
+        self.labels = 0
 
     def grow(self, student: Acts, beta: float, n: int, noise: Noise | None = None) -> None:
         """Add up to `n` states where teacher and student act, the teacher in a share `beta` of them.

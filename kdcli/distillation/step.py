@@ -96,7 +96,10 @@ def pool_of(
         return Pool(teacher, given, config.capacity, preprocess=preprocess)
     collector = _collector(teacher, env, config, inside)
     first = given or collector.collect(None, 1.0, config.labels // config.rounds)
-    return Pool(teacher, first, config.capacity, collector, preprocess, augmentation)
+    pool = Pool(teacher, first, config.capacity, collector, preprocess, augmentation)
+    if given:
+        pool.count_anew()
+    return pool
 
 
 def _collector(teacher: Acts, env: EnvSpec, config: DistillConfig, inside: Sequence[str]) -> Collects:

@@ -204,6 +204,7 @@ def recovery(teacher: Acts, config: DistillConfig, pool: Pool, judge: Judge, lis
 
     def recover(agent: Agent) -> Agent:
         before, rounded = judged(agent), copy_agent(agent)
+        pool.count_anew()
         done = distill(teacher, config, pool, judged, listener, start=agent)
         return done.student if max(r.mean_return for r in done.rounds) >= before else rounded
 

@@ -28,7 +28,7 @@ class Recovery:
     def __call__(self, agent: Agent) -> Agent:
         """The agent with the weights of the best round by return."""
         pool = self._pool_for(agent)
-        pool.labels = 0  # those of this lesson
+        pool.count_anew()
         student = copy_agent(agent)
         for parameter in student.policy.parameters():
             parameter.requires_grad_(True)

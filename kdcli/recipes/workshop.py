@@ -91,7 +91,9 @@ class Workshop:
         """The teacher's own states, to which one candidate adds its own: those of another, and all the more of one
         that fails, would take up what little a small student can learn.
         """
-        return Pool(self.teacher, self._first, _CAPACITY, self._collector, preprocess or self._sees)
+        pool = Pool(self.teacher, self._first, _CAPACITY, self._collector, preprocess or self._sees)
+        pool.count_anew()
+        return pool
 
     def untrained(self, rung: Rung) -> Agent:
         """A student of this size that has learned nothing: as large and as fast as one that has."""

@@ -124,6 +124,17 @@ def test_labels_are_a_budget() -> None:
         assert sum(asked) == done.rounds[-1].labels
 
 
+def test_states_that_are_there_already_are_no_part_of_the_budget() -> None:
+    """Law: a student that begins with recorded states asks for as many labels of its own as one that begins without."""
+    teacher = reach_teacher()
+    given = Collector(teacher, Vector(REACH, 4), 1).collect(None, 1.0, 2000)
+    pool = pool_of(teacher, REACH, QUICK, given)
+    done = distill(teacher, QUICK, pool, lambda _: 0.0)
+    assert done.rounds[0].labels == 0
+    assert QUICK.labels - 4 < done.rounds[-1].labels <= QUICK.labels
+    assert len(pool.buffer) == 2000 + done.rounds[-1].labels
+
+
 def test_data_modes() -> None:
     """Law: teacher and student modes fix who acts; dagger follows the schedule."""
     at = [0.0, 0.5, 1.0]
