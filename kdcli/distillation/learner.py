@@ -28,7 +28,7 @@ from kdcli.distillation.keeping import (
     under,
 )
 from kdcli.distillation.losses.entropy import entropies
-from kdcli.distillation.objective import Objective
+from kdcli.distillation.objective import Objective, wanted
 from kdcli.distillation.reinforcement import Reinforcement
 from kdcli.distillation.replay import chances
 from kdcli.distillation.schedules import parse_schedule
@@ -55,7 +55,7 @@ class Learner:
         self.parameters = [p for p in (*student.policy.parameters(), *objective.parameters()) if p.requires_grad]
         self._adam = torch.optim.Adam(self.parameters, lr=self._lr(0.0), fused=True)
         self._generator = torch.Generator().manual_seed(config.seed)
-        self._inside = [name for name in ("attention",) if name in (objective.reads or ())]
+        self._inside = wanted([term.name for term in objective.terms])
 
     def begin_round(self) -> None:
         """Let the student play for its rewards, where it is to learn from them."""

@@ -70,23 +70,20 @@ def distill(
     listener: Listener = silent,
     give_up: GiveUp | None = None,
     start: Agent | None = None,
-    reinforcements: Sequence[Reinforcement] = (),
-    keeper: Keeper | None = None,
 ) -> Distilled:
     """Teach one student from the pool, which grows to `config.labels` states unless it is fixed.
 
     `judge` gives the mean return of an agent, always on the same episodes; among equals the later student is kept.
     `give_up` is asked after each round whether to go on is a waste. `start` is the student to begin with, which is
-    trained itself; without it a new one is made. `reinforcements` are added to the objective. A `keeper`
-    lets it go on where it was stopped.
+    trained itself; without it a new one is made.
 
     Raises:
         UsageError: a loss the teacher cannot feed, or a choice that cannot be read.
     """
     losses = config.loss or default_losses(teacher)
     student = start or new_student(teacher, config, losses, pool.preprocess)
-    learner = learner_for(student, Objective.of(config, losses), config, pool, reinforcements)
-    best, rounds = teach(learner, config, pool, judge, listener, give_up, keeper)
+    learner = learner_for(student, Objective.of(config, losses), config, pool)
+    best, rounds = teach(learner, config, pool, judge, listener, give_up)
     return Distilled(best, tuple(losses), rounds)
 
 
@@ -97,7 +94,7 @@ def learner_for(
     pool: Pool,
     reinforcements: Sequence[Reinforcement] = (),
 ) -> Learner:
-    """Who moves `student` along `objective` over states like those of the pool.
+    """Who moves `student` along `objective`, and `reinforcements`, over states like those of the pool.
 
     Raises:
         UsageError: a student with memory, and states that stand alone.
@@ -120,7 +117,10 @@ def teach(
     give_up: GiveUp | None = None,
     keeper: Keeper | None = None,
 ) -> tuple[Agent, tuple[Round, ...]]:
-    """The rounds of `distill` with a learner that is there already -> its best student, and all rounds."""
+    """The rounds of `distill` with a learner that is there already -> its best student, and all rounds.
+
+    A `keeper` lets it go on where it was stopped.
+    """
     lesson = Lesson(config, pool, judge, learner)
     rounds, best = (keeper and keeper.resume(learner, pool)) or ([], learner.snapshot())
     pool.buffer.keeps = keeper is not None

@@ -14,11 +14,11 @@ from kdcli.agents.observation import Sees
 from kdcli.distillation.augmentation import parse_augmentation
 from kdcli.distillation.config import DistillConfig
 from kdcli.distillation.curriculum import Curriculum, stages_of
-from kdcli.distillation.loop import Distilled, Judge, Keeper, distill
-from kdcli.distillation.objective import wanted
+from kdcli.distillation.loop import Distilled, Judge, Keeper, learner_for, teach
+from kdcli.distillation.objective import Objective, wanted
 from kdcli.distillation.pool import Collector, Collects, Labelled, Pool, looked_into
 from kdcli.distillation.reinforcement import Reinforcement
-from kdcli.distillation.student import default_losses
+from kdcli.distillation.student import default_losses, new_student
 from kdcli.distillation.unfinished import Unfinished
 from kdcli.envs.play import open_vector, play, seeds_from
 from kdcli.envs.seeds import first_seed
@@ -69,8 +69,11 @@ def distill_in_env(
     if env is None:
         raise UsageError("the env is not known", "the best student is chosen by its return there", "give --env")
     pool = pool_of(teacher, env, config, data)
-    judge, rewarded = judge_of(teacher, env, config), _rewarded(teacher, env, config)
-    return distill(teacher, config, pool, judge, listener, reinforcements=rewarded, keeper=keeper)
+    losses = config.loss or default_losses(teacher)
+    student, objective = new_student(teacher, config, losses, pool.preprocess), Objective.of(config, losses)
+    learner = learner_for(student, objective, config, pool, _rewarded(teacher, env, config))
+    best, rounds = teach(learner, config, pool, judge_of(teacher, env, config), listener, keeper=keeper)
+    return Distilled(best, tuple(losses), rounds)
 
 
 def pool_of(

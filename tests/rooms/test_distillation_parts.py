@@ -97,6 +97,8 @@ def test_attention_is_transferred() -> None:
         ours, theirs = Heads(attention=done.student.attention(obs)), Heads(attention=teacher.attention(obs))
         gaps.append(float(Objective.parse(["attention"])(ours, theirs, 0.0)))
     assert gaps[1] < gaps[0]
+    adaptive = distill_in_env(teacher, config.model_copy(update={"loss": ("kl", "attention"), "tau": "entropy:0.5"}))
+    assert np.isfinite(adaptive.rounds[-1].loss)
     with pytest.raises(UsageError, match="attention"):
         distill_in_env(choose_teacher(), with_(loss=("kl", "attention")))
 
