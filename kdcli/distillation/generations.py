@@ -8,10 +8,10 @@ from dataclasses import replace
 from kdcli.agents.agent import Acts
 from kdcli.agents.observation import Sees
 from kdcli.distillation.config import DistillConfig
-from kdcli.distillation.loop import Distilled, Judge, Round, learner_for, teach
+from kdcli.distillation.loop import Distilled, Judge, Round, fresh_student, learner_for, teach
 from kdcli.distillation.objective import Objective
 from kdcli.distillation.pool import Pool
-from kdcli.distillation.student import default_losses, new_student
+from kdcli.distillation.student import default_losses
 from kdcli.errors import UsageError
 from kdcli.progress import Listener, silent
 
@@ -57,7 +57,7 @@ def climb(
         raise UsageError("each teacher needs a round", why, "give more --rounds, or fewer teachers")
     own, pool = _shared(config, len(teachers)), gather(teachers[0], None)
     losses = config.loss or default_losses(teachers[-1])
-    student = new_student(teachers[-1], config, losses, pool.preprocess)
+    student = fresh_student(teachers[-1], config, losses, pool)
     rounds: list[Round] = []
     for index, teacher in enumerate(teachers):
         pool = pool if index == 0 else gather(teacher, pool.preprocess)

@@ -13,6 +13,7 @@ from kdcli.agents.action import ActionRule
 from kdcli.agents.agent import Agent
 from kdcli.agents.agreement import agreement
 from kdcli.agents.heads import Heads
+from kdcli.distillation.batch_norm import BatchNorm
 from kdcli.distillation.buffer import Batch, Buffer
 from kdcli.distillation.config import DistillConfig
 from kdcli.distillation.data import errors
@@ -37,6 +38,7 @@ from kdcli.envs.mixture import Noise
 from kdcli.errors import RefusedError
 
 _JUDGED = 2048  # states on which student and teacher are compared after a round
+_NORMED = 1024  # states whose statistics stay when batches are no longer normalized
 
 
 class Learner:
@@ -52,6 +54,7 @@ class Learner:
         self.student, self.objective, self._config = student, objective, config
         self._reinforcements = tuple(reinforcements)
         self._lr = parse_schedule(config.lr)
+        self._batch_norm = BatchNorm(student.policy)
         self.parameters = [p for p in (*student.policy.parameters(), *objective.parameters()) if p.requires_grad]
         self._adam = torch.optim.Adam(self.parameters, lr=self._lr(0.0), fused=True)
         self._generator = torch.Generator().manual_seed(config.seed)
@@ -68,18 +71,24 @@ class Learner:
         Raises:
             RefusedError: the loss is not a finite number.
         """
-        policy, group = self.student.policy.train(), self._adam.param_groups[0]
-        start, width = span[0], (span[1] - span[0]) / n
+        self.student.policy.train()
+        with self._batch_norm.training_on(lambda: some_features(buffer)):
+            tail = self._follow(self.losses(buffer, n, span), n, span)
+        self.student.policy.eval()
+        return finite(float(torch.stack(tail).mean()))
+
+    def _follow(self, losses: Iterator[Tensor], n: int, span: tuple[float, float]) -> list[Tensor]:
+        """Step down each of the `n` losses -> the last tenth of them."""
+        start, width, group = span[0], (span[1] - span[0]) / n, self._adam.param_groups[0]
         tail: list[Tensor] = []
-        for step, loss in enumerate(self.losses(buffer, n, span)):
+        for step, loss in enumerate(losses):
             group["lr"] = self._lr(start + width * step)
             self._adam.zero_grad(set_to_none=True)
             loss.backward()
             self._adam.step()
             if step >= 0.9 * (n - 1):
                 tail.append(loss.detach())
-        policy.eval()
-        return finite(float(torch.stack(tail).mean()))
+        return tail
 
     def losses(self, buffer: Buffer, n: int, span: tuple[float, float]) -> Iterator[Tensor]:
         """The loss on each of `n` batches, scalars with a gradient; the student may be moved in between."""
@@ -127,6 +136,7 @@ class Learner:
         }
         return {
             **under("student", module_state(self.student.policy)),
+            **under("batch_norm", module_state(self._batch_norm)),
             **under("objective", module_state(self.objective)),
             **under("adam", adam_state(self._adam)),
             **rewarded,
@@ -136,6 +146,7 @@ class Learner:
     def restore(self, kept: Kept) -> None:
         """Go to where `kept` was taken."""
         restore_module(self.student.policy, below("student", kept))
+        restore_module(self._batch_norm, below("batch_norm", kept))
         restore_module(self.objective, below("objective", kept))
         restore_adam(self._adam, below("adam", kept))
         restore_generator(self._generator, kept["generator"])
@@ -145,6 +156,11 @@ class Learner:
     def snapshot(self) -> Agent:
         """The student as it is now, with weights of its own."""
         return copy_agent(self.student)
+
+
+def some_features(buffer: Buffer) -> Tensor:
+    """Features (N, F) of up to 1,024 states drawn from all of them."""
+    return next(buffer.batches(_NORMED, 1, torch.Generator().manual_seed(0), reads=())).features
 
 
 def finite(loss: float) -> float:

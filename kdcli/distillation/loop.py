@@ -9,9 +9,10 @@ from typing import Protocol
 import torch
 
 from kdcli.agents.agent import Acts, Agent
+from kdcli.distillation.batch_norm import standardize
 from kdcli.distillation.config import DistillConfig
 from kdcli.distillation.data import share_of_teacher
-from kdcli.distillation.learner import Learner
+from kdcli.distillation.learner import Learner, some_features
 from kdcli.distillation.objective import Objective
 from kdcli.distillation.pool import Pool
 from kdcli.distillation.reinforcement import Reinforcement
@@ -81,10 +82,22 @@ def distill(
         UsageError: a loss the teacher cannot feed, or a choice that cannot be read.
     """
     losses = config.loss or default_losses(teacher)
-    student = start or new_student(teacher, config, losses, pool.preprocess)
+    student = start or fresh_student(teacher, config, losses, pool)
     learner = learner_for(student, Objective.of(config, losses), config, pool)
     best, rounds = teach(learner, config, pool, judge, listener, give_up)
     return Distilled(best, tuple(losses), rounds)
+
+
+def fresh_student(teacher: Acts, config: DistillConfig, losses: Sequence[str], pool: Pool) -> Agent:
+    """An untrained student, see `new_student`, whose drawn convolutions are scaled to the states of the pool.
+
+    Raises:
+        UsageError: as `new_student`.
+    """
+    student = new_student(teacher, config, losses, pool.preprocess)
+    if config.init == "random":
+        standardize(student.policy, some_features(pool.buffer))
+    return student
 
 
 def learner_for(

@@ -11,12 +11,12 @@ from torch import Tensor
 from kdcli.agents.agent import Acts, Agent
 from kdcli.distillation.config import DistillConfig
 from kdcli.distillation.learner import Learner, finite
-from kdcli.distillation.loop import Judge, Lesson, Round, learner_for, steps
+from kdcli.distillation.loop import Judge, Lesson, Round, fresh_student, learner_for, steps
 from kdcli.distillation.objective import Objective, Penalty
 from kdcli.distillation.pool import Pool
 from kdcli.distillation.schedules import Schedule, parse_schedule
 from kdcli.distillation.sharing import copy_together, n_shared, share_trunk
-from kdcli.distillation.student import default_losses, new_student
+from kdcli.distillation.student import default_losses
 from kdcli.errors import UsageError
 from kdcli.progress import Event, Listener, silent
 
@@ -41,7 +41,7 @@ class Task:
 
     def student(self, config: DistillConfig) -> Agent:
         """An untrained student of this task alone."""
-        return new_student(self.teacher, config, self.terms(config), self.pool.preprocess)
+        return fresh_student(self.teacher, config, self.terms(config), self.pool)
 
     def learner(self, student: Agent, config: DistillConfig, penalties: Sequence[Penalty] = ()) -> Learner:
         """Who trains `student` for this task; `penalties` are added to the losses."""

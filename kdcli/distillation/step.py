@@ -14,11 +14,11 @@ from kdcli.agents.observation import Sees
 from kdcli.distillation.augmentation import parse_augmentation
 from kdcli.distillation.config import DistillConfig
 from kdcli.distillation.curriculum import Curriculum, stages_of
-from kdcli.distillation.loop import Distilled, Judge, Keeper, learner_for, teach
+from kdcli.distillation.loop import Distilled, Judge, Keeper, fresh_student, learner_for, teach
 from kdcli.distillation.objective import Objective, wanted
 from kdcli.distillation.pool import Collector, Collects, Labelled, Pool, looked_into
 from kdcli.distillation.reinforcement import Reinforcement
-from kdcli.distillation.student import default_losses, new_student
+from kdcli.distillation.student import default_losses
 from kdcli.distillation.unfinished import Unfinished
 from kdcli.envs.play import open_vector, play, seeds_from
 from kdcli.envs.seeds import first_seed
@@ -70,7 +70,7 @@ def distill_in_env(
         raise UsageError("the env is not known", "the best student is chosen by its return there", "give --env")
     pool = pool_of(teacher, env, config, data)
     losses = config.loss or default_losses(teacher)
-    student, objective = new_student(teacher, config, losses, pool.preprocess), Objective.of(config, losses)
+    student, objective = fresh_student(teacher, config, losses, pool), Objective.of(config, losses)
     learner = learner_for(student, objective, config, pool, _rewarded(teacher, env, config))
     best, rounds = teach(learner, config, pool, judge_of(teacher, env, config), listener, keeper=keeper)
     return Distilled(best, tuple(losses), rounds)

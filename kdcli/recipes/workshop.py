@@ -12,7 +12,7 @@ from kdcli.agents.states import States
 from kdcli.benchmarks.verdict import compare, episodes_needed
 from kdcli.distillation.config import DistillConfig
 from kdcli.distillation.learner import Learner, copy_agent
-from kdcli.distillation.loop import GiveUp, Judge, Round, distill
+from kdcli.distillation.loop import GiveUp, Judge, Round, distill, fresh_student
 from kdcli.distillation.objective import Objective
 from kdcli.distillation.pool import Collector, Labelled, Pool
 from kdcli.distillation.student import default_losses, new_student, rule_of, sight_of
@@ -75,7 +75,7 @@ class Workshop:
         losses, pool = self.config.loss or default_losses(self.teacher), self.pool()
         small = "cnn:4x8x8,hidden=64" if any(map(is_image, self.sight)) else "mlp:16x16"
         config = DistillConfig(student=small, lr="0.001")
-        student = new_student(self.teacher, config, losses, pool.preprocess)
+        student = fresh_student(self.teacher, config, losses, pool)
         learner = Learner(student, Objective.of(config, losses), config)
         learner.train(pool.buffer, 50)
         begin = time.perf_counter()
