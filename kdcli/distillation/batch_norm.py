@@ -45,10 +45,10 @@ class BatchNorm(nn.Module):
     function that the student is; an activation that follows needs no gain that is learned.
     """
 
-    def __init__(self, policy: Policy) -> None:
+    def __init__(self, policy: Policy | None) -> None:
         super().__init__()
         self._policy = (policy,)  # a tuple hides it: its parameters are not ours
-        self._layers = tuple(_convolutions(policy))
+        self._layers = () if policy is None else tuple(_convolutions(policy))
         self.register_buffer("begun", torch.tensor(False))
         for i, layer in enumerate(self._layers):
             self.register_buffer(f"gain{i}", torch.ones(layer.out_channels))
@@ -70,6 +70,11 @@ class BatchNorm(nn.Module):
                 handle.remove()
         self._fold(features())
 
+    def _visit(self, features: Tensor, change: Hook) -> None:
+        (policy,) = self._policy
+        assert policy is not None
+        _visit(policy, features, change)
+
     def _by_batch(self, layer: nn.Conv2d, out: Tensor) -> Tensor:
         gain = getattr(self, f"gain{self._layers.index(layer)}")
         return _normalized(out) * _channels(gain) + _channels(_bias(layer))
@@ -78,7 +83,7 @@ class BatchNorm(nn.Module):
     def _unfold(self, features: Callable[[], Tensor]) -> None:
         """Back to the weights that are trained; the first time, to the function that the student is."""
         if not self.begun:
-            _visit(self._policy[0], features(), self._begin)
+            self._visit(features(), self._begin)
             self.begun.fill_(True)  # type: ignore[operator]
             return
         for i, layer in enumerate(self._layers):
@@ -102,7 +107,7 @@ class BatchNorm(nn.Module):
             _bias(layer).add_((_bias(layer) - mean) * factor)
             return given
 
-        _visit(self._policy[0], features, fold)
+        self._visit(features, fold)
 
 
 def _convolutions(policy: Policy) -> Sequence[nn.Conv2d]:

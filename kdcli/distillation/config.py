@@ -18,7 +18,9 @@ class DistillConfig(BaseModel):
 
     combine: str = Field("mean", description="several teachers as one, one of: kdcli list combinations")
     student: str = Field(
-        "mlp:32x32", description="architecture of the student: mlp:32x32, mlp:16,activation=relu, linear"
+        "",
+        description="architecture of the student: mlp:16,activation=relu, linear; default: mlp:32x32, of images "
+        "cnn:16x32x32,hidden=128",
     )
     init: Init = Field("random", description="first weights: drawn, or the teacher's own layers as far as they fit")
     loss: tuple[str, ...] = Field(
@@ -42,9 +44,11 @@ class DistillConfig(BaseModel):
     labels: int = Field(80_000, ge=100, description="states labelled by the teacher in all")
     rounds: int = Field(16, ge=1, description="rounds of collecting and training; the student is measured after each")
     updates: int = Field(32_000, ge=1, description="gradient steps in all")
-    batch: int = Field(256, ge=1, description="states a gradient step")
+    batch: int = Field(0, ge=0, description="states a gradient step; 0: 256, of images 64")
     window: int = Field(32, ge=2, description="steps of an episode that a student with memory learns from at once")
-    lr: str = Field("cosine:0.003->0.00003", description="learning rate schedule")
+    lr: str = Field(
+        "", description="learning rate schedule; default: cosine:0.003->0.00003, of images cosine:0.001->0.00003"
+    )
     noise: float = Field(0.0, ge=0.0, description="standard deviation of Gaussian noise on continuous actions taken")
     episodes: int = Field(16, ge=1, description="episodes that measure the student after a round")
     envs: int = Field(8, ge=1, description="environments stepped side by side")

@@ -14,6 +14,7 @@ from kdcli.distillation.loop import Round, teach
 from kdcli.distillation.multi_task import Task
 from kdcli.distillation.penalties import parse_penalty
 from kdcli.distillation.sharing import copy_together, n_shared, share_trunk, shared_parameters
+from kdcli.distillation.student import settled
 from kdcli.errors import UsageError
 from kdcli.progress import Listener, silent
 from kdcli.spec import same_space
@@ -55,6 +56,7 @@ def distill_in_turn(
     """
     if not tasks:
         raise UsageError("no task is given", "there is nothing to learn", "name one teacher for each task")
+    config = settled(config, tasks[0].teacher)
     holds, students, rounds, scores = [parse_penalty(text) for text in keep], list[Agent](), [], []
     for task in tasks:
         student = _next(students, task, config, share)

@@ -11,7 +11,7 @@ from kdcli.distillation.config import DistillConfig
 from kdcli.distillation.loop import Distilled, Judge, Round, fresh_student, learner_for, teach
 from kdcli.distillation.objective import Objective
 from kdcli.distillation.pool import Pool
-from kdcli.distillation.student import default_losses
+from kdcli.distillation.student import default_losses, settled
 from kdcli.errors import UsageError
 from kdcli.progress import Listener, silent
 
@@ -55,9 +55,9 @@ def climb(
     if not 0 < len(teachers) <= config.rounds:
         why = f"{len(teachers)} teachers, {config.rounds} rounds"
         raise UsageError("each teacher needs a round", why, "give more --rounds, or fewer teachers")
-    own, pool = _shared(config, len(teachers)), gather(teachers[0], None)
+    own, pool = _shared(settled(config, teachers[0]), len(teachers)), gather(teachers[0], None)
     losses = config.loss or default_losses(teachers[-1])
-    student = fresh_student(teachers[-1], config, losses, pool)
+    student = fresh_student(teachers[-1], own, losses, pool)
     rounds: list[Round] = []
     for index, teacher in enumerate(teachers):
         pool = pool if index == 0 else gather(teacher, pool.preprocess)

@@ -33,6 +33,7 @@ from kdcli.distillation.objective import Objective, wanted
 from kdcli.distillation.reinforcement import Reinforcement
 from kdcli.distillation.replay import chances
 from kdcli.distillation.schedules import parse_schedule
+from kdcli.distillation.student import settled
 from kdcli.distillation.unroll import both
 from kdcli.envs.mixture import Noise
 from kdcli.errors import RefusedError
@@ -50,11 +51,13 @@ class Learner:
         objective: Objective,
         config: DistillConfig,
         reinforcements: Sequence[Reinforcement] = (),
+        normalized: bool = True,
     ) -> None:
+        config = settled(config, student)
         self.student, self.objective, self._config = student, objective, config
         self._reinforcements = tuple(reinforcements)
         self._lr = parse_schedule(config.lr)
-        self._batch_norm = BatchNorm(student.policy)
+        self._batch_norm = BatchNorm(student.policy if normalized else None)
         self.parameters = [p for p in (*student.policy.parameters(), *objective.parameters()) if p.requires_grad]
         self._adam = torch.optim.Adam(self.parameters, lr=self._lr(0.0), fused=True)
         self._generator = torch.Generator().manual_seed(config.seed)

@@ -16,7 +16,8 @@ from kdcli.distillation.learner import Learner, some_features
 from kdcli.distillation.objective import Objective
 from kdcli.distillation.pool import Pool
 from kdcli.distillation.reinforcement import Reinforcement
-from kdcli.distillation.student import default_losses, new_student
+from kdcli.distillation.student import default_losses, new_student, settled
+from kdcli.distillation.weights import follows
 from kdcli.errors import UsageError
 from kdcli.progress import Event, Listener, silent
 
@@ -81,7 +82,7 @@ def distill(
     Raises:
         UsageError: a loss the teacher cannot feed, or a choice that cannot be read.
     """
-    losses = config.loss or default_losses(teacher)
+    config, losses = settled(config, teacher), config.loss or default_losses(teacher)
     student = start or fresh_student(teacher, config, losses, pool)
     learner = learner_for(student, Objective.of(config, losses), config, pool)
     best, rounds = teach(learner, config, pool, judge, listener, give_up)
@@ -106,8 +107,11 @@ def learner_for(
     config: DistillConfig,
     pool: Pool,
     reinforcements: Sequence[Reinforcement] = (),
+    normalized: bool = True,
 ) -> Learner:
     """Who moves `student` along `objective`, and `reinforcements`, over states like those of the pool.
+
+    Without `normalized`, batches are not: for students that share their weights.
 
     Raises:
         UsageError: a student with memory, and states that stand alone.
@@ -118,7 +122,7 @@ def learner_for(
     first = pool.buffer.newest(2)
     with torch.no_grad():
         objective.begin(student.policy.forward(first.features), first.teacher, config.seed)
-    return Learner(student, objective, config, reinforcements)
+    return Learner(student, objective, config, reinforcements, normalized)
 
 
 def teach(
@@ -161,7 +165,7 @@ class Lesson:
     def __init__(self, config: DistillConfig, pool: Pool, judge: Judge, learner: Learner) -> None:
         self._config, self._pool, self._judge, self._learner = config, pool, judge, learner
         self._share = share_of_teacher(config)
-        followed = any("return:" in text for text in (*config.loss, *config.reinforce, config.beta))
+        followed = any(follows(text, "return") for text in (*config.loss, *config.reinforce, config.beta))
         self._span = (judge(None), judge(pool.teacher)) if followed else None
 
     def round(self, index: int) -> Round:

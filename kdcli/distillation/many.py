@@ -22,6 +22,7 @@ from kdcli.distillation.loop import Distilled, Judge
 from kdcli.distillation.multi_task import Task, Together, distill_tasks
 from kdcli.distillation.pool import Pool
 from kdcli.distillation.step import distill_in_env, judge_of, pool_of
+from kdcli.distillation.student import settled
 from kdcli.envs.play import open_vector, play, seeds_from
 from kdcli.envs.seeds import first_seed
 from kdcli.errors import UsageError
@@ -152,6 +153,7 @@ def chain_to(
         UsageError: no env, the output exists, chains that exclude each other, or as the work.
     """
     artifact.refuse_existing(output, force)
+    config = settled(config, teachers[0])
     if chain.teachers == "in-turn":
         done, links = _climbed(teachers, config, chain, listener)
     else:

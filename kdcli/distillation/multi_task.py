@@ -16,7 +16,7 @@ from kdcli.distillation.objective import Objective, Penalty
 from kdcli.distillation.pool import Pool
 from kdcli.distillation.schedules import Schedule, parse_schedule
 from kdcli.distillation.sharing import copy_together, n_shared, share_trunk
-from kdcli.distillation.student import default_losses
+from kdcli.distillation.student import default_losses, settled
 from kdcli.errors import UsageError
 from kdcli.progress import Event, Listener, silent
 
@@ -47,7 +47,7 @@ class Task:
         """Who trains `student` for this task; `penalties` are added to the losses."""
         objective = Objective.of(config, self.terms(config))
         objective.penalties = tuple(penalties)
-        return learner_for(student, objective, config, self.pool)
+        return learner_for(student, objective, config, self.pool, normalized=False)
 
 
 @dataclass(frozen=True)
@@ -109,6 +109,7 @@ def distill_tasks(tasks: Sequence[Task], config: DistillConfig, listener: Listen
     """
     if not tasks:
         raise UsageError("no task is given", "there is nothing to learn", "name one teacher for each task")
+    config = settled(config, tasks[0].teacher)
     students = share_trunk([task.student(config) for task in tasks])
     learners = [task.learner(student, config) for task, student in zip(tasks, students, strict=True)]
     joint = JointLearner(learners, [parse_schedule(task.weight) for task in tasks], parse_schedule(config.lr))

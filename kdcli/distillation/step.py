@@ -18,7 +18,7 @@ from kdcli.distillation.loop import Distilled, Judge, Keeper, fresh_student, lea
 from kdcli.distillation.objective import Objective, wanted
 from kdcli.distillation.pool import Collector, Collects, Labelled, Pool, looked_into
 from kdcli.distillation.reinforcement import Reinforcement
-from kdcli.distillation.student import default_losses
+from kdcli.distillation.student import default_losses, settled
 from kdcli.distillation.unfinished import Unfinished
 from kdcli.envs.play import open_vector, play, seeds_from
 from kdcli.envs.seeds import first_seed
@@ -46,6 +46,7 @@ def distill_to(
         UsageError: no env, offline without data, the output exists, or as `distill`.
     """
     artifact.refuse_existing(output, force)
+    config = settled(config, teacher)
     unfinished = Unfinished(output, config, parents)
     done = distill_in_env(teacher, config, data, listener, unfinished)
     store.save(output, done.student, _record(config, done, parents), force)
@@ -65,7 +66,7 @@ def distill_in_env(
     Raises:
         UsageError: no env, offline without data, or as `distill`.
     """
-    env = teacher.env
+    config, env = settled(config, teacher), teacher.env
     if env is None:
         raise UsageError("the env is not known", "the best student is chosen by its return there", "give --env")
     pool = pool_of(teacher, env, config, data)

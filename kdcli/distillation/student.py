@@ -37,6 +37,21 @@ def rule_of(teacher: Acts) -> ActionRule:
     return ActionRule(teacher.action, masked=MASK in parts(teacher.observation))
 
 
+def settled(config: DistillConfig, teacher: Acts) -> DistillConfig:
+    """What the config leaves open, by whether an image is among the observations.
+
+    At equal time convolutions learn more from many small batches; a rate that is good for an MLP is too high for them.
+    """
+    image = any(map(is_image, parts(teacher.observation).values()))
+    return config.model_copy(
+        update={
+            "student": config.student or ("cnn:16x32x32,hidden=128" if image else "mlp:32x32"),
+            "batch": config.batch or (64 if image else 256),
+            "lr": config.lr or (f"cosine:{0.001 if image else 0.003}->0.00003"),
+        }
+    )
+
+
 def new_student(teacher: Acts, config: DistillConfig, losses: Sequence[str], preprocess: Sees) -> Agent:
     """An untrained student of the architecture `config.student` that sees the world through `preprocess`.
 
@@ -47,7 +62,7 @@ def new_student(teacher: Acts, config: DistillConfig, losses: Sequence[str], pre
     """
     names = [text.partition("@")[0] for text in losses]
     rule = rule_of(teacher)
-    choice = Choice.parse(config.student)
+    choice = Choice.parse(settled(config, teacher).student)
     network = build(choice, sight_of(preprocess, rule), rule.n_outputs, config.seed)
     value = None
     if VALUE.intersection(names):

@@ -29,3 +29,8 @@ def parse_weight(text: str) -> Weight:
         why = "two numbers are joined by '->': at 0 and at 1"
         raise UsageError(f"cannot read the weight {text!r}", why, f"{name}:1->0") from None
     return lambda progress, measured: first + (last - first) * min(1.0, max(0.0, measured.get(name, 0.0)))
+
+
+def follows(text: str, measured: str) -> bool:
+    """Whether a weight, alone or as a term's `name@weight`, follows this row of CONTROLS."""
+    return Choice.parse(text.rpartition("@")[2]).name == measured

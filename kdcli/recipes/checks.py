@@ -21,9 +21,11 @@ def check_distillation(config: DistillConfig) -> None:
     Raises:
         UsageError: one names nothing, or cannot be read.
     """
-    NETWORKS.load(Choice.parse(config.student).name)
+    if config.student:
+        NETWORKS.load(Choice.parse(config.student).name)
     Objective.of(config, config.loss or _ANY)
-    parse_schedule(config.lr)
+    if config.lr:
+        parse_schedule(config.lr)
     share_of_teacher(config)
     parse_augmentation(config.augment)
     REPLAYS.load(Choice.parse(config.replay).name)

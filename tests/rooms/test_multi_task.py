@@ -13,6 +13,7 @@ from kdcli.distillation.multi_task import JointLearner, Task, distill_tasks
 from kdcli.distillation.pool import watch
 from kdcli.distillation.schedules import parse_schedule
 from kdcli.distillation.sharing import copy_together, n_shared, share_trunk
+from kdcli.distillation.student import settled
 from kdcli.envs.play import play
 from kdcli.envs.vector import Vector
 from kdcli.errors import UsageError
@@ -73,7 +74,7 @@ def test_one_task_alone_is_a_distillation() -> None:
     plain, joint = (task(choose_teacher()) for _ in range(2))
     alone, together = plain.student(CONFIG), joint.student(CONFIG)
     plain.learner(alone, CONFIG).train(plain.pool.buffer, 50, (0.0, 0.5))
-    lr = parse_schedule(CONFIG.lr)
+    lr = parse_schedule(settled(CONFIG, plain.teacher).lr)
     JointLearner([joint.learner(together, CONFIG)], [lambda _: 1.0], lr).train([joint.pool], 50, (0.0, 0.5))
     assert all(torch.equal(p, q) for p, q in zip(alone.policy.parameters(), together.policy.parameters(), strict=True))
 
