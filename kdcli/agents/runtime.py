@@ -232,22 +232,29 @@ def _count(model: onnx.ModelProto) -> tuple[int, int, int]:
     """Parameters, constants and multiply-adds, from the numbers in the file and the layers that use them."""
     sizes = {tensor.name: int(np.prod(tensor.dims)) for tensor in model.graph.initializer}
     layers = [node for node in model.graph.node if node.op_type in _LEARNED]
-    kinds = ("Conv", "MatMul", "Reshape")
-    plain = all(sizes.keys() >= {*node.input[1:]} for node in layers)
+    kinds = (*_CONVOLUTIONS, "MatMul", "Reshape")
+    plain = all(sizes.keys() >= {*_learned(node)} for node in layers)
     whole = {} if plain and not any(node.op_type in kinds for node in model.graph.node) else _shapes(model)
     shapes = {name: shape[1:] for name, shape in whole.items()}
     made = {name: node for node in model.graph.node for name in node.output}
-    numbers = {name: _behind(name, made) & sizes.keys() for node in layers for name in node.input[1:]}
+    numbers = {name: _behind(name, made) & sizes.keys() for node in layers for name in _learned(node)}
     decoded = {name: sizes.get(name, prod(whole.get(name, (0,)))) for name in numbers}
-    stored = set().union(*numbers.values())
+    stored = set().union(*numbers.values(), *(node.input[4:6] for node in layers if node.op_type == _IN_CODES))
     constants = sum(size for name, size in sizes.items() if name not in stored)
     places = _places(model, shapes)
     products = [node for node in layers if node.op_type != "LayerNormalization"]
-    macs = sum(decoded[node.input[1]] * places.get(node.output[0], 1) for node in products)
+    macs = sum(decoded[_learned(node)[0]] * places.get(node.output[0], 1) for node in products)
     return sum(decoded.values()), constants, macs + _between(model, shapes, sizes)
 
 
-_LEARNED = ("Conv", "Gemm", "LayerNormalization")
+_IN_CODES = "QLinearConv"
+_CONVOLUTIONS = ("Conv", _IN_CODES)
+_LEARNED = (*_CONVOLUTIONS, "Gemm", "LayerNormalization")
+
+
+def _learned(node: onnx.NodeProto) -> list[str]:
+    """Weight and bias of a layer; codes stand among scales and zeros."""
+    return [*node.input[3:4], *node.input[8:]] if node.op_type == _IN_CODES else list(node.input[1:])
 
 
 def _shapes(model: onnx.ModelProto) -> dict[str, tuple[int, ...]]:
@@ -263,7 +270,7 @@ def _places(model: onnx.ModelProto, shapes: Mapping[str, tuple[int, ...]]) -> di
     """Name of a layer's output -> places where each of its products is done once: those of an image, or rows."""
     found = {}
     for node in model.graph.node:
-        if node.op_type == "Conv" and node.output[0] in shapes:
+        if node.op_type in _CONVOLUTIONS and node.output[0] in shapes:
             found[node.output[0]] = prod(shapes[node.output[0]][1:])
         elif node.op_type == "Reshape" and node.output[0] in shapes and shapes.get(node.input[0]):
             # Rows are multiplied as more of the batch and put apart again.

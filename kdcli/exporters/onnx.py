@@ -20,7 +20,7 @@ from kdcli.exporters.config import ExportConfig
 from kdcli.exporters.formats import Files, Format, Run
 from kdcli.exporters.onnx_bytes import bytes_of
 from kdcli.exporters.onnx_layers import LAYERS
-from kdcli.exporters.onnx_packed import CODES, integer_grids
+from kdcli.exporters.onnx_packed import convolutions_of_bytes, integer_grids, pair_of
 from kdcli.exporters.onnx_sheet import Sheet, Writer, code, ends
 from kdcli.graph.operations import Graph, Op, Port
 
@@ -35,6 +35,9 @@ def write(graph: Graph, config: ExportConfig, *_: Any) -> Files:
     """
     sheet = Sheet(config.opset, config.precision == "fp16", integer_grids(graph, config.opset))
     sheet.bytes, idle = bytes_of(graph, sheet.grids)
+    sheet.convolved = convolutions_of_bytes(graph, sheet.grids, sheet.bytes)
+    idle |= {name for grid in sheet.convolved.values() for name in (grid.inputs[0].name, grid.out.name)}
+    idle -= set(sheet.convolved)
     for op in graph.ops:
         if op.outputs[0].name not in idle:
             WRITERS[op.kind](sheet, op)
@@ -149,10 +152,8 @@ def _quantize(sheet: Sheet, op: Op) -> None:
     """As a pair of QuantizeLinear and DequantizeLinear where products in whole numbers follow, else as the formula."""
     x, out = ends(op)
     if out in sheet.grids:
-        zero_code = op.weights["zero"].astype(CODES[op.attrs["low"], op.attrs["high"]])
-        pair = sheet.number(f"{out}.scale", op.weights["scale"]), sheet.number(f"{out}.zero", zero_code)
-        _codes(sheet, x, out, pair)
-        sheet.pairs[out] = pair
+        sheet.pairs[out] = pair_of(sheet, op)
+        _codes(sheet, x, out, sheet.pairs[out])
         return
     scale, zero = sheet.weight(op, "scale"), sheet.weight(op, "zero")
     bounds = [sheet.constant(f"{out}.{key}", op.attrs[key], "float32") for key in ("low", "high")]

@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from kdcli.exporters.onnx_packed import move, whole
+from kdcli.exporters.onnx_packed import convolve, move, whole
 from kdcli.exporters.onnx_sheet import Sheet, Writer, code, ends
 from kdcli.graph.operations import Op, Port
 
@@ -66,7 +66,10 @@ def _conv2d(sheet: Sheet, op: Op) -> None:
     kernel = op.weights["weight"].shape[2:]
     sides: dict[str, Any] = {"kernel_shape": list(kernel), "strides": list(stride), "pads": [*padding, *padding]}
     groups = {"group": op.attrs["groups"]} if "groups" in op.attrs else {}
-    _affine(sheet, op, "Conv", ends(op), **sides, **groups)
+    if op.out.name in sheet.convolved:
+        convolve(sheet, op, sheet.convolved[op.out.name], **sides, **groups)
+    else:
+        _affine(sheet, op, "Conv", ends(op), **sides, **groups)
 
 
 def _max_pool2d(sheet: Sheet, op: Op) -> None:

@@ -86,7 +86,7 @@ def prepare(agent: Agent, plan: Plan, states: States) -> Agent:
     if plan.activations:
         policy = _with_network(policy, _watched(policy.network, plan))
         actions(replace(agent, policy=policy.eval()), states)
-        _settle_watches(policy.network, plan)
+        _settle_watches(policy.network, plan, agent.preprocess.image)
     policy.requires_grad_(True)
     for name, module, key in list(products(policy.network)):
         _fake(module, key, plan.scheme_of(name))
@@ -119,16 +119,29 @@ def _watched(network: Network, plan: Plan) -> Stack:
     return placed
 
 
-def _settle_watches(network: nn.Module, plan: Plan) -> None:
-    """Observations keep their whole range: one that is cut off is a state that is not seen."""
+def _settle_watches(network: nn.Module, plan: Plan, image: bool) -> None:
+    """Observations keep their whole range: one that is cut off is a state that is not seen.
+
+    That of an image is known, and stays: with 8 bits, its bytes are the codes.
+    """
     first = {id(next(branch.children(), None)) for branch in network.branches}  # type: ignore[union-attr]
 
-    def settled(module: nn.Module) -> Grid | None:
+    def settled(module: nn.Module) -> Grid | Quantize | None:
         if not isinstance(module, Watch):
             return None
+        if image and id(module) in first and not module.place.scale.ndim:
+            return _of_image(module.place)
         return _grid(module, _WHOLE if id(module) in first else plan.calibration)
 
     _replace(network, settled)
+
+
+def _of_image(place: Quantize) -> Quantize:
+    """The grid from 0 to 1."""
+    made = Quantize(place.low, place.high)
+    made.scale.fill_(1.0 / (place.high - place.low))
+    made.zero.fill_(place.low)
+    return made
 
 
 def _replace(network: nn.Module, by: Callable[[nn.Module], nn.Module | None]) -> None:

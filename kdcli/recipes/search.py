@@ -18,7 +18,8 @@ class Candidate:
     """A trained student of one rung and how it did on the screening episodes.
 
     `needed` is how many episodes would show that it holds, by the screening; None: no number in reason would.
-    `promising` says that so many are affordable.
+    `promising` says that so many are affordable, or, where not even the teacher could be shown to hold in so few, that
+    the score is high enough.
     """
 
     index: int

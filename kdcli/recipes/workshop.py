@@ -66,6 +66,7 @@ class Workshop:
         self._sees = varying(teacher, self._first[0], config.seed, listener)
         self.pace = Pace(self.reference.steps_per_second, self._updates_per_second(), self.reference.mean_length)
         self.affordable = self._affordable()
+        self._decides = self._could_show_the_teacher()
         self._deadline = clock.budget - self.seconds_for(self.affordable)
         self._share = max(1.0, (self._deadline - clock.spent) / _CANDIDATES)
         self._begun = False
@@ -114,6 +115,15 @@ class Workshop:
                 Note(f"at most {max(20, fit)} episodes instead of {wanted} in the verdict: --budget is short")
             )
         return max(20, min(fit, _MOST_EPISODES))
+
+    def _could_show_the_teacher(self) -> bool:
+        """Whether a student as good as the teacher itself would hold in the episodes there is time for.
+
+        Where it would not, the score of the screening must do: no other size would be easier to prove.
+        """
+        teacher, chance = self.reference.teacher, self.reference.random
+        needed = episodes_needed(teacher, teacher, chance, self.config.min_score, self.config.confidence)
+        return needed is not None and needed <= self.affordable
 
     @property
     def _players(self) -> int:
@@ -187,7 +197,7 @@ class Workshop:
         settings = self.config.min_score, self.config.confidence
         screening, needed = compare(*arms, *settings), episodes_needed(*arms, *settings)
         above = screening.score is not None and screening.score > self.config.min_score
-        promising = above and needed is not None and needed <= self.affordable
+        promising = above and (not self._decides or (needed is not None and needed <= self.affordable))
         found = Candidate(
             index, rung, student, screening, needed if above else None, promising, recipe, self.clock.spent - begin
         )
