@@ -21,6 +21,7 @@ from pathlib import Path
 
 import numpy as np
 import torch
+from scipy import stats
 
 from kdcli.agents import store
 from kdcli.agents.agent import Acts, Agent
@@ -162,8 +163,11 @@ def score(rows: Mapping[str, np.ndarray], variant: str) -> float | None:
 
 
 def cell(scores: list[float]) -> str:
-    """The mean, then each seed's."""
-    return f"**{np.mean(scores):.3f}** ({', '.join(f'{s:.3f}' for s in scores)})" if scores else ""
+    """The mean over seeds and its 95 % interval by Student's t; one seed has none."""
+    if len(scores) < 2:
+        return f"{scores[0]:.3f}" if scores else ""
+    low, high = stats.t.interval(0.95, len(scores) - 1, np.mean(scores), stats.sem(scores))
+    return f"{np.mean(scores):.3f} [{low:.3f}, {high:.3f}]"
 
 
 def main() -> None:
