@@ -4,9 +4,10 @@
     python tests/studies/teachers.py PART SEEDS FOLDER     one part with student seeds 0 to SEEDS - 1; cells in FOLDER
     python tests/studies/teachers.py table FOLDER          the tables, with intervals over the seeds
 
-Parts: `many` (several imperfect teachers, one student), `tasks` (three envs, one student, at once and in turn), `chain`
-(a student 109 times smaller: plainly, by generations, by an assistant). A cell that is in FOLDER is not done
-again; KDCLI_SECONDS is the processor time after which no cell is begun. `tasks` and `chain` need KDCLI_ZOO. One thread.
+Parts: `many` (several imperfect teachers, one student), `tasks` (three envs, one student, at once and in turn),
+`control` (the same of three that are harder), `chain` (a student 109 times smaller: plainly, by generations, by an
+assistant). A cell that is in FOLDER is not done again; KDCLI_SECONDS is the processor time after which no cell is
+begun. All but `many` need KDCLI_ZOO. One thread.
 """
 
 from __future__ import annotations
@@ -47,8 +48,16 @@ SAMPLES = Path(__file__).parents[2] / "sample_checkpoints" / "ppo"
 TRAINED = {"CartPole-v1": 12_288, "LunarLander-v3": 131_072}
 MANY = DistillConfig(student="mlp:16x16", labels=6_000, rounds=4, updates=3_000, episodes=8)
 TASKS = DistillConfig(student="mlp:32x32", labels=5_000, rounds=4, updates=3_000, episodes=8)
+CONTROL = DistillConfig(student="mlp:32x32", labels=20_000, rounds=5, updates=8_000, episodes=4)
 CHAIN = DistillConfig(student="mlp:16x16", labels=6_000, rounds=4, updates=6_000, episodes=4)
-EPISODES = {"CartPole-v1": 50, "Acrobot-v1": 50, "LunarLander-v3": 50, "HalfCheetah-v5": 10}
+EPISODES = {
+    "CartPole-v1": 50,
+    "Acrobot-v1": 50,
+    "LunarLander-v3": 50,
+    "HalfCheetah-v5": 10,
+    "Swimmer-v5": 10,
+    "LunarLanderContinuous-v3": 50,
+}
 KEEP = {"in turn": (), "in turn, ewc@1": ("ewc@1",)}
 _CACHE: dict[tuple[str, str], float] = {}
 
@@ -120,6 +129,17 @@ def tasks(seed: int, folder: Path) -> Iterator[Cell]:
     teachers = [read(find_file(file), LoadConfig()) for file in files]
     yield "at once", partial(_at_once, teachers, config)
     for name, keep in KEEP.items():
+        yield name, partial(_in_turn, name, keep, teachers, config)
+
+
+def control(seed: int, folder: Path) -> Iterator[Cell]:
+    """Three tasks of torques that want different things of what they share: at once, in turn, with penalties."""
+    config = CONTROL.model_copy(update={"seed": seed})
+    names = {"ppo/HalfCheetah-v3_1": "HalfCheetah-v5", "sac/Swimmer-v3_1": "Swimmer-v5"}
+    names["trpo/LunarLanderContinuous-v2_1"] = "LunarLanderContinuous-v3"
+    teachers = [read(find_file(zoo(name)), LoadConfig(env=env)) for name, env in names.items()]
+    yield "at once", partial(_at_once, teachers, config)
+    for name, keep in {**KEEP, "in turn, ewc@10": ("ewc@10",), "in turn, l2@1": ("l2@1",)}.items():
         yield name, partial(_in_turn, name, keep, teachers, config)
 
 
@@ -207,7 +227,12 @@ def _cell(rows: Sequence[Row], name: str) -> str:
     return f"{name} {mean:.3f} [{mean - half:.3f}, {mean + half:.3f}] worst {min(values):.3f} n={n}"
 
 
-PARTS: dict[str, Callable[[int, Path], Iterator[Cell]]] = {"many": many, "tasks": tasks, "chain": chain}
+PARTS: dict[str, Callable[[int, Path], Iterator[Cell]]] = {
+    "many": many,
+    "tasks": tasks,
+    "control": control,
+    "chain": chain,
+}
 
 
 def main(what: str, *rest: str) -> None:
