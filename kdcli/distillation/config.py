@@ -20,7 +20,7 @@ class DistillConfig(BaseModel):
     student: str = Field(
         "",
         description="architecture of the student: mlp:16,activation=relu, linear; default: mlp:32x32, of images "
-        "cnn:16x32x32,hidden=128",
+        "cnn:16x32x32,hidden=128, a gru where the teacher remembers",
     )
     init: Init = Field("random", description="first weights: drawn, or the teacher's own layers as far as they fit")
     loss: tuple[str, ...] = Field(

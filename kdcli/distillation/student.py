@@ -18,8 +18,16 @@ from kdcli.choice import Choice
 from kdcli.distillation.config import DistillConfig
 from kdcli.distillation.losses import ON_Q, VALUE
 from kdcli.errors import UsageError
-from kdcli.networks import build
+from kdcli.networks import REMEMBERING, build
 from kdcli.spec import MASK, OBS, Box, Dict, Part, parts, split_rows
+
+# Whether an image is seen, and whether the teacher remembers -> the architecture.
+_DEFAULT = {
+    (False, False): "mlp:32x32",
+    (True, False): "cnn:16x32x32,hidden=128",
+    (False, True): "gru:32",
+    (True, True): "gru:64,cnn=16x32x32",
+}
 
 
 def default_losses(teacher: Acts) -> tuple[str, ...]:
@@ -38,15 +46,18 @@ def rule_of(teacher: Acts) -> ActionRule:
 
 
 def settled(config: DistillConfig, teacher: Acts) -> DistillConfig:
-    """What the config leaves open, by whether an image is among the observations.
+    """What the config leaves open, by whether an image is among the observations, and whether the teacher remembers.
 
     At equal time convolutions learn more from many small batches; a rate that is good for an MLP is too high for them.
+    Windows of several steps need larger ones.
     """
-    image = any(map(is_image, parts(teacher.observation).values()))
+    image, memory = any(map(is_image, parts(teacher.observation).values())), bool(teacher.state_size)
+    student = config.student or _DEFAULT[image, memory]
+    windows = Choice.parse(student).name in REMEMBERING
     return config.model_copy(
         update={
-            "student": config.student or ("cnn:16x32x32,hidden=128" if image else "mlp:32x32"),
-            "batch": config.batch or (64 if image else 256),
+            "student": student,
+            "batch": config.batch or (64 if image and not windows else 256),
             "lr": config.lr or (f"cosine:{0.001 if image else 0.003}->0.00003"),
         }
     )

@@ -15,6 +15,9 @@ if TYPE_CHECKING:
     from kdcli.networks.mlp import MLP
     from kdcli.networks.stack import Stack
 
+# Those with memory, which learn along windows of episodes.
+REMEMBERING = frozenset({"gru", "lstm", "attention"})
+
 NETWORKS = Registry(
     "network",
     {

@@ -78,7 +78,8 @@ def compress(
         return replace(_finish(shop, None, [], 0, config.episodes), targets=tuple(found))
     if config.progressive:
         return _progress(shop, targets)
-    rungs = ladder(shop.sight, n_outputs(teacher.action), _n_params(teacher), quick=bool(targets))
+    size, remembers = _n_params(teacher), bool(teacher.state_size)
+    rungs = ladder(shop.sight, n_outputs(teacher.action), size, quick=bool(targets), memory=remembers)
     return _fit(shop, rungs, targets) if targets else _prove(shop, rungs)
 
 

@@ -35,12 +35,16 @@ def mlp_params(inputs: int, hidden: tuple[int, ...], outputs: int) -> int:
     return sum((a + 1) * b for a, b in pairwise(widths))
 
 
-def ladder(sight: Sequence[Shape], outputs: int, teacher_params: int, quick: bool = False) -> list[Rung]:
+def ladder(
+    sight: Sequence[Shape], outputs: int, teacher_params: int, quick: bool = False, memory: bool = False
+) -> list[Rung]:
     """Rungs of growing size, all of at most half the teacher's parameters.
 
     `sight` are the shapes of the features side by side. Linear is always the first, where nothing seen is an image;
-    then convolutions of growing width, with wide strides, too, where `quick` ones are asked for.
+    then convolutions of growing width, with wide strides, too, where `quick` ones are asked for. With `memory`, GRUs.
     """
+    if memory:
+        return _remembering(sight, outputs, teacher_params)
     if any(map(is_image, sight)):
         images = [shape for shape in sight if is_image(shape)]
         wide = [_WIDE_STRIDES] if quick and all(min(shape[1:]) >= _LARGE for shape in images) else []
@@ -55,8 +59,22 @@ def ladder(sight: Sequence[Shape], outputs: int, teacher_params: int, quick: boo
 
 def _cnn_rung(width: int, strides: str, sight: Sequence[Shape], outputs: int) -> Rung:
     text = f"cnn:{width}x{2 * width}x{2 * width},hidden={16 * width}{strides and f',strides={strides}'}"
+    return _rung(text, sight, outputs)
+
+
+def _rung(text: str, sight: Sequence[Shape], outputs: int) -> Rung:
     network = build(Choice.parse(text), sight, outputs, 0)
     return Rung(text, sum(p.numel() for p in network.parameters()))
+
+
+def _remembering(sight: Sequence[Shape], outputs: int, teacher_params: int) -> list[Rung]:
+    """Linear, where nothing seen is an image, and GRUs; before those of images, convolutions."""
+    if any(map(is_image, sight)):
+        texts = [f"gru:{8 * width},cnn={width}x{2 * width}x{2 * width}" for width in _CHANNELS]
+    else:
+        texts = ["linear", *(f"gru:{width}" for width in _WIDTHS)]
+    first, *rest = (_rung(text, sight, outputs) for text in texts)
+    return [first, *(rung for rung in rest if first.n_params < rung.n_params <= teacher_params / 2)]
 
 
 def first_rung(rungs: Sequence[Rung], teacher_params: int) -> int:

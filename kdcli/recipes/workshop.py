@@ -33,6 +33,13 @@ from kdcli.recipes.sight import varying
 _SLOTS = 16
 _FIRST_LABELS = 8_000
 _CAPACITY = 1_000_000
+# Whether an image is seen, and whether the teacher remembers -> a student on which gradient steps are timed.
+_SMALL = {
+    (False, False): "mlp:16x16",
+    (True, False): "cnn:4x8x8,hidden=64",
+    (False, True): "gru:16",
+    (True, True): "gru:32,cnn=4x8x8",
+}
 # The search stops rather than start a candidate with less than this share of what one gets.
 _WORTHWHILE = 0.5
 _CANDIDATES = 7
@@ -74,7 +81,7 @@ class Workshop:
     def _updates_per_second(self) -> float:
         """Measured on a small student and thrown away."""
         losses, pool = self.config.loss or default_losses(self.teacher), self.pool()
-        small = "cnn:4x8x8,hidden=64" if any(map(is_image, self.sight)) else "mlp:16x16"
+        small = _SMALL[any(map(is_image, self.sight)), bool(self.teacher.state_size)]
         config = DistillConfig(student=small, lr="0.001")
         student = fresh_student(self.teacher, config, losses, pool)
         learner = Learner(student, Objective.of(config, losses), config)

@@ -124,3 +124,14 @@ def test_quick_rungs_look_at_fewer_places() -> None:
     assert {rung.student for rung in usual} < {rung.student for rung in rungs}
     assert "cnn:8x16x16,hidden=128,strides=8x2x1" in {rung.student for rung in rungs}
     assert ladder([(4, 10, 10)], 6, 866_439, quick=True) == ladder([(4, 10, 10)], 6, 866_439)
+
+
+@pytest.mark.parametrize(("sight", "begin", "kind"), [([(4,)], "linear", "gru:"), ([(3, 80, 80)], "gru:", "gru:")])
+def test_the_ladder_of_who_remembers_remembers(sight: list[tuple[int, ...]], begin: str, kind: str) -> None:
+    """Law: students of a teacher with memory have memory, in growing sizes; the linear one is tried still."""
+    rungs = ladder(sight, 3, 800_000, memory=True)
+    sizes = [rung.n_params for rung in rungs]
+    assert sizes == sorted(sizes)
+    assert rungs[0].student.startswith(begin)
+    assert len(rungs) > 5
+    assert all(rung.student.startswith(kind) for rung in rungs[1:])
