@@ -10,7 +10,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from toy_teachers import CHOOSE, REACH, choose_teacher, reach_teacher
+from toy_teachers import CHOOSE, REACH, choose_teacher, reach_teacher, remember_teacher
 
 from kdcli.agents import store
 from kdcli.agents.agent import Agent
@@ -45,6 +45,18 @@ def test_compress_finds_a_student_that_holds(make: object, tmp_path: Path, capsy
     assert bench["contenders"][1]["played_by"] == "onnxruntime"
     assert "holds" in (tmp_path / "run" / "summary.md").read_text()
     assert str(tmp_path) not in (tmp_path / "run" / "recipe.json").read_text()
+
+
+@pytest.mark.slow
+def test_compress_finds_one_that_remembers(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """Law: the student of a teacher with memory has memory where the task needs it."""
+    teacher = saved(remember_teacher(), tmp_path)
+    code = main(["compress", str(teacher), "-o", str(tmp_path / "run"), "--budget", "60s", "--json"])
+    answer = json.loads(capsys.readouterr().out)
+    assert code in (0, 3)  # undecided where a busy machine leaves time for few episodes
+    assert answer["student"].startswith("gru:")
+    assert answer["score"] > 0.95
+    assert answer["times_fewer"] > 4
 
 
 def test_compress_for_a_target(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
