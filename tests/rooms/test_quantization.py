@@ -27,7 +27,7 @@ from kdcli.exporters.onnx import WRITERS
 from kdcli.exporters.step import Exported, convert
 from kdcli.graph.operations import Graph
 from kdcli.graph.trace import trace
-from kdcli.networks.grid import on_grid
+from kdcli.networks.grid import Quantize, on_grid
 from kdcli.networks.stack import Branch, Stack
 from kdcli.quantization import CALIBRATIONS, SCHEMES
 from kdcli.quantization.calibration import parse_calibration
@@ -317,7 +317,8 @@ def test_bytes_of_an_image_are_its_codes(turned: bool, tmp_path: Path) -> None:
     done = quantize(agent, Plan.parse("int8", 8, 8), States(obs))
     made = convert(done, States(obs), ExportConfig())
     found = optimized(made.data, tmp_path / "o.onnx")
-    assert not {"Cast", "Div", "QuantizeLinear"} & found.keys()
+    assert not {"Cast", "Div", "QuantizeLinear", "DequantizeLinear", "Conv", "FusedConv"} & found.keys()
+    assert made.agent.multiply_adds == convert(agent, States(obs), ExportConfig()).agent.multiply_adds
     assert made.agent.n_params == agent.n_params
 
 
@@ -360,3 +361,13 @@ def test_a_rule_for_packed_actors_only() -> None:
     done = quantize(agent, Plan.parse("int8"), States(observations(agent, 64)))
     assert done.policy.value is None
     assert isinstance(done.policy.rule, ActionRule)
+
+
+@pytest.mark.parametrize("bits", [4, 8, 16])
+def test_the_grid_of_an_image_is_known(bits: int) -> None:
+    """Law: it goes from black to white, however dark the states were that it was calibrated on."""
+    agent = _image()
+    done = quantize(agent, Plan.parse("int8", 8, bits), States(observations(agent, 64) // 3))
+    place = next(module for module in done.policy.modules() if isinstance(module, Quantize))
+    assert float(place.scale) == pytest.approx(1.0 / (2**bits - 1), rel=1e-6)
+    assert float(place.zero) == place.low

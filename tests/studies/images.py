@@ -58,9 +58,11 @@ def trained(teacher: Agent, pool: Pool, student: str, arm: str, seconds: float, 
             standardize(made.policy, some_features(pool.buffer))
         return Learner(made, Objective.of(config, ["kl"]), config, normalized=normalized)
 
+    timed = learner()
+    timed.train(pool.buffer, 10)  # warm
     began = time.process_time()
-    learner().train(pool.buffer, 20)
-    n = max(1, int(20 * seconds / (time.process_time() - began)))
+    timed.train(pool.buffer, 50)
+    n = max(1, int(50 * seconds / (time.process_time() - began)))
     found = learner()
     found.train(pool.buffer, n)
     return found.snapshot(), n
