@@ -76,7 +76,8 @@ def rows(bench: dict[str, Any]) -> list[list[str]]:
             worse.append(score["verdict"])
         worth = f"{score['score']:.3f} [{score['low']:.3f}, {score['high']:.3f}]" if score and score["score"] else ""
         numbers = [f"{size[name]:,}" for name in ("params", "onnx_bytes", "multiply_adds")]
-        found.append([agent["name"], *numbers, f"{ort:.1f}", f"{c:.2f}" if c else "", worth, ", ".join(worse)])
+        name = "teacher" if agent["role"] == "reference" else agent["name"]
+        found.append([name, *numbers, f"{ort:.1f}", f"{c:.2f}" if c else "", worth, ", ".join(worse)])
         before = ort
     return found
 
