@@ -35,7 +35,9 @@ class DistillConfig(BaseModel):
     data: DataMode = Field(
         "dagger", description="who acts: a Dataset (offline), the teacher, the student, or a mixture"
     )
-    beta: str = Field("linear:1->0", description="dagger: share of steps in which the teacher acts, over the rounds")
+    beta: str = Field(
+        "0", description="dagger: share of steps in which the teacher acts, over the rounds after the first, a schedule"
+    )
     augment: str = Field("", description="moved states the teacher labels, too, one of: kdcli list augmentations")
     curriculum: str = Field(
         "", description="easier envs first, by an argument of the env: gravity:-4->-10; the next at 0.9 of the teacher"

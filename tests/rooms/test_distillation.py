@@ -138,7 +138,10 @@ def test_states_that_are_there_already_are_no_part_of_the_budget() -> None:
 def test_data_modes() -> None:
     """Law: teacher and student modes fix who acts; dagger follows the schedule."""
     at = [0.0, 0.5, 1.0]
-    modes = {mode: [share_of_teacher(DistillConfig(data=mode))(p, {}) for p in at] for mode in DATA.names()}
+    modes = {
+        mode: [share_of_teacher(DistillConfig(data=mode, beta="linear:1->0"))(p, {}) for p in at]
+        for mode in DATA.names()
+    }
     assert modes.pop("dagger") == [1, 0.5, 0]
     assert modes == {"teacher": [1, 1, 1], "dart": [1, 1, 1], "student": [0, 0, 0], "offline": [0, 0, 0]}
     driven = share_of_teacher(DistillConfig(beta="agreement:1->0"))

@@ -75,7 +75,7 @@ VARIANTS: dict[str, tuple[str, int, int, bool]] = {
 MAIN = ("naive int8", "W8A8I8 rounded", "W8A8I8", "W4A4I8 rounded", "W4A4I8", "W3A3I8", "W2A2I8", "kmeans:4 A4I8")
 EPISODES = 100
 LONG = {"HalfCheetah-v5": 20, "Swimmer-v5": 20}  # episodes of 1000 steps that differ little
-FLOAT = DistillConfig(student="mlp:32x32", labels=40_000, rounds=8, updates=12_000, episodes=8)
+FLOAT = DistillConfig(student="mlp:32x32", labels=40_000, rounds=8, updates=12_000, episodes=8, beta="linear:1->0")
 TRAINED = DistillConfig(labels=12_000, rounds=4, updates=4_000, episodes=8, lr="cosine:0.001->0.00001", data="student")
 
 

@@ -46,10 +46,11 @@ Row = dict[str, Any]
 Cell = tuple[str, Callable[[], list[Row]]]
 SAMPLES = Path(__file__).parents[2] / "sample_checkpoints" / "ppo"
 TRAINED = {"CartPole-v1": 12_288, "LunarLander-v3": 131_072}
-MANY = DistillConfig(student="mlp:16x16", labels=6_000, rounds=4, updates=3_000, episodes=8)
-TASKS = DistillConfig(student="mlp:32x32", labels=5_000, rounds=4, updates=3_000, episodes=8)
-CONTROL = DistillConfig(student="mlp:32x32", labels=20_000, rounds=5, updates=8_000, episodes=4)
-CHAIN = DistillConfig(student="mlp:16x16", labels=6_000, rounds=4, updates=6_000, episodes=4)
+FALLING = "linear:1->0"  # the teacher's share of the steps
+MANY = DistillConfig(student="mlp:16x16", labels=6_000, rounds=4, updates=3_000, episodes=8, beta=FALLING)
+TASKS = DistillConfig(student="mlp:32x32", labels=5_000, rounds=4, updates=3_000, episodes=8, beta=FALLING)
+CONTROL = DistillConfig(student="mlp:32x32", labels=20_000, rounds=5, updates=8_000, episodes=4, beta=FALLING)
+CHAIN = DistillConfig(student="mlp:16x16", labels=6_000, rounds=4, updates=6_000, episodes=4, beta=FALLING)
 EPISODES = {
     "CartPole-v1": 50,
     "Acrobot-v1": 50,
