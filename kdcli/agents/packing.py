@@ -12,7 +12,7 @@ from torch import nn
 
 from kdcli.agents.agent import Agent
 from kdcli.agents.policy import Policy
-from kdcli.networks.grid import Quantize
+from kdcli.networks.grid import OnGrid
 from kdcli.networks.packed import Packed
 
 
@@ -60,7 +60,7 @@ def stored_as(policy: Policy) -> str:
 
 def is_quantized(policy: Policy) -> bool:
     """Whether weights lie on few levels or activations on a grid."""
-    return bool(policy.packing) or any(isinstance(module, Quantize) for module in policy.modules())
+    return bool(policy.packing) or any(isinstance(module, OnGrid) for module in policy.modules())
 
 
 def bits_a_weight(policy: Policy) -> float:

@@ -237,9 +237,11 @@ def _count(model: onnx.ModelProto) -> tuple[int, int, int]:
     whole = {} if plain and not any(node.op_type in kinds for node in model.graph.node) else _shapes(model)
     shapes = {name: shape[1:] for name, shape in whole.items()}
     made = {name: node for node in model.graph.node for name in node.output}
-    numbers = {name: _behind(name, made) & sizes.keys() for node in layers for name in _learned(node)}
+    beside, added = _of_sums(model, sizes)
+    learned = [name for node in layers for name in _learned(node)] + added
+    numbers = {name: _behind(name, made) & sizes.keys() for name in learned}
     decoded = {name: sizes.get(name, prod(whole.get(name, (0,)))) for name in numbers}
-    stored = set().union(*numbers.values(), *(node.input[4:6] for node in layers if node.op_type == _IN_CODES))
+    stored = set().union(*numbers.values(), beside, *(node.input[4:6] for node in layers if node.op_type == _IN_CODES))
     constants = sum(size for name, size in sizes.items() if name not in stored)
     places = _places(model, shapes)
     products = [node for node in layers if node.op_type != "LayerNormalization"]
@@ -249,12 +251,30 @@ def _count(model: onnx.ModelProto) -> tuple[int, int, int]:
 
 _IN_CODES = "QLinearConv"
 _CONVOLUTIONS = ("Conv", _IN_CODES)
-_LEARNED = (*_CONVOLUTIONS, "Gemm", "LayerNormalization")
+_SUMS = "MatMulInteger"
+_LEARNED = (*_CONVOLUTIONS, _SUMS, "Gemm", "LayerNormalization")
 
 
 def _learned(node: onnx.NodeProto) -> list[str]:
     """Weight and bias of a layer; codes stand among scales and zeros."""
+    if node.op_type == _SUMS:
+        return list(node.input[1:2])
     return [*node.input[3:4], *node.input[8:]] if node.op_type == _IN_CODES else list(node.input[1:])
+
+
+def _of_sums(model: onnx.ModelProto, sizes: Mapping[str, int]) -> tuple[set[str], list[str]]:
+    """Numbers behind sums of whole numbers: scales and zeros of their weights, and the biases added to them."""
+    readers = {name: node for node in model.graph.node for name in node.input}
+    beside, biases = set[str](), list[str]()
+    for node in model.graph.node:
+        if node.op_type == _SUMS:
+            beside |= {*node.input[3:]}
+            after = readers.get(node.output[0])
+            while after is not None and after.op_type in ("Cast", "Mul"):
+                beside |= {*after.input} & sizes.keys()
+                after = readers.get(after.output[0])
+            biases += [name for name in after.input if name in sizes] if after and after.op_type == "Add" else []
+    return beside, biases
 
 
 def _shapes(model: onnx.ModelProto) -> dict[str, tuple[int, ...]]:

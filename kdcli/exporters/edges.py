@@ -13,7 +13,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from kdcli.networks.grid import Quantize
+from kdcli.networks.grid import OnGrid
 
 # Programs that add float32 numbers in another order differ by so much, beside the largest number of a sample.
 ROUNDING = 2e-6
@@ -23,15 +23,16 @@ class Edges:
     """What a policy's grids saw since it was last asked."""
 
     def __init__(self, module: nn.Module) -> None:
-        self.grids = [grid for grid in module.modules() if isinstance(grid, Quantize)]
+        self.grids = [grid for grid in module.modules() if isinstance(grid, OnGrid)]
         self._near: list[Tensor] = []
 
     def look(self, grid: nn.Module, inputs: tuple[Tensor, ...], _: Tensor) -> None:
         """A hook: note the samples of the batch that are near an edge."""
-        assert isinstance(grid, Quantize)
+        assert isinstance(grid, OnGrid)
         x = inputs[0]
-        steps = x / grid.scale
-        room = ROUNDING * x.abs().flatten(1).amax(1).clamp(min=1.0).reshape(-1, *(1,) * (x.ndim - 1)) / grid.scale
+        scale = grid.scale_of(x)
+        steps = x / scale
+        room = ROUNDING * x.abs().flatten(1).amax(1).clamp(min=1.0).reshape(-1, *(1,) * (x.ndim - 1)) / scale
         inside = (steps > grid.low - grid.zero - 1) & (steps < grid.high - grid.zero + 1)
         near = inside & ((steps - steps.floor() - 0.5).abs() <= room)
         self._near.append(near.flatten(1).any(1))

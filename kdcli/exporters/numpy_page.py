@@ -78,6 +78,13 @@ def attention(o: Any, q: Any, k: Any, v: Any, bias: Any = 0, valid: Any = True) 
     return (p / p.sum(3, keepdims=True) @ v).swapaxes(1, 2).reshape(len(q), *o["shape"])
 
 
+def dynamic_quantize(o: Any, x: Any) -> Any:
+    """(B, ...), each sample on a grid of its own, its largest |number| on the last code."""
+    most = np.float32(o["high"] - o["zero"])
+    scale = np.maximum(np.abs(x).max(tuple(range(1, x.ndim)), keepdims=True) / most, np.float32(1e-12))
+    return np.round(x / scale).clip(o["low"] - o["zero"], o["high"] - o["zero"]) * scale
+
+
 def expectation(o: Any, x: Any) -> Any:
     """(B, A * N) -> (B, A): softmax over each N, times the atoms (N,)."""
     y = x.reshape(len(x), -1, o["atoms"].size)
@@ -108,6 +115,7 @@ OPERATIONS: dict[str, Any] = {
     "clip": lambda o, x: np.minimum(np.maximum(x, o["low"]), o["high"]),
     "concat": lambda o, *xs: np.concatenate([x.reshape(len(x), -1) for x in xs], axis=1),
     "conv2d": conv2d,
+    "dynamic_quantize": dynamic_quantize,
     "elu": lambda o, x: np.where(x > 0, x, np.expm1(np.minimum(x, 0))),
     "expectation": expectation,
     "flatten": lambda o, x: x.reshape(len(x), -1),

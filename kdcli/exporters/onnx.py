@@ -19,6 +19,7 @@ from kdcli.errors import UsageError
 from kdcli.exporters.config import ExportConfig
 from kdcli.exporters.formats import Files, Format, Run
 from kdcli.exporters.onnx_bytes import bytes_of
+from kdcli.exporters.onnx_dynamic import dynamic_grids, dynamic_quantize
 from kdcli.exporters.onnx_layers import LAYERS
 from kdcli.exporters.onnx_packed import convolutions_of_bytes, integer_grids, pair_of
 from kdcli.exporters.onnx_sheet import Sheet, Writer, code, ends
@@ -35,6 +36,7 @@ def write(graph: Graph, config: ExportConfig, *_: Any) -> Files:
     """
     sheet = Sheet(config.opset, config.precision == "fp16", integer_grids(graph, config.opset))
     sheet.bytes, idle = bytes_of(graph, sheet.grids)
+    sheet.dynamic = dynamic_grids(graph, config.opset)
     sheet.convolved = convolutions_of_bytes(graph, sheet.grids, sheet.bytes)
     idle |= {name for grid in sheet.convolved.values() for name in (grid.inputs[0].name, grid.out.name)}
     idle -= set(sheet.convolved)
@@ -254,6 +256,7 @@ WRITERS: Mapping[str, Writer] = {
     "argmax": _argmax,
     "cast": _cast,
     "clip": _clip,
+    "dynamic_quantize": dynamic_quantize,
     "elu": _same("Elu"),
     "expectation": _expectation,
     "gelu": _gelu,

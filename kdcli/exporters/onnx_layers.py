@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
+from kdcli.exporters.onnx_dynamic import dynamic_product
 from kdcli.exporters.onnx_packed import convolve, move, whole
 from kdcli.exporters.onnx_sheet import Sheet, Writer, code, ends
 from kdcli.graph.operations import Op, Port
@@ -23,6 +24,9 @@ def _affine(sheet: Sheet, op: Op, kind: str, ends: tuple[str, str], **attributes
 def _gemm(sheet: Sheet, op: Op) -> None:
     """Rows are multiplied as if they were more of the batch."""
     x, out = ends(op)
+    if x in sheet.dynamic:
+        dynamic_product(sheet, op, sheet.dynamic)
+        return
     if len(op.out.shape) == 1:
         _affine(sheet, op, "Gemm", (x, out), transB=1)
         return

@@ -18,7 +18,7 @@ from kdcli.graph.operations import Graph, Op
 from kdcli.networks.packed import Packed, pack_bits
 
 _NATIVE = 21  # the first operator set with tensors of four bits
-_NO_PAIRS = 28  # onnxruntime has no QuantizeLinear of this operator set
+NO_PAIRS = 28  # onnxruntime has no QuantizeLinear of this operator set
 _EXACT = 1e-6  # how far a bias may lie from a whole number of steps, relative
 _MOVES = ("flatten", "max_pool2d")
 # Lowest and highest code of a grid -> the type that has just these.
@@ -46,7 +46,7 @@ def decoded(page: Page, name: str, packed: Packed) -> str:
         stored = page.raw(f"{name}.h", kind, packed.codes.shape, packed.codes.astype("<u2").tobytes())
         return page.node("Cast", [stored], name, to=TensorProto.FLOAT)
     if packed.levels is not None:
-        codes = _codes(page, f"{name}.c", packed, TensorProto.INT32)
+        codes = codes_of(page, f"{name}.c", packed, TensorProto.INT32)
         return page.node("Gather", [page.number(f"{name}.l", packed.levels), codes], name)
     return _linear(page, name, packed)
 
@@ -54,7 +54,7 @@ def decoded(page: Page, name: str, packed: Packed) -> str:
 def _linear(page: Page, name: str, packed: Packed) -> str:
     """(code - zero) * scale, the codes counted from 0."""
     assert packed.scale is not None
-    codes = _codes(page, f"{name}.c", packed, TensorProto.FLOAT)
+    codes = codes_of(page, f"{name}.c", packed, TensorProto.FLOAT)
     zero = np.asarray((0 if packed.zero is None else packed.zero) - np.int32(packed.range[0]), np.float32)
     ones = (1,) * (packed.codes.ndim - 1)
     first, scale = (a.reshape(-1, *ones) if a.ndim else a for a in (zero, packed.scale))
@@ -62,7 +62,7 @@ def _linear(page: Page, name: str, packed: Packed) -> str:
     return page.node("Mul", [steps, page.number(f"{name}.f", scale)], name)
 
 
-def _codes(page: Page, name: str, packed: Packed, to: int) -> str:
+def codes_of(page: Page, name: str, packed: Packed, to: int) -> str:
     """Codes counted from 0, in the weights' shape, as the type `to`."""
     unsigned = (packed.codes.astype(np.int64) - packed.range[0]).astype(np.uint16)
     if packed.bits > 4:
@@ -93,7 +93,7 @@ def integer_grids(graph: Graph, opset: int) -> dict[str, np.ndarray]:
 
     Of a float weight behind such a pair onnxruntime makes one of 8 bits by itself.
     """
-    if opset >= _NO_PAIRS:
+    if opset >= NO_PAIRS:
         return {}
     found: dict[str, np.ndarray] = {}
     for op in graph.ops:

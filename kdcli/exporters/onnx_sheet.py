@@ -30,7 +30,8 @@ class Sheet:
 
     `grids` are the values on a grid that only products in whole numbers read, each with its step; `pairs` those of
     them whose codes are written, with the names of their scale and zero; `bytes` those whose codes are bytes of an
-    input; `convolved` the grids that convolutions of those come to at once; `made` is what nodes have put out.
+    input; `convolved` the grids that convolutions of those come to at once; `dynamic` the values on dynamic grids whose
+    codes are multiplied; `made` is what nodes have put out.
     """
 
     def __init__(self, opset: int, half: bool = False, grids: Mapping[str, np.ndarray] | None = None) -> None:
@@ -40,6 +41,7 @@ class Sheet:
         self.pairs: dict[str, tuple[str, str]] = {}
         self.bytes: dict[str, Bytes] = {}
         self.convolved: dict[str, Op] = {}
+        self.dynamic: dict[str, Op] = {}
         self.made: set[str] = set()
         self._names: set[str] = set()
 

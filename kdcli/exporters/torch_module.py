@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from kdcli.graph.operations import Graph, Op
 from kdcli.networks.activations import ACTIVATIONS
 from kdcli.networks.attention import attend
-from kdcli.networks.grid import on_grid
+from kdcli.networks.grid import dynamic_scale, on_grid
 
 Weights = Mapping[str, Tensor]
 Function = Callable[[Op, list[Tensor], Weights], Tensor | tuple[Tensor, Tensor]]
@@ -105,6 +105,11 @@ def _unscale(op: Op, x: list[Tensor], w: Weights) -> Tensor:
     return scaled + w["middle"] if "middle" in w else scaled
 
 
+def _dynamic_quantize(op: Op, x: list[Tensor], w: Weights) -> Tensor:
+    low, high, zero = (op.attrs[key] for key in ("low", "high", "zero"))
+    return on_grid(x[0], dynamic_scale(x[0], high - zero), zero, low, high)
+
+
 FUNCTIONS: Mapping[str, Function] = {
     **{name: lambda op, x, w, f=function: f(x[0]) for name, function in ACTIVATIONS.items()},  # type: ignore[misc]
     "add": lambda op, x, w: x[0] + x[1],
@@ -115,6 +120,7 @@ FUNCTIONS: Mapping[str, Function] = {
     "clip": lambda op, x, w: torch.minimum(torch.maximum(x[0], w["low"]), w["high"]),
     "concat": lambda op, x, w: torch.cat(x, 1),
     "conv2d": _conv2d,
+    "dynamic_quantize": _dynamic_quantize,
     "expectation": _expectation,
     "flatten": lambda op, x, w: x[0].flatten(1),
     "gemm": lambda op, x, w: F.linear(x[0], w["weight"], w.get("bias")),

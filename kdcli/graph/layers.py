@@ -14,7 +14,7 @@ from kdcli.graph.operations import Port
 from kdcli.graph.sight import Sight
 from kdcli.graph.tape import Tape
 from kdcli.networks.attention import Attention, AttentionCell
-from kdcli.networks.grid import Quantize
+from kdcli.networks.grid import DynamicQuantize, Quantize
 from kdcli.networks.layers import Activation
 from kdcli.networks.memory import state_size
 from kdcli.networks.mlp import MLP
@@ -146,10 +146,15 @@ def _quantize(tape: Tape, layer: Any, x: Port) -> Port:
     return tape.add("quantize", x, low=layer.low, high=layer.high, scale=layer.scale, zero=layer.zero)
 
 
+def _dynamic_quantize(tape: Tape, layer: DynamicQuantize, x: Port) -> Port:
+    return tape.add("dynamic_quantize", x, low=layer.low, high=layer.high, zero=layer.zero)
+
+
 _LAYERS: Mapping[type[nn.Module], Callable[[Tape, Any, Port], Port]] = {
     Attention: _attention,
     Activation: lambda tape, layer, x: tape.add(layer.name, x),
     nn.Conv2d: _conv2d,
+    DynamicQuantize: _dynamic_quantize,
     nn.Flatten: lambda tape, _, x: tape.flat(x),
     nn.LayerNorm: _layer_norm,
     nn.Linear: linear,

@@ -25,6 +25,8 @@ KINDS: Mapping[str, str] = {
     " is one; [stride] (rows, columns), zeros of [padding] (rows, columns) on each side. With [groups], weight (O, C /"
     " groups, h, w): each of as many neighbouring parts of O sees the same part of C alone",
     "clip": "min(max(x, [low]), [high]); the bounds are one number or one for each element",
+    "dynamic_quantize": "`quantize`, whose scale is that of each sample: its largest |x| / ([high] - [zero]), at least"
+    " 1e-12; [zero] is one whole number",
     "elu": "x where x > 0, else exp(x) - 1",
     "expectation": "x (A * N,) -> (A,): softmax in each group of N neighbours, times [atoms] (N,)",
     "flatten": "x (...) -> (F,)",

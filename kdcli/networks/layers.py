@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from kdcli.errors import RefusedError
 from kdcli.networks.activations import ACTIVATIONS, activation
 from kdcli.networks.attention import Attention, AttentionCell
-from kdcli.networks.grid import Quantize
+from kdcli.networks.grid import DynamicQuantize, Quantize
 from kdcli.networks.residual import Mean, Residual
 
 Shape = tuple[int, ...]
@@ -91,6 +91,10 @@ def _quantize(shape: Shape, options: Mapping[str, Any]) -> tuple[nn.Module, Shap
     return Quantize(int(options["low"]), int(options["high"]), size), shape
 
 
+def _dynamic_quantize(shape: Shape, options: Mapping[str, Any]) -> tuple[nn.Module, Shape]:
+    return DynamicQuantize(*(int(options[key]) for key in ("low", "high", "zero"))), shape
+
+
 def _check_rows(shape: Shape) -> None:
     if len(shape) != 2:
         raise ValueError("it takes rows of vectors")
@@ -135,6 +139,7 @@ LAYERS: Mapping[str, Callable[[Shape, Mapping[str, Any]], tuple[nn.Module, Shape
     "attention": _attention,
     "attention_cell": _attention_cell,
     "conv2d": _conv2d,
+    "dynamic_quantize": _dynamic_quantize,
     "flatten": _flatten,
     "gru_cell": _gru_cell,
     "layer_norm": _layer_norm,

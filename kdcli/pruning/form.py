@@ -8,14 +8,14 @@ from kdcli.agents.agent import Agent
 from kdcli.agents.policy import Network, Policy
 from kdcli.errors import UsageError
 from kdcli.networks.form import Tensors, as_stack, built, like, tensors_of
-from kdcli.networks.grid import Quantize
+from kdcli.networks.grid import OnGrid
 
 __all__ = ["Tensors", "as_stack", "built", "check_whole", "like", "tensors_of", "with_network"]
 
 
 def check_whole(agent: Agent) -> None:
     """Raise UsageError for an agent whose numbers were put on few levels already."""
-    if agent.policy.packing or any(isinstance(module, Quantize) for module in agent.policy.modules()):
+    if agent.policy.packing or any(isinstance(module, OnGrid) for module in agent.policy.modules()):
         why = "what is cut or folded then would leave its levels"
         raise UsageError(f"{agent.name} is quantized", why, "prune first, then quantize")
 

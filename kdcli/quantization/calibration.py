@@ -16,14 +16,19 @@ Calibration = Callable[[np.ndarray, int], Ranges]
 _BINS = 2048
 
 
-def parse_calibration(text: str) -> Calibration:
-    """`minmax`, `percentile:99.9`, `entropy`.
+def parse_calibration(text: str) -> Calibration | None:
+    """`minmax`, `percentile:99.9`, `entropy`; None for `dynamic`.
 
     Raises:
         UsageError: unknown, or a share that is none.
     """
     choice = Choice.parse(text)
     return CALIBRATIONS.load(choice.name)(choice)
+
+
+def dynamic(choice: Choice) -> None:
+    """No range: each sample brings its own."""
+    choice.only()
 
 
 def minmax(choice: Choice) -> Calibration:

@@ -20,18 +20,19 @@ from kdcli.agents.agent import Agent
 from kdcli.agents.packing import is_quantized, unpack_into
 from kdcli.agents.policy import Network, Policy
 from kdcli.agents.states import States, actions
+from kdcli.choice import Choice
 from kdcli.errors import UsageError
-from kdcli.networks.grid import Quantize
+from kdcli.networks.grid import TINY, DynamicQuantize, Quantize
 from kdcli.networks.packed import Packed
 from kdcli.networks.stack import Stack
-from kdcli.quantization.calibration import Calibration, parse_calibration
+from kdcli.quantization.calibration import Calibration, minmax
 from kdcli.quantization.layout import as_stack, with_places
 from kdcli.quantization.plan import Plan
-from kdcli.quantization.rounding import TINY, straight_through
+from kdcli.quantization.rounding import straight_through
 from kdcli.quantization.schemes import Scheme
 
 _MOST = 1 << 22
-_WHOLE = parse_calibration("minmax")
+_WHOLE = minmax(Choice("minmax"))
 
 
 class Watch(nn.Module):
@@ -69,6 +70,19 @@ class Grid(nn.Module):
         made = Quantize(self.low, self.high, self.zero.numel() if self.zero.ndim else 0)
         made.scale, made.zero = self.log_scale.detach().exp(), self.zero.clone()
         return made
+
+
+class DynamicGrid(DynamicQuantize):
+    """A `DynamicQuantize` through whose rounding the gradient goes."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        """(B, ...) -> (B, ...)."""
+        scale, zero = self.scale_of(x.detach()), torch.tensor(float(self.zero))
+        return straight_through(x, scale, zero, self.low, self.high)
+
+    def settled(self) -> DynamicQuantize:
+        """The same, for good."""
+        return DynamicQuantize(self.low, self.high, self.zero)
 
 
 def prepare(agent: Agent, plan: Plan, states: States) -> Agent:
@@ -113,10 +127,15 @@ def _with_network(policy: Policy, network: Network) -> Policy:
 
 
 def _watched(network: Network, plan: Plan) -> Stack:
-    inputs = ("quantize", {**plan.codes(plan.inputs), "each": plan.each}) if plan.inputs else None
-    placed = with_places(as_stack(network), inputs, ("quantize", plan.codes(plan.activations)))
-    _replace(placed, lambda module: Watch(module) if isinstance(module, Quantize) else None)
+    placed = with_places(as_stack(network), plan.places)
+    _replace(placed, _in_training)
     return placed
+
+
+def _in_training(module: nn.Module) -> nn.Module | None:
+    if isinstance(module, DynamicQuantize):
+        return DynamicGrid(module.low, module.high, module.zero)
+    return Watch(module) if isinstance(module, Quantize) else None
 
 
 def _settle_watches(network: nn.Module, plan: Plan, image: bool) -> None:
@@ -131,7 +150,7 @@ def _settle_watches(network: nn.Module, plan: Plan, image: bool) -> None:
             return None
         if image and id(module) in first and not module.place.scale.ndim:
             return _of_image(module.place)
-        return _grid(module, _WHOLE if id(module) in first else plan.calibration)
+        return _grid(module, _WHOLE if id(module) in first else plan.calibration or _WHOLE)
 
     _replace(network, settled)
 
@@ -186,7 +205,7 @@ def settle(agent: Agent) -> Agent:
     difference to the agent that was trained.
     """
     policy = copy.deepcopy(agent.policy).eval().requires_grad_(False)
-    _replace(policy.network, lambda module: module.settled() if isinstance(module, Grid) else None)
+    _replace(policy.network, lambda module: module.settled() if isinstance(module, Grid | DynamicGrid) else None)
     packing = _packed(policy)
     _round_biases(policy.network, packing)
     return replace(agent, policy=unpack_into(policy, packing))

@@ -8,11 +8,10 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from kdcli.networks.grid import on_grid
+from kdcli.networks.grid import TINY, on_grid
 from kdcli.networks.packed import Packed
 
 _SHARES = np.linspace(0.3, 1.0, 71)
-TINY = 1e-12
 
 
 class Linear(nn.Module):

@@ -41,11 +41,16 @@ from kdcli.quantization.sensitivity import Play, mixed
 from kdcli.quantization.work import Recover, quantize
 
 FLOATS = "floats"
-# What --auto tries: scheme of the weights, bits of activations and observations.
-WAYS = (
-    *(("fp16", 0, 0), ("int8", 0, 0), ("kmeans:16", 0, 0), ("int4", 0, 0), ("kmeans:8", 0, 0)),
-    *(("int8", 8, 8), ("int8:rows=no", 8, 8)),
-)
+# What --auto tries: scheme of the weights, bits of activations and observations, and a calibration other than the one
+# asked for. Weights alone on few levels are floats again once the file is loaded, and never faster; with activations on
+# grids, too, a file is no smaller.
+WAYS = {
+    "bytes": (
+        *(("fp16", 0, 0, ""), ("int8", 0, 0, ""), ("kmeans:16", 0, 0, "")),
+        *(("int4", 0, 0, ""), ("kmeans:8", 0, 0, "")),
+    ),
+    "latency": (("int8", 8, 8, ""), ("int8:rows=no", 8, 8, ""), ("int8", 8, 8, "dynamic")),
+}
 FASTER = 1.05  # two timings of one file differ by less
 _ROUNDS = 4
 _WALK = 2048  # states along which agents are compared for mixed precision
@@ -87,8 +92,8 @@ def run(agent: Agent, config: QuantizeConfig, teacher: Acts | None = None, liste
     Raises:
         UsageError: the env is not known, or an option that cannot be read.
     """
-    ways = WAYS if config.auto else ((config.scheme, config.activations, config.inputs),)
-    plans = {_named(*way): Plan.parse(*way, config.calibration) for way in ways}
+    ways = WAYS[config.target] if config.auto else ((config.scheme, config.activations, config.inputs, ""),)
+    plans = {_named(*way): Plan.parse(*way[:3], way[3] or config.calibration) for way in ways}
     if agent.env is None:
         raise UsageError("the agent's env is not known", "what is lost shows in its return there", "give --env")
     vector = open_vector(agent.env, agent)
@@ -109,8 +114,9 @@ def _play(vector: Vector, seed: int) -> Play:
     return lambda agent: played_in(vector, agent, _WALK, seed)
 
 
-def _named(scheme: str, activations: int, inputs: int) -> str:
-    return f"{scheme} A{activations} I{inputs}" if activations else scheme
+def _named(scheme: str, activations: int, inputs: int, calibration: str) -> str:
+    dynamic = " dynamic" if calibration == "dynamic" else ""
+    return f"{scheme} A{activations} I{inputs}{dynamic}" if activations else scheme
 
 
 def _kept(ways: Sequence[Way], config: QuantizeConfig, listener: Listener) -> Way:

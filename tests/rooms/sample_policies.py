@@ -196,6 +196,11 @@ CODES = (
     *(("linear", {"out": 6}), ("tanh", {}), ("quantize", BYTE), ("linear", {"out": 4}), ("elu", {})),
     ("quantize", NIBBLE),
 )
+OWN_RANGES = (
+    *(("dynamic_quantize", {**BYTE, "zero": 128}), ("linear", {"out": 7}), ("relu", {})),
+    *(("dynamic_quantize", {**BYTE, "zero": 0}), ("linear", {"out": 6}), ("tanh", {})),
+    ("dynamic_quantize", {**NIBBLE, "zero": 0}),
+)
 
 
 def _quantized(rule: ActionRule, branches: list[Branch], trunk: Sequence[LayerSpec]) -> Agent:
@@ -277,6 +282,7 @@ def _stacks() -> dict[str, Callable[[], Agent]]:
         "gru_value_head": lambda: _stacked(choose, VECTOR, flat, (gru,), lambda: nn.Linear(6, 1)),
         "gru_dict": lambda: _stacked(choose, _both(True), [picture, whole], (gru, lstm)),
         "quantized": lambda: _quantized(tanh, flat, CODES),
+        "quantized_dynamic": lambda: _quantized(tanh, flat, OWN_RANGES),
         "quantized_image": lambda: _quantized(choose, [replace(picture, layers=(CODES[3], *CONVOLUTIONS))], CODES[2:3]),
         **{
             f"masked_{name}": lambda s=space: agent(ActionRule(s, masked=True), _masked(s))  # type: ignore[misc]

@@ -29,7 +29,7 @@ from kdcli.pruning.lossless import lossless, proved
 from kdcli.pruning.slicing import with_biases
 from kdcli.spec import Discrete, box
 
-QUANTIZED = ("quantized", "quantized_image")
+QUANTIZED = ("quantized", "quantized_dynamic", "quantized_image")
 every_policy = pytest.mark.parametrize("name", [name for name in POLICIES if name not in QUANTIZED])
 
 

@@ -49,8 +49,8 @@ TEACHERS = {
     "LunarLanderContinuous-v3": (ZOO / "trpo/LunarLanderContinuous-v2_1", "LunarLanderContinuous-v3"),
     "Pendulum-v1": (ZOO / "tqc/Pendulum-v1_1", None),
 }
-# name -> scheme of the weights, bits of activations, bits of observations, trained so
-VARIANTS: dict[str, tuple[str, int, int, bool]] = {
+# name -> scheme of the weights, bits of activations, bits of observations, trained so; their ranges, if not from play
+VARIANTS: dict[str, tuple[str, int, int, bool] | tuple[str, int, int, bool, str]] = {
     "naive int8": ("int8:rows=no,fit=max", 8, 8, False),
     "W8A8I8 rounded": ("int8", 8, 8, False),
     "W8A8I8": ("int8", 8, 8, True),
@@ -71,6 +71,10 @@ VARIANTS: dict[str, tuple[str, int, int, bool]] = {
     "W4A4I4": ("int4", 4, 4, True),
     "W4A4I16": ("int4", 4, 16, True),
     "W3A3I3": ("int3", 3, 3, True),
+    "W8A8I8 dynamic rounded": ("int8", 8, 8, False, "dynamic"),
+    "W4A4I8 dynamic rounded": ("int4", 4, 8, False, "dynamic"),
+    "W4A4I8 dynamic": ("int4", 4, 8, True, "dynamic"),
+    "W3A3I8 dynamic": ("int3", 3, 8, True, "dynamic"),
 }
 MAIN = ("naive int8", "W8A8I8 rounded", "W8A8I8", "W4A4I8 rounded", "W4A4I8", "W3A3I8", "W2A2I8", "kmeans:4 A4I8")
 EPISODES = 100
@@ -112,8 +116,8 @@ class Study:
 
     def made(self, variant: str) -> Agent:
         """The student as this variant has it."""
-        scheme, activations, inputs, trained = VARIANTS[variant]
-        student, plan = self.student(), Plan.parse(scheme, activations, inputs)
+        scheme, activations, inputs, trained, *calibration = VARIANTS[variant]
+        student, plan = self.student(), Plan.parse(scheme, activations, inputs, *calibration)
         obs, begins = collect_turns(student, self.vector, 4096, first_seed("screen", self.seed))
         states = States(obs, "rollout", len(self.vector), begins)
         if not trained:

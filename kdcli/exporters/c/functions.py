@@ -122,6 +122,24 @@ static float nearest(float x)
 }
 """
 
+_DYNAMIC_QUANTIZE = """
+/* x (n) on a grid of its own from low to high steps, its largest |number| on the last. */
+static void dynamic_quantize(int n, float low, float high, float *x)
+{
+    float scale = 0.0f;
+    for (int i = 0; i < n; i++) {
+        const float size = x[i] < 0.0f ? -x[i] : x[i];
+        scale = size > scale ? size : scale;
+    }
+    scale /= high;
+    scale = scale < 1e-12f ? 1e-12f : scale;
+    for (int i = 0; i < n; i++) {
+        const float step = x[i] / scale;
+        x[i] = nearest(step < low ? low : step > high ? high : step) * scale;
+    }
+}
+"""
+
 _ARGMAX = """
 /* The place of the first largest of x (n). */
 static int argmax(int n, const float *x)
@@ -195,6 +213,7 @@ FUNCTIONS: Mapping[str, str] = {
     "sqrt_of": _SQRT,
     "layer_norm": _LAYER_NORM,
     "argmax": _ARGMAX,
+    "dynamic_quantize": _DYNAMIC_QUANTIZE,
     "nearest": _NEAREST,
     "gelu_of": _GELU,
     "softplus_of": _SOFTPLUS,

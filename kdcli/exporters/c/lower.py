@@ -330,7 +330,7 @@ def _follow(x: Value, weights: Mapping[str, np.ndarray]) -> dict[str, np.ndarray
     return {key: x.stored(array.ravel()) if array.size > 1 else array for key, array in weights.items()}
 
 
-_EACH = (*SMOOTH, "clip", "unscale")
+_EACH = (*SMOOTH, "clip", "dynamic_quantize", "unscale")  # of all numbers in any order
 
 _LOWERINGS: Mapping[str, Callable[[_Lowering, Op], None]] = {
     **dict.fromkeys(("flatten", "identity", "reshape"), _Lowering._alias),

@@ -80,7 +80,7 @@ class Step:
         return self.kind in ACTIVATIONS or self.kind in _IN_PLACE
 
 
-_IN_PLACE = ("add", "clip", "layer_norm", "mask", "quantize", "scale", "threshold", "unscale")
+_IN_PLACE = ("add", "clip", "dynamic_quantize", "layer_norm", "mask", "quantize", "scale", "threshold", "unscale")
 ACTIVATIONS = (
     "elu",
     "gelu",

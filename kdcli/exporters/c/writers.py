@@ -168,6 +168,12 @@ def _quantize(sheet: Sheet, step: Step) -> None:
     sheet.each(step.y.size, f"{y} = nearest({y}) * {scale};")
 
 
+def _dynamic_quantize(sheet: Sheet, step: Step) -> None:
+    _copy(sheet, step.x, step.y)
+    bounds = (number(step.attrs[key] - step.attrs["zero"], "float32") for key in ("low", "high"))
+    sheet.call("dynamic_quantize", step.y.size, *bounds, sheet.at(step.y))
+
+
 def _unscale(sheet: Sheet, step: Step) -> None:
     middle = f" + {_weight(sheet, step, 'middle')}" if "middle" in step.weights else ""
     sheet.each(step.y.size, f"{sheet.item(step.y)} = {sheet.item(step.x)} * {_weight(sheet, step, 'half')}{middle};")
@@ -295,6 +301,7 @@ WRITERS: Mapping[str, Writer] = {
     "clip": _clip,
     "concat": _concat,
     "conv2d": _conv2d,
+    "dynamic_quantize": _dynamic_quantize,
     "expectation": _expectation,
     "gemm": _gemm,
     "give": _give,
