@@ -63,6 +63,7 @@ def observations(space: Space, n: int = N) -> np.ndarray:
     if isinstance(space, Box) and space.dtype == "uint8":  # in blocks: noise alone looks the same to any network
         height, width = space.shape[1:]
         blocks = rng.integers(0, 256, (n, space.shape[0], height // 12 + 1, width // 12 + 1), dtype=np.uint8)
+        blocks = (blocks * rng.uniform(0.0, 1.0, (n, 1, 1, 1))).astype(np.uint8)  # dark ones and bright ones
         return blocks.repeat(12, 2).repeat(12, 3)[..., :height, :width]
     return rng.normal(1.0, 2.0, (n, *space.shape)).astype(space.dtype)
 
