@@ -10,7 +10,7 @@ import numpy as np
 from kdcli.exporters.c.fixed import Rescale, rescale, steps
 from kdcli.exporters.c.grids import Grid, Numbers
 from kdcli.exporters.c.rows import Rows, rows
-from kdcli.exporters.c.values import Step, Value
+from kdcli.exporters.c.values import Step, Value, under_as
 from kdcli.exporters.c.windows import Window, windowed
 from kdcli.graph.operations import Op
 
@@ -122,7 +122,7 @@ class Product:
         order = self.window.order(len(self.rows.data)) if self.window else None
         y = Value(name, places * len(self.rows.data), dtype, order=order)
         n = self.window.under if self.window else self.x.size
-        scratch = (Value(f"{name}.under", n, self.x.dtype),) if self.window else ()
+        scratch = (Value(f"{name}.under", n, under_as(self.x.dtype)),) if self.window else ()
         attrs = {"rows": self.rows, "finish": finish, "window": self.window, "n": n, "down": self.down}
         before.append(Step("product", (self.x,), (y,), attrs, scratch=scratch))
         return y

@@ -2,11 +2,16 @@
 
 A dot product is named by its sum, its x, and how weights lie: dot_int8_t_bits4, wide_int32_t_int8_t (64-bit sums),
 real_bits4_levels (real x and levels in a table).
+
+Products of two whole numbers are plain loops: compilers make vector instructions of those, of a sum of four products a
+turn they do not. A loop that cannot be vectorized, as on a microcontroller, is unrolled.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
+
+from kdcli.exporters.c.values import CTYPES, under_as
 
 CODES = ("int8_t", "uint8_t", "int16_t", "int32_t")
 
@@ -14,12 +19,9 @@ _EACH = """
 /* The sum of x (n) times what w says. */
 static SUM NAME(int n, const X *x, const FORM *wEXTRA)
 {
-    const int fours = n - n % 4;
     SUM sum = 0;
-    for (int i = 0; i < fours; i += 4)
-        sum += (SUM)x[i] * VALUE(w[i]) + (SUM)x[i + 1] * VALUE(w[i + 1])
-            + (SUM)x[i + 2] * VALUE(w[i + 2]) + (SUM)x[i + 3] * VALUE(w[i + 3]);
-    for (int i = fours; i < n; i++)
+#pragma GCC unroll 4
+    for (int i = 0; i < n; i++)
         sum += (SUM)x[i] * VALUE(w[i]);
     return sum;
 }
@@ -90,7 +92,7 @@ static SUM NAME(int n, const X *x)
 
 _UNDER = """
 /* What is under window k of an image, in the order of planes, rows, columns and what a place holds; 0 beyond it. */
-static void under_X(const window *s, int k, const X *x, X *y)
+static void under_X(const window *s, int k, const X *x, TO *y)
 {
     const int top = k / s->out_cols * s->step_rows - s->pad_rows, left = k % s->out_cols * s->step_cols - s->pad_cols;
     for (int plane = 0; plane < s->planes; plane++)
@@ -232,7 +234,7 @@ def _texts() -> Iterator[tuple[str, str]]:
             yield from _dots(f"{prefix}_{x}", total, x)
             name = f"all_{prefix}_{x}"
             yield name, _ALL.replace("NAME", name).replace("SUM", total).replace("X", x)
-        yield f"under_{x}", _UNDER.replace("X", x)
+        yield f"under_{x}", _UNDER.replace("X", x).replace("TO", CTYPES[under_as(x.removesuffix("_t"))])
     yield from _dots("real", "float", "float")
 
 

@@ -21,10 +21,10 @@ def _product(sheet: Sheet, step: Step) -> None:
         sheet.add(*(lines if lines[0].startswith("for") else ["{", *_inside(lines), "}"]))
         return
     (under,) = step.scratch
-    place, kind = sheet.window(f"{y.root}_window", window.sizes.values()), CTYPES[under.dtype]
-    sheet.used.add(f"under_{kind}")
+    place, copy = sheet.window(f"{y.root}_window", window.sizes.values()), f"under_{CTYPES[step.x.dtype]}"
+    sheet.used.add(copy)
     lines = _rows(sheet, step, under, sheet.item(y, f"k * {len(step.attrs['rows'].data)} + o"))
-    copied = f"under_{kind}({place}, k, {sheet.at(step.x)}, {sheet.at(under)});"
+    copied = f"{copy}({place}, k, {sheet.at(step.x)}, {sheet.at(under)});"
     sheet.add(f"for (int k = 0; k < {window.places}; k++) {{", *_inside([copied, *lines]), "}")
 
 
@@ -35,7 +35,7 @@ def _inside(lines: list[str]) -> list[str]:
 def _rows(sheet: Sheet, step: Step, x: Value, item: str) -> list[str]:
     """The loop over rows, for numbers in x."""
     rows, name = step.attrs["rows"], step.y.root
-    total, kind = _kind(step)
+    total, kind = _kind(step, x)
     table = sheet.table(f"{name}_weight", rows.data)
     arguments = [step.attrs["n"], sheet.at(x), f"{table} + {rows.stride} * o"]
     function, less, lines = f"{kind}_{rows.form}", "", []
@@ -60,12 +60,12 @@ def _rows(sheet: Sheet, step: Step, x: Value, item: str) -> list[str]:
     return [*lines, f"for (int o = 0; o < {len(rows.data)}; o++) {{", *_inside(body), "}"]
 
 
-def _kind(step: Step) -> tuple[str, str]:
+def _kind(step: Step, x: Value) -> tuple[str, str]:
     """The C type of a sum, and what the functions that make such sums begin with."""
-    if step.x.dtype == "float32":
+    if x.dtype == "float32":
         return "float", "real"
     wide = step.attrs["rows"].most > INT32
-    return ("int64_t" if wide else "int32_t"), f"{'wide' if wide else 'dot'}_{CTYPES[step.x.dtype]}"
+    return ("int64_t" if wide else "int32_t"), f"{'wide' if wide else 'dot'}_{CTYPES[x.dtype]}"
 
 
 def _each(sheet: Sheet, name: str, array: np.ndarray) -> str:
