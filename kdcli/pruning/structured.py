@@ -15,6 +15,10 @@ Measure = Callable[[Agent], float]
 Allocation = Literal["uniform", "global"]
 
 
+class TooSmallError(UsageError):
+    """No units are left to go, and the network is still larger than asked."""
+
+
 def order(evidence: Evidence, scores: np.ndarray, allocation: Allocation, comparable: bool) -> list[int]:
     """Hidden units in the order in which they go; the most important of each layer stays.
 
@@ -36,14 +40,14 @@ def shrink(evidence: Evidence, going: list[int], measure: Measure, size: float) 
     """The agent without the first of `going`, as few as bring `measure` to at most `size`.
 
     Raises:
-        UsageError: one unit in each layer is still more than that.
+        TooSmallError: one unit in each layer is still more than that.
     """
     if measure(evidence.given) <= size:
         return evidence.given
     least = evidence.kept(going)
     if measure(least) > size:
         why = f"one unit in each layer comes to {measure(least):,.0f}"
-        raise UsageError(f"this network cannot come to {size:,.0f}", why, "ask for more, or distill another network")
+        raise TooSmallError(f"this network cannot come to {size:,.0f}", why, "ask for more, or distill another network")
     low, high, best = 0, len(going), least
     while high - low > 1:
         middle = (low + high) // 2

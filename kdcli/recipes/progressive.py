@@ -24,6 +24,7 @@ from kdcli.pruning.form import with_network
 from kdcli.pruning.loop import Tools, prune
 from kdcli.pruning.lossless import proved
 from kdcli.pruning.states import real_states
+from kdcli.pruning.structured import TooSmallError
 from kdcli.quantization.plan import Plan
 from kdcli.quantization.work import quantize
 from kdcli.recipes.ladder import Rung
@@ -33,8 +34,8 @@ from kdcli.recipes.search import Candidate
 from kdcli.recipes.targets import measure
 from kdcli.recipes.workshop import Workshop
 
-# The share of the parameters that a step of channels keeps, and that of the one tried where it fails.
-_CUTS = (0.5, 0.75)
+# The share of the parameters that a step of channels keeps, and those that are tried where it fails.
+_CUTS = (0.25, 0.5, 0.75)
 # Levels of the weights, in the order they are tried: in ONNX they cost bytes, not time.
 _BITS = ("int8", "kmeans:16", "kmeans:8")
 _EVIDENCE, _STATES = 512, 4096  # states that importance is measured on, and those that idle units are idle in
@@ -124,17 +125,14 @@ def _layers(progress: Progress) -> Iterator[Step]:
 
 
 def _channels(progress: Progress) -> Iterator[Step]:
-    """Half of the parameters, again and again; where that fails, a quarter less once more, and then the end."""
+    """A quarter of the parameters, again and again; where that fails, half of them, then three quarters, then the end."""
     for share in _CUTS:
-        while True:
+        before = None
+        while progress.last is not before:
             before = progress.last
-            most = share * before.student.n_params
-            thin = _thinner(before.student, most, progress)
-            if thin is None:
-                return
-            yield Step(f"{thin.n_params:,} parameters", thin)
-            if progress.last is before:
-                break
+            thin = _thinner(before.student, share * before.student.n_params, progress)
+            if thin is not None:
+                yield Step(f"{thin.n_params:,} parameters", thin)
 
 
 def _bits(progress: Progress) -> Iterator[Step]:
@@ -146,11 +144,12 @@ def _bits(progress: Progress) -> Iterator[Step]:
 
 def _thinner(agent: Agent, most: float, progress: Progress) -> Agent | None:
     """The agent with units cut, not recovered; None where none can be spared."""
-    config = PruneConfig(rounds=1, evidence=_EVIDENCE, importance="activation")
-    tools = Tools(lambda found: found, lambda _: 1.0, Budget.parse(f"params<={int(most)}"))
+    to = f"params<={int(most)}"
+    config = PruneConfig(to=to, rounds=1, evidence=_EVIDENCE, importance="activation")
+    tools = Tools(lambda found: found, lambda _: 1.0, Budget.parse(to))
     try:
         return prune(agent, progress.states, config, tools).agent
-    except UsageError:
+    except TooSmallError:
         return None
 
 
