@@ -27,10 +27,10 @@ CALIBRATIONS = Registry(
     {
         "minmax": ("kdcli.quantization.calibration:minmax", "from the least to the greatest number seen"),
         "percentile": ("kdcli.quantization.calibration:percentile", "all but the outermost: percentile:99.9"),
+        "entropy": ("kdcli.quantization.calibration:entropy", "the range that keeps the distribution (least KL)"),
         "dynamic": (
             "kdcli.quantization.calibration:dynamic",
             "none: each observation's own range, at every call; for linear layers",
         ),
-        "entropy": ("kdcli.quantization.calibration:entropy", "the range that keeps the distribution (least KL)"),
     },
 )

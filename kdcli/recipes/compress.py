@@ -122,9 +122,16 @@ def _fit(shop: Workshop, rungs: Sequence[Rung], targets: Sequence[Target]) -> Co
 
 
 def _progress(shop: Workshop, targets: Sequence[Target]) -> Compressed:
-    """Bench the agent of the last step that passed."""
-    candidate, tried = progressive(shop, targets)
-    done = _finish(shop, candidate, tried, 0, shop.episodes_for(candidate))
+    """Bench the agent of the last step that passed and is promising; if the bench does not agree, the one before it.
+
+    With targets, it is the last that passed.
+    """
+    passed, tried = progressive(shop, targets)
+    order = [one for one in reversed(passed) if one.promising and not targets] or passed[-1:]
+    for check, candidate in enumerate(order[:CHECKS]):
+        done = _finish(shop, candidate, tried, check, shop.episodes_for(candidate))
+        if done.verdict == "holds" or shop.clock.left < shop.seconds_for(shop.config.episodes):
+            break
     found = measure_twice(candidate.student, targets, shop.states(FEW), shop.listener)
     return replace(done, tried=tuple(tried), targets=tuple(found))
 

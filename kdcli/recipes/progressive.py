@@ -52,7 +52,7 @@ class Step:
 
 
 class Progress:
-    """The agent that passed last, and all steps that were tried."""
+    """The agents that passed, the last of which is taken further, and all steps that were tried."""
 
     def __init__(self, shop: Workshop, targets: Sequence[Target]) -> None:
         teacher = shop.teacher
@@ -66,8 +66,13 @@ class Progress:
         whole = _told(proved(teacher, gather).agent, teacher)
         self.states = evidence_of(gather(0), _EVIDENCE)
         self.tried: list[Candidate] = []
-        self.last = shop.screened(0, _rung("lossless", whole), whole, DistillConfig(), shop.clock.spent)
-        self.tried.append(self.last)
+        self.passed = [shop.screened(0, _rung("lossless", whole), whole, DistillConfig(), shop.clock.spent)]
+        self.tried += self.passed
+
+    @property
+    def last(self) -> Candidate:
+        """What passed last."""
+        return self.passed[-1]
 
     @property
     def done(self) -> bool:
@@ -79,7 +84,7 @@ class Progress:
         found = measure({"it": self.last.student}, self._targets, self._shop.states(_EVIDENCE))
         return all(one.holds for one in found["it"])
 
-    def attempt(self, step: Step) -> bool:
+    def attempt(self, step: Step) -> None:
         """Recover, screen, and keep what passes."""
         shop, begin = self._shop, self._shop.clock.spent
         recipe = shop.lesson(len(self.tried)).model_copy(update={"data": "student", "lr": "cosine:0.001->0.00003"})
@@ -91,16 +96,14 @@ class Progress:
         student = _told(student, shop.teacher)
         found = shop.screened(len(self.tried), _rung(step.name, student), student, recipe, begin)
         self.tried.append(found)
-        passed = found.score >= shop.config.min_score and found.screening.verdict != "fails"
-        if passed:
-            self.last = found
+        if found.score >= shop.config.min_score and found.screening.verdict != "fails":
+            self.passed.append(found)
         else:
             shop.listener(Note(f"{step.name} is left out"))
-        return passed
 
 
-def progressive(shop: Workshop, targets: Sequence[Target]) -> tuple[Candidate, list[Candidate]]:
-    """The agent of the last step that passed, and all that were tried, the lossless one first.
+def progressive(shop: Workshop, targets: Sequence[Target]) -> tuple[list[Candidate], list[Candidate]]:
+    """The agents of the steps that passed, and all that were tried, each the lossless one first.
 
     Raises:
         UsageError: the teacher is a black box.
@@ -109,9 +112,9 @@ def progressive(shop: Workshop, targets: Sequence[Target]) -> tuple[Candidate, l
     for kind in (_layers, _channels, _bits):
         for step in kind(progress):
             if progress.done:
-                return progress.last, progress.tried
+                return progress.passed, progress.tried
             progress.attempt(step)
-    return progress.last, progress.tried
+    return progress.passed, progress.tried
 
 
 def _layers(progress: Progress) -> Iterator[Step]:
@@ -125,7 +128,7 @@ def _layers(progress: Progress) -> Iterator[Step]:
 
 
 def _channels(progress: Progress) -> Iterator[Step]:
-    """A quarter of the parameters, again and again; where that fails, half of them, then three quarters, then the end."""
+    """A quarter of the parameters, again and again; where that fails, half of them, then three quarters."""
     for share in _CUTS:
         before = None
         while progress.last is not before:
