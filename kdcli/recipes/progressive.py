@@ -122,7 +122,7 @@ def _layers(progress: Progress) -> Iterator[Step]:
     while isinstance(network := progress.last.student.policy.network, MLP) and len(network.hidden) > 1:
         before = progress.last
         thin = MLP(network.inputs, network.hidden[:-1], network.outputs, network.activation_name, network.bias)
-        yield Step(f"{len(thin.hidden)} hidden layers", inherited(with_network(before.student, thin), before.student))
+        yield Step(f"layers {thin}", inherited(with_network(before.student, thin), before.student))
         if progress.last is before:
             return
 
@@ -135,7 +135,7 @@ def _channels(progress: Progress) -> Iterator[Step]:
             before = progress.last
             thin = _thinner(before.student, share * before.student.n_params, progress)
             if thin is not None:
-                yield Step(f"{thin.n_params:,} parameters", thin)
+                yield Step(f"channels {thin.policy.network}", thin)
 
 
 def _bits(progress: Progress) -> Iterator[Step]:
