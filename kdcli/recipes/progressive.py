@@ -74,10 +74,10 @@ class Progress:
         """What passed last."""
         return self.passed[-1]
 
-    @property
-    def done(self) -> bool:
-        """Whether nothing more is asked for, or there is no time for more."""
-        over = len(self.tried) >= _MOST_STEPS or not self._shop.has_time
+    def is_over(self, later: int) -> bool:
+        """Whether nothing more is asked for, or a step and so many later ones, as long as any was, have no time."""
+        reserved = later * max(one.seconds for one in self.tried)
+        over = len(self.tried) >= _MOST_STEPS or not self._shop.has_time(reserved)
         return over or (bool(self._targets) and self._fits())
 
     def _fits(self) -> bool:
@@ -109,10 +109,10 @@ def progressive(shop: Workshop, targets: Sequence[Target]) -> tuple[list[Candida
         UsageError: the teacher is a black box.
     """
     progress = Progress(shop, targets)
-    for kind in (_layers, _channels, _bits):
+    for kind, later in ((_layers, 1), (_channels, 1), (_bits, 0)):
         for step in kind(progress):
-            if progress.done:
-                return progress.passed, progress.tried
+            if progress.is_over(later):
+                break
             progress.attempt(step)
     return progress.passed, progress.tried
 

@@ -168,10 +168,9 @@ class Workshop:
         judged = seeds_from(first_seed("select", recipe.seed), recipe.episodes)
         return lambda agent: float(play(agent, self.vector, judged).returns.mean())
 
-    @property
-    def has_time(self) -> bool:
-        """Whether another candidate would get a share of the time that is worth it."""
-        return self._deadline - self.clock.spent > _WORTHWHILE * self._share
+    def has_time(self, reserved: float = 0.0) -> bool:
+        """Whether another candidate would get a share of the time that is worth it, so many seconds being reserved."""
+        return self._deadline - self.clock.spent - reserved > _WORTHWHILE * self._share
 
     def lesson(self, index: int) -> DistillConfig:
         """What a candidate that exists already gets to recover: the share of one."""
