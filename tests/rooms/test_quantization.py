@@ -374,7 +374,10 @@ def test_packed_weights_cost_no_time(scheme: str, opset: int, tmp_path: Path) ->
     assert weights < codes + 260 + len(stored) * 30  # names, and the zeros that codes are counted from
 
 
-@pytest.mark.parametrize("name", ["gru", "lstm_value", "dict_normalized", "masked_discrete", "atoms", "sees_image"])
+ALIKE = ("gru", "lstm_value", "dict_normalized", "masked_discrete", "atoms", "sees_image", "stack_rows", "stack_history")
+
+
+@pytest.mark.parametrize("name", ALIKE)
 @pytest.mark.parametrize("form", ["onnx", "numpy", "torchscript", "c"])
 @pytest.mark.parametrize("plan", [("kmeans:8", 4, 16), ("int8", 8, 8, "dynamic")])
 def test_every_format_acts_alike(name: str, form: str, plan: tuple[Any, ...]) -> None:
