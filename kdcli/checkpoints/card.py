@@ -23,7 +23,9 @@ from kdcli.checkpoints.finish import finish
 from kdcli.checkpoints.weights import Weights
 from kdcli.errors import RefusedError, UsageError
 from kdcli.networks.activations import ACTIVATIONS
-from kdcli.networks.layers import LAYERS
+from kdcli.networks.layers import LAYERS, Shape
+from kdcli.networks.mlp import MLP
+from kdcli.networks.stack import Stack
 from kdcli.progress import Listener
 from kdcli.spec import Box, Dict, EnvSpec, Space, space_from_json
 
@@ -50,7 +52,8 @@ def read(path: Path, config: LoadConfig, listen: Listener) -> Agent:
     shape = assembly.image_shape(observation.shape, last)
     signal_head = card.head(*SIGNALS)
     assert signal_head is not None
-    network = assembly.network(shape, [*trunk, assembly.linear(weights.linear(signal_head))], path.name)
+    parts = [*trunk, assembly.linear(weights.linear(signal_head))]
+    network = _network(shape, parts, path.name, env if card.observation is None else None)
     signal: Signal = card.heads[signal_head]  # type: ignore[assignment]
     policy = Policy(network, _rule(card, action, signal, path.name), signal, value=_value(card, weights))
     weights.refuse_leftovers(card.unused)
@@ -67,6 +70,18 @@ def read(path: Path, config: LoadConfig, listen: Listener) -> Agent:
         "card": artifact.sha256(path.with_suffix(".json")),
     }
     return finish(path, sees, policy, env, facts)
+
+
+def _network(shape: Shape, parts: Sequence[assembly.Part], what: str, env: EnvSpec | None) -> MLP | Stack:
+    """The network; where it does not fit what an env gives, its wrappers may be missing."""
+    try:
+        return assembly.network(shape, parts, what)
+    except RefusedError as error:
+        if env is None:
+            raise
+        seen = " -> ".join([env.id, *env.wrappers])
+        why = f"observations of {seen} are {shape}: {error.what.removeprefix(f'{what}: ')}, {error.why}"
+        raise RefusedError(f"{what} does not fit its env", why, "give --wrapper, those it was trained in") from None
 
 
 def _is_bytes(space: Space) -> bool:

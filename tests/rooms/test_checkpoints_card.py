@@ -227,6 +227,16 @@ def test_a_mean_needs_its_rule(tmp_path: Path, where: Where) -> None:
     missing(written(net, told, tmp_path), '"squash"')
 
 
+def test_an_env_without_its_wrappers(tmp_path: Path, where: Where) -> None:
+    """Law: layers that do not fit what the env gives are refused with its observations, and with --wrapper named."""
+    where(box((9,)), Discrete(4))
+    net = stirred(Body(4))
+    with pytest.raises(RefusedError, match="does not fit its env") as caught:
+        read(written(net, card(None, None, net), tmp_path), LoadConfig(env="Some-v0"))
+    assert "Some-v0 are (9,)" in caught.value.why
+    assert "--wrapper" in caught.value.fix
+
+
 @pytest.mark.skipif("KDCLI_TEACHERS" not in os.environ, reason="set KDCLI_TEACHERS to the folder of teachers")
 @pytest.mark.parametrize("name", ["pong", "breakout", "pong_recurrent"])
 def test_the_atari_teachers(name: str, where: Where) -> None:

@@ -374,7 +374,16 @@ def test_packed_weights_cost_no_time(scheme: str, opset: int, tmp_path: Path) ->
     assert weights < codes + 260 + len(stored) * 30  # names, and the zeros that codes are counted from
 
 
-ALIKE = ("gru", "lstm_value", "dict_normalized", "masked_discrete", "atoms", "sees_image", "stack_rows", "stack_history")
+ALIKE = (
+    "gru",
+    "lstm_value",
+    "dict_normalized",
+    "masked_discrete",
+    "atoms",
+    "sees_image",
+    "stack_rows",
+    "stack_history",
+)
 
 
 @pytest.mark.parametrize("name", ALIKE)
