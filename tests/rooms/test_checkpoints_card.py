@@ -229,11 +229,11 @@ def test_a_mean_needs_its_rule(tmp_path: Path, where: Where) -> None:
 
 def test_an_env_without_its_wrappers(tmp_path: Path, where: Where) -> None:
     """Law: layers that do not fit what the env gives are refused with its observations, and with --wrapper named."""
-    where(box((9,)), Discrete(4))
-    net = stirred(Body(4))
+    where(box((3, 20, 20), 0, 255, "uint8"), Discrete(5))
+    net = stirred(Remembers())
     with pytest.raises(RefusedError, match="does not fit its env") as caught:
-        read(written(net, card(None, None, net), tmp_path), LoadConfig(env="Some-v0"))
-    assert "Some-v0 are (9,)" in caught.value.why
+        read(written(net, recurrent_card(net), tmp_path), LoadConfig(env="Some-v0"))
+    assert "Some-v0 are (3, 20, 20)" in caught.value.why
     assert "--wrapper" in caught.value.fix
 
 
