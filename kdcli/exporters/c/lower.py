@@ -14,14 +14,14 @@ import numpy as np
 
 from kdcli.exporters.c.grids import Late
 from kdcli.exporters.c.integers import SMOOTH, Integers
+from kdcli.exporters.c.lower_images import conv2d, max_pool2d
 from kdcli.exporters.c.product import real_product
 from kdcli.exporters.c.values import Joined, Step, Value
-from kdcli.exporters.c.windows import Window, channels_last, dense, tidy, window_over, windowed
+from kdcli.exporters.c.windows import tidy
 from kdcli.graph.operations import Graph, Op, Port
 
 # From here on a product looks for zeros first: below, the matrix is in the cache and the search costs more.
 MANY_WEIGHTS = 1 << 14
-WIDE = 16
 
 
 def lower(graph: Graph) -> list[Step]:
@@ -29,14 +29,14 @@ def lower(graph: Graph) -> list[Step]:
 
     The roots of the graph's inputs are their names.
     """
-    lowering = _Lowering(graph)
+    lowering = Lowering(graph)
     for op in graph.ops:
         lowering.add(op)
     lowering.end(graph.outputs)
     return lowering.steps
 
 
-class _Lowering:
+class Lowering:
     """The steps so far, and where each value of the graph lies."""
 
     def __init__(self, graph: Graph) -> None:
@@ -52,7 +52,7 @@ class _Lowering:
     def add(self, op: Op) -> None:
         """Lower one operation."""
         if not self._integers.take(op):
-            _LOWERINGS.get(op.kind, _Lowering.plainly)(self, op)
+            _LOWERINGS.get(op.kind, Lowering.plainly)(self, op)
 
     def end(self, ports: tuple[Port, ...]) -> None:
         """Copy the outputs to the caller, after all else, so that they may be where the inputs are."""
@@ -90,10 +90,10 @@ class _Lowering:
             return value
         sorted_ = Value(f"{port.name}.sorted", value.size, value.dtype)
         self.steps.append(Step("take", (value,), (sorted_,), {"places": np.argsort(value.order)}))
-        self._lay(port, sorted_)
+        self.lay(port, sorted_)
         return sorted_
 
-    def _lay(self, port: Port, value: Value) -> None:
+    def lay(self, port: Port, value: Value) -> None:
         """The real numbers of a value are here from now on."""
         (self._settled if port.name in self._settled else self.values)[port.name] = value
 
@@ -146,7 +146,7 @@ class _Lowering:
     def _slice(self, op: Op) -> None:
         (x,), start, stop = op.inputs, op.attrs["start"], op.attrs["stop"]
         found = self.lies(x)
-        parts = _between(found, start, stop) if isinstance(found, Joined) else None
+        parts = found.between(start, stop) if isinstance(found, Joined) else None
         if parts:
             self.values[op.out.name] = parts[0] if len(parts) == 1 else Joined(parts)
         else:
@@ -243,60 +243,6 @@ class _Lowering:
         scratch = (sums, *self._search(op, x, op.weights["weight_ih"].size))
         self.emit(op, (x, *state), weights=weights, scratch=scratch)
 
-    def _conv2d(self, op: Op) -> None:
-        if op.attrs.get("groups") == op.out.shape[0] == op.inputs[0].shape[0]:
-            self._alone(op)
-            return
-        x, window = self._windowed(op, op.weights["weight"].shape[2:])
-        weight = dense(op.weights["weight"], op.attrs.get("groups", 1))
-        rows = window.laid(weight).T / np.float32(x.divisor or 1.0)
-        n, out = rows.shape
-        scratch = self._under_windows(op, window, n, x.zeros and out >= WIDE)
-        y = Value(op.out.name, op.out.size, order=window.order(out))
-        weights = {**op.weights, "weight": rows}
-        self.keep(Step("conv2d", (x,), (y,), {"window": window.sizes, "out": out}, weights, scratch), op)
-
-    def _alone(self, op: Op) -> None:
-        """A convolution of each channel by itself: side by side in memory, and so are their weights."""
-        self._lay_channels_last(op.inputs[0])
-        x, window = self._windowed(op, op.weights["weight"].shape[2:], as_bytes=False)
-        out = op.out.shape[0]
-        sizes = {**window.sizes, "planes": 1, "cell": out}
-        weights = {**op.weights, "weight": op.weights["weight"].reshape(out, -1).T}
-        y = Value(op.out.name, op.out.size, order=window.order(out))
-        self.keep(Step("conv2d_alone", (x,), (y,), {"window": sizes}, weights), op)
-
-    def _lay_channels_last(self, port: Port) -> None:
-        """Put an image in the order in which its channels are innermost, if it is in another."""
-        value, order = self.real(port), channels_last(port.shape)
-        if order is None or (value.order is not None and np.array_equal(value.order, order)):
-            return
-        value = self.logical(port)
-        turned = Value(f"{port.name}.turned", value.size, value.dtype, order=order, zeros=value.zeros)
-        self.steps.append(Step("take", (value,), (turned,), {"places": order}))
-        self._lay(port, turned)
-
-    def _under_windows(self, op: Op, window: Window, n: int, searching: bool) -> tuple[Value, ...]:
-        """Memory for a band of rows, for where n numbers are in it, and for those that are not 0 and their rows."""
-        width = (window.cols + 2 * window.pad_cols) * window.cell
-        band = self.scratch(op, "band", window.planes * window.height * width)
-        found = band, self.scratch(op, "places", n, "int32")
-        return (*found, self.scratch(op, "values", n), self.scratch(op, "rows", n, "int32")) if searching else found
-
-    def _max_pool2d(self, op: Op) -> None:
-        x, window = self._windowed(op, op.attrs["kernel"], as_bytes=False)
-        order = channels_last(op.out.shape) if window.cell > 1 else None
-        y = Value(op.out.name, op.out.size, order=order, zeros=x.zeros)
-        self.keep(Step("max_pool2d", (x,), (y,), {"window": window.sizes}), op)
-
-    def _windowed(self, op: Op, kernel: tuple[int, ...], as_bytes: bool = True) -> tuple[Value, Window]:
-        """The image, and how a window moves over it: over one plane a channel, or one with the channels innermost."""
-        found = self.lies(op.inputs[0])
-        x = found if as_bytes and isinstance(found, Value) else self.real(op.inputs[0])
-        if window_over(op, x, kernel) is None:
-            x = self.real(op.inputs[0])
-        return windowed(self.steps, op, x, kernel)
-
 
 def _in_one_order(x: Value, y: Value) -> bool:
     if x.order is None or y.order is None:
@@ -312,19 +258,6 @@ def _side_by_side(parts: tuple[Value, ...]) -> np.ndarray | None:
     return np.concatenate([start + order for start, order in zip(starts, orders, strict=False)])
 
 
-def _between(joined: Joined, start: int, stop: int) -> tuple[Value, ...] | None:
-    """The parts that lie between two places; None where one of them would be cut and has an order of its own."""
-    found, at = [], 0
-    for part in joined.parts:
-        a, b = max(start - at, 0), min(stop - at, part.size)
-        if a < b:
-            if (a, b) != (0, part.size) and (part.order is not None or part.divisor):
-                return None
-            found.append(replace(part, start=part.start + a, size=b - a))
-        at += part.size
-    return tuple(found)
-
-
 def _follow(x: Value, weights: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
     """Weights, one number or one for each element, in the order of x."""
     return {key: x.stored(array.ravel()) if array.size > 1 else array for key, array in weights.items()}
@@ -332,25 +265,25 @@ def _follow(x: Value, weights: Mapping[str, np.ndarray]) -> dict[str, np.ndarray
 
 _EACH = (*SMOOTH, "clip", "dynamic_quantize", "unscale")  # of all numbers in any order
 
-_LOWERINGS: Mapping[str, Callable[[_Lowering, Op], None]] = {
-    **dict.fromkeys(("flatten", "identity", "reshape"), _Lowering._alias),
-    **dict.fromkeys(_EACH, _Lowering._each),
-    "add": _Lowering._add,
-    **dict.fromkeys(("argmax", "group_argmax"), _Lowering._choose),
-    "attention": _Lowering._attention,
-    "cast": _Lowering._cast,
-    "channels_first": _Lowering._channels_first,
-    "concat": _Lowering._concat,
-    "conv2d": _Lowering._conv2d,
-    "gemm": _Lowering._gemm,
-    "gru_cell": _Lowering._cell,
-    "expectation": _Lowering._expectation,
-    "gsde": _Lowering._gsde,
-    "layer_norm": _Lowering._layer_norm,
-    "lstm_cell": _Lowering._cell,
-    "max_pool2d": _Lowering._max_pool2d,
-    "normalize": _Lowering._normalize,
-    "scale": _Lowering._scale,
-    "slice": _Lowering._slice,
-    "take": _Lowering._take,
+_LOWERINGS: Mapping[str, Callable[[Lowering, Op], None]] = {
+    **dict.fromkeys(("flatten", "identity", "reshape"), Lowering._alias),
+    **dict.fromkeys(_EACH, Lowering._each),
+    "add": Lowering._add,
+    **dict.fromkeys(("argmax", "group_argmax"), Lowering._choose),
+    "attention": Lowering._attention,
+    "cast": Lowering._cast,
+    "channels_first": Lowering._channels_first,
+    "concat": Lowering._concat,
+    "conv2d": conv2d,
+    "gemm": Lowering._gemm,
+    "gru_cell": Lowering._cell,
+    "expectation": Lowering._expectation,
+    "gsde": Lowering._gsde,
+    "layer_norm": Lowering._layer_norm,
+    "lstm_cell": Lowering._cell,
+    "max_pool2d": max_pool2d,
+    "normalize": Lowering._normalize,
+    "scale": Lowering._scale,
+    "slice": Lowering._slice,
+    "take": Lowering._take,
 }

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import numpy as np
@@ -51,6 +51,18 @@ class Joined:
     """Values one after the other that lie apart, as long as nobody needs them side by side."""
 
     parts: tuple[Value, ...]
+
+    def between(self, start: int, stop: int) -> tuple[Value, ...] | None:
+        """The parts that lie between two places; None where one of them would be cut and has an order of its own."""
+        found, at = [], 0
+        for part in self.parts:
+            a, b = max(start - at, 0), min(stop - at, part.size)
+            if a < b:
+                if (a, b) != (0, part.size) and (part.order is not None or part.divisor):
+                    return None
+                found.append(replace(part, start=part.start + a, size=b - a))
+            at += part.size
+        return tuple(found)
 
 
 @dataclass(frozen=True, eq=False)
