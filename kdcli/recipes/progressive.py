@@ -38,7 +38,10 @@ from kdcli.recipes.workshop import Workshop
 _CUTS = (0.25, 0.5, 0.75)
 # Levels of the weights, in the order they are tried: in ONNX they cost bytes, not time.
 _BITS = ("int8", "kmeans:16", "kmeans:8")
-_EVIDENCE, _STATES = 512, 4096  # states that importance is measured on, and those that idle units are idle in
+_EVIDENCE = 512  # states that importance is measured on
+# States that idle units are idle in, as many as `kdcli prune --lossless` takes; fewer where they would take more than
+# this share of the time.
+_STATES, _FEWEST, _WATCHED = 20_000, 2_000, 0.05
 _MOST_STEPS = 24
 
 
@@ -60,8 +63,10 @@ class Progress:
             raise UsageError("--progressive takes the teacher itself apart", "it is a black box", "leave it out")
         self._shop, self._targets = shop, targets
 
+        n = int(min(_STATES, max(_FEWEST, _WATCHED * shop.clock.budget * shop.pace.steps)))
+
         def gather(seed: int) -> States:
-            return real_states(teacher, _STATES, shop.config.seed + seed)
+            return real_states(teacher, n, shop.config.seed + seed)
 
         whole = _told(proved(teacher, gather).agent, teacher)
         self.states = evidence_of(gather(0), _EVIDENCE)
