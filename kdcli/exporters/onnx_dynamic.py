@@ -6,8 +6,6 @@ Here each row has its own, by plain operations, and onnxruntime's MatMulInteger 
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-
 import numpy as np
 from onnx import TensorProto
 
@@ -65,11 +63,11 @@ def _zero(sheet: Sheet, grid: Op) -> str:
     return name if name in sheet.made else sheet.constant(name, grid.attrs["zero"], kind)
 
 
-def dynamic_product(sheet: Sheet, op: Op, grids: Mapping[str, Op]) -> None:
+def dynamic_product(sheet: Sheet, op: Op) -> None:
     """Codes times codes, (B, I) times (I, O), in steps of the row's grid times those of the weight's row."""
     (x, out), packed = ends(op), op.packed["weight"]
     assert packed.scale is not None
-    inputs = [f"{x}.codes", _turned(sheet, op), _zero(sheet, grids[x])]
+    inputs = [f"{x}.codes", _turned(sheet, op), _zero(sheet, sheet.dynamic[x])]
     if packed.zero is not None:
         inputs.append(sheet.number(f"{out}.weight.z", packed.zero.astype(np.int8)))
     sums = sheet.node("MatMulInteger", inputs, f"{out}.sums")

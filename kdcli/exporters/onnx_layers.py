@@ -25,7 +25,7 @@ def _gemm(sheet: Sheet, op: Op) -> None:
     """Rows are multiplied as if they were more of the batch."""
     x, out = ends(op)
     if x in sheet.dynamic:
-        dynamic_product(sheet, op, sheet.dynamic)
+        dynamic_product(sheet, op)
         return
     if len(op.out.shape) == 1:
         _affine(sheet, op, "Gemm", (x, out), transB=1)

@@ -31,7 +31,7 @@ class Sheet:
     `grids` are the values on a grid that only products in whole numbers read, each with its step; `pairs` those of
     them whose codes are written, with the names of their scale and zero; `bytes` those whose codes are bytes of an
     input; `convolved` the grids that convolutions of those come to at once; `dynamic` the values on dynamic grids whose
-    codes are multiplied; `made` is what nodes have put out.
+    codes are multiplied, with the grids; `made` is what nodes have put out.
     """
 
     def __init__(self, opset: int, half: bool = False, grids: Mapping[str, np.ndarray] | None = None) -> None:
