@@ -50,8 +50,9 @@ _MOST_EPISODES = 1000
 _FIXED_SECONDS = 8.0
 # A candidate that has less than this share of the wanted score half-way is given up.
 _HOPELESS = 0.6
-# A candidate is chosen for its screening, which flatters it: so many times the episodes that it says are enough.
-_FLATTERED = 1.25
+# A candidate is chosen for its screening, which flatters it: so many times the episodes that it says are enough, where
+# there is time.
+_FLATTERED = 2
 # The final bench may overrun the budget by this share rather than play too few episodes.
 _OVERRUN = 0.08
 
@@ -145,7 +146,7 @@ class Workshop:
 
     def episodes_for(self, candidate: Candidate | None) -> int:
         """Episodes of its verdict, planned from the screening before any of them is played, and from the time left."""
-        needed = int(_FLATTERED * (candidate.needed or 0)) if candidate else 0
+        needed = _FLATTERED * (candidate.needed or 0) if candidate else 0
         wanted = max(self.config.episodes, needed)
         left = self.clock.left + _OVERRUN * self.clock.budget - _FIXED_SECONDS
         return max(20, min(wanted, self.pace.episodes(left / self._players)))
