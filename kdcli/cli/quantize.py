@@ -63,7 +63,7 @@ def quantize(
     }
     store.save(output, done.kept.agent, record, force)
     _show(done, output, as_json, console)
-    return CODES[done.kept.verdict]
+    return CODES[done.verdict]
 
 
 def _show(done: Quantized, output: Path, as_json: bool, console: Console) -> None:
@@ -79,7 +79,7 @@ def _show(done: Quantized, output: Path, as_json: bool, console: Console) -> Non
 
 
 def _json(way: Way) -> dict[str, Any]:
-    told = {key: value for key, value in vars(way).items() if key not in ("agent", "faster", "score")}
+    told = {key: value for key, value in vars(way).items() if key not in ("agent", "file", "faster", "score")}
     score, low, high = way.score
     return {**told, "faster": way.faster[1], "faster_256": way.faster[256], "score": score, "low": low, "high": high}
 
@@ -95,5 +95,5 @@ def _row(way: Way, kept: bool) -> tuple[str, ...]:
         "-" if way.latency_us is None else f"{way.latency_us:.1f} us",
         *("-" if ratio is None else f"{ratio:.2f}x" for ratio in way.faster.values()),
         "-" if score is None else f"{score:.3f}{interval}",
-        way.verdict,
+        way.verdict or "not played",
     )

@@ -7,7 +7,7 @@ that hold. A way that is slower is never kept for its speed.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 
@@ -15,11 +15,12 @@ from kdcli import artifact
 from kdcli.agents import store
 from kdcli.agents.agent import Acts, Agent
 from kdcli.agents.packing import bits_a_weight
+from kdcli.agents.runtime import OnnxAgent
 from kdcli.agents.states import States
-from kdcli.benchmarks.bench import Bench, bench
+from kdcli.benchmarks.bench import bench
 from kdcli.benchmarks.config import BenchConfig
 from kdcli.benchmarks.contender import Contender
-from kdcli.benchmarks.latency import Timing
+from kdcli.benchmarks.latency import Latencies, Timing, time_all
 from kdcli.benchmarks.program import program
 from kdcli.benchmarks.verdict import Verdict
 from kdcli.distillation.config import DistillConfig
@@ -64,30 +65,39 @@ class Way:
         bits: of storage for a weight, levels and scales included.
         agent_bytes, onnx_bytes: lengths of the agent's file and of its ONNX export.
         faster: times faster than the floats in onnxruntime, for calls of 1 and of 256 observations.
+        score: with its interval; the verdict is None where it was not played.
     """
 
     name: str
     agent: Agent
+    file: OnnxAgent
     bits: float
     agent_bytes: int
     onnx_bytes: int
     latency_us: float | None
     faster: dict[int, float | None]
-    score: tuple[float | None, float | None, float | None]
-    verdict: Verdict
+    score: tuple[float | None, float | None, float | None] = (None, None, None)
+    verdict: Verdict | None = None
 
 
 @dataclass(frozen=True, eq=False)
 class Quantized:
-    """The ways that were measured, the floats first; the one that is kept, and the bench they were measured in."""
+    """The ways that were measured, the floats first; and the one that is kept."""
 
     ways: tuple[Way, ...]
     kept: Way
-    bench: Bench
+
+    @property
+    def verdict(self) -> Verdict:
+        """Of the one that is kept, which was played."""
+        assert self.kept.verdict is not None
+        return self.kept.verdict
 
 
 def run(agent: Agent, config: QuantizeConfig, teacher: Acts | None = None, listener: Listener = silent) -> Quantized:
     """Quantize and measure; `teacher` labels the states that training needs, by default the agent itself.
+
+    Of several ways, those that are no better than the floats in what is asked for are not played.
 
     Raises:
         UsageError: the env is not known, or an option that cannot be read.
@@ -103,10 +113,12 @@ def run(agent: Agent, config: QuantizeConfig, teacher: Acts | None = None, liste
         play = _play(vector, config.seed)
         plans = {f"mixed {config.mixed:g}": mixed(agent, plan, config.mixed, play) for plan in plans.values()}
     made = {FLOATS: agent, **{name: quantize(agent, plan, states, recover) for name, plan in plans.items()}}
-    found = _measured(made, vector, states, config, listener)
+    floats, *others = _measured(made, states, config, listener)
+    playing = [way for way in others if not config.auto or _is_better(way, floats, config)]
+    judged = _judged([floats, *playing], vector, config, listener) if playing else {}
     vector.close()
-    ways_ = tuple(_way(name, each, found) for name, each in made.items())
-    return Quantized(ways_, _kept(ways_, config, listener) if config.auto else ways_[1], found)
+    done = (replace(floats, score=(1.0, None, None), verdict="holds"), *(judged.get(way.name, way) for way in others))
+    return Quantized(done, _kept(done, config, listener) if config.auto else done[1])
 
 
 def _play(vector: Vector, seed: int) -> Play:
@@ -119,60 +131,73 @@ def _named(scheme: str, activations: int, inputs: int, calibration: str) -> str:
     return f"{scheme} A{activations} I{inputs}{dynamic}" if activations else scheme
 
 
+def _is_better(way: Way, floats: Way, config: QuantizeConfig) -> bool:
+    """Whether it is smaller, or faster, than the floats."""
+    if config.target == "bytes":
+        return way.onnx_bytes < floats.onnx_bytes
+    return (way.faster[config.batch] or 0.0) > FASTER
+
+
 def _kept(ways: Sequence[Way], config: QuantizeConfig, listener: Listener) -> Way:
     """The best that holds; the floats where none is better."""
     floats, *others = ways
     holding = [way for way in others if way.verdict == "holds"]
-    if config.target == "bytes":
-        best = min(holding, key=lambda way: way.onnx_bytes, default=floats)
-        best = best if best.onnx_bytes < floats.onnx_bytes else floats
-    else:
-        best = max(holding, key=lambda way: way.faster[config.batch] or 0.0, default=floats)
-        best = best if (best.faster[config.batch] or 0.0) > FASTER else floats
-    if best is floats:
-        what = "smaller" if config.target == "bytes" else f"faster in calls of {config.batch}"
-        open_ = sum(way.verdict == "undecided" for way in others)
-        more = f" ({open_} undecided: more --episodes would tell)" if open_ else ""
-        listener(Note(f"nothing helps: no way is {what} and holds {config.min_score:g}{more}; the floats are kept"))
-    return best
+    if holding and config.target == "bytes":
+        return min(holding, key=lambda way: way.onnx_bytes)
+    if holding:
+        return max(holding, key=lambda way: way.faster[config.batch] or 0.0)
+    what = "smaller" if config.target == "bytes" else f"faster in calls of {config.batch}"
+    open_ = sum(way.verdict == "undecided" for way in others)
+    more = f" ({open_} undecided: more --episodes would tell)" if open_ else ""
+    listener(Note(f"nothing helps: no way is {what} and holds {config.min_score:g}{more}; the floats are kept"))
+    return floats
 
 
-def _measured(
-    made: dict[str, Agent], vector: Vector, states: States, config: QuantizeConfig, listener: Listener
-) -> Bench:
-    """Every file on the same episodes, timed in turns."""
+def _measured(made: dict[str, Agent], states: States, config: QuantizeConfig, listener: Listener) -> list[Way]:
+    """Every file's bytes, and its time, measured in turns."""
+    files = {name: convert(agent, states, ExportConfig()).agent for name, agent in made.items()}
+    contenders = [_contender(name, made[name], file) for name, file in files.items()]
+    seconds = config.latency_budget
+    found = time_all(contenders, states.observations, seconds, listener) if seconds else None
+    return [_way(name, made[name], file, found) for name, file in files.items()]
+
+
+def _contender(name: str, agent: Agent, file: OnnxAgent) -> Contender:
+    return Contender(name, agent, file, plays="onnxruntime", timed={"onnxruntime": program(file)})
+
+
+def _way(name: str, agent: Agent, file: OnnxAgent, found: Latencies | None) -> Way:
+    """What a file takes; not yet played."""
+    ours, floats = (found and found.get(key, "onnxruntime") for key in (name, FLOATS))
+    return Way(
+        name=name,
+        agent=agent,
+        file=file,
+        bits=bits_a_weight(agent.policy),
+        agent_bytes=len(artifact.pack(store.describe(agent), store.tensors_of(agent))),
+        onnx_bytes=file.size_bytes,
+        latency_us=ours.p50_us if ours else None,
+        faster={n: _faster(ours, floats, n) if ours and floats else None for n in (1, 256)},
+    )
+
+
+def _judged(ways: Sequence[Way], vector: Vector, config: QuantizeConfig, listener: Listener) -> dict[str, Way]:
+    """The ways behind the first, scored against it on the same episodes."""
     settings = BenchConfig(
         episodes=config.episodes,
         seed=config.seed,
         min_score=config.min_score,
         confidence=config.confidence,
-        latency_budget=config.latency_budget,
+        latency_budget=0.0,
         baselines=False,
     )
-    files = {name: convert(agent, states, ExportConfig()).agent for name, agent in made.items()}
-    contenders = [
-        Contender(name, made[name], file, plays="onnxruntime", timed={"onnxruntime": program(file)})
-        for name, file in files.items()
-    ]
-    return bench(contenders, vector, settings, listener)
-
-
-def _way(name: str, agent: Agent, found: Bench) -> Way:
-    result, times = found[name], found.latencies
-    ours = times and times.get(name, "onnxruntime")
-    floats = times and times.get(FLOATS, "onnxruntime")
-    judged = result.comparison
-    return Way(
-        name=name,
-        agent=agent,
-        bits=bits_a_weight(agent.policy),
-        agent_bytes=len(artifact.pack(store.describe(agent), store.tensors_of(agent))),
-        onnx_bytes=result.size.onnx_bytes or 0,
-        latency_us=ours.p50_us if ours else None,
-        faster={n: _faster(ours, floats, n) if ours and floats else None for n in (1, 256)},
-        score=(judged.score, judged.low, judged.high) if judged else (1.0, None, None),
-        verdict=judged.verdict if judged else "holds",
-    )
+    found = bench([_contender(way.name, way.agent, way.file) for way in ways], vector, settings, listener)
+    scores = {way.name: found[way.name].comparison for way in ways[1:]}
+    return {
+        way.name: replace(way, score=(judged.score, judged.low, judged.high), verdict=judged.verdict)
+        for way in ways[1:]
+        if (judged := scores[way.name]) is not None
+    }
 
 
 def _faster(ours: Timing, theirs: Timing, batch: int) -> float:

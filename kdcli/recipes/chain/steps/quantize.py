@@ -29,7 +29,7 @@ def make(job: Job) -> Json:
     }
     store.save(job.output, done.kept.agent, record)
     facts = {"way": done.kept.name, "bits": done.kept.bits, "score": done.kept.score[0]}
-    return {**facts, "verdicts": [VERDICTS[done.kept.verdict]]}
+    return {**facts, "verdicts": [VERDICTS[done.verdict]]}
 
 
 def check(options: Any) -> None:
