@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -17,8 +18,11 @@ from kdcli.pruning.config import PruneConfig
 if TYPE_CHECKING:
     from kdcli.agents.agent import Agent
     from kdcli.pruning.lossless import Proved
+    from kdcli.recipes.costs import Cost
     from kdcli.recipes.prune import Outcome, Row
 
+_COSTS = ("ONNX bytes", "onnxruntime", "x faster")
+_TIMED_ON = 256  # states
 AgentFile = Annotated[Path, typer.Argument(metavar="AGENT", help="Agent file, or a checkpoint that load reads.")]
 
 
@@ -59,24 +63,40 @@ def prune(
 
 
 def _answer_lossless(console: Console, whole: Agent, done: Proved, output: Path, as_json: bool) -> None:
-    rows = {"before": _sizes(whole), "after": _sizes(done.agent)}
+    from kdcli.pruning.states import real_states
+    from kdcli.recipes.prune import costs_of
+
+    found = costs_of({"before": whole, "after": done.agent}, real_states(whole, _TIMED_ON, 0))
+    rows = {"before": _sizes(whole, found["before"]), "after": _sizes(done.agent, found["after"])}
     if as_json:
         facts = {"path": str(output), "n_states": done.alike.n_states, "ties": done.alike.ties}
         facts["left_out"] = list(done.left_out)
         console.answer_json("kdcli.prune/1", {**facts, "sizes": rows})
         return
     table = [
-        (name, str(row["inputs"]), row["network"], f"{row['params']:,}", f"{row['macs']:,}")
+        (name, str(row["inputs"]), row["network"], f"{row['params']:,}", f"{row['macs']:,}", *_told(found[name]))
         for name, row in rows.items()
     ]
-    console.table(("", "inputs", "layers", "params", "mult-adds"), table)
+    console.table(("", "inputs", "layers", "params", "mult-adds", *_COSTS), table)
+    _say_slower(console, found)
     ties = f", {done.alike.ties} ties" if done.alike.ties else ""
     if done.left_out:
         console.answer(f"not done, since other episodes spoke against it: {', '.join(done.left_out)}")
     console.answer(f"acts alike on {done.alike.n_states:,} states of other episodes{ties}\n{output}")
 
 
-def _sizes(agent: Agent) -> dict[str, Any]:
+def _told(cost: Cost) -> tuple[str, str, str]:
+    latency, faster = cost.latency_us or 0.0, cost.faster[1] or 1.0
+    return f"{cost.onnx_bytes:,}", f"{latency:.1f} us", f"{faster:.2f}x"
+
+
+def _say_slower(console: Console, found: Mapping[str, Cost]) -> None:
+    for name, cost in found.items():
+        if cost.is_slower:
+            console.answer(f"{name} is slower than before in onnxruntime, at batch 1, though it is smaller")
+
+
+def _sizes(agent: Agent, cost: Cost) -> dict[str, Any]:
     from kdcli.graph.count import count
     from kdcli.graph.trace import trace
 
@@ -87,6 +107,9 @@ def _sizes(agent: Agent) -> dict[str, Any]:
         "params": counted.n_params,
         "macs": counted.multiply_adds,
         "constants": counted.n_constants,
+        "onnx_bytes": cost.onnx_bytes,
+        "latency_us": cost.latency_us,
+        "faster": cost.faster[1],
     }
 
 
@@ -94,15 +117,16 @@ def _answer(console: Console, done: Outcome, output: Path, as_json: bool) -> Non
     from dataclasses import asdict
 
     if as_json:
-        rows = [asdict(row) for row in done.rows]
+        rows = [_flat(row) for row in done.rows]
         rounds = [asdict(cut) for cut in done.pruned.rounds]
         facts = {"path": str(output), "reached": done.pruned.reached, "rounds": rounds, "agents": rows}
         console.answer_json("kdcli.prune/1", facts)
         return
     sparse = any(row.nonzeros < 0.99 * row.params for row in done.rows)
     zeros = ("not zero", "sparse bytes") if sparse else ()
-    head = ("", "layers", "params", *zeros, "mult-adds", "ONNX bytes", "return", "score [95%]")
+    head = ("", "layers", "params", *zeros, "mult-adds", *_COSTS, "return", "score [95%]")
     console.table(head, [_cells(row, sparse) for row in done.rows])
+    _say_slower(console, {row.name: row.cost for row in done.rows})
     if sparse:
         console.answer("zeros change no shape: the ONNX file and onnxruntime's time stay what they were")
     if not done.pruned.reached:
@@ -111,9 +135,17 @@ def _answer(console: Console, done: Outcome, output: Path, as_json: bool) -> Non
     console.answer(output)
 
 
+def _flat(row: Row) -> dict[str, Any]:
+    from dataclasses import asdict
+
+    told = asdict(row)
+    cost = told.pop("cost")
+    return {**told, **{key: cost[key] for key in ("onnx_bytes", "latency_us")}, "faster": cost["faster"][1]}
+
+
 def _cells(row: Row, sparse: bool) -> tuple[str, ...]:
     zeros = (f"{row.nonzeros:,}", f"{row.sparse_bytes:,}") if sparse else ()
     judged = row.comparison
     score = "1" if judged is None else f"{judged.score:.3f} [{judged.low:.3f}, {judged.high:.3f}]"
-    sizes = f"{row.macs:,}", f"{row.onnx_bytes:,}"
+    sizes = f"{row.macs:,}", *_told(row.cost)
     return (row.name, row.network, f"{row.params:,}", *zeros, *sizes, f"{row.mean_return:.1f}", score)

@@ -79,9 +79,11 @@ def _show(done: Quantized, output: Path, as_json: bool, console: Console) -> Non
 
 
 def _json(way: Way) -> dict[str, Any]:
-    told = {key: value for key, value in vars(way).items() if key not in ("agent", "file", "faster", "score")}
+    told = {key: value for key, value in vars(way).items() if key not in ("agent", "file", "cost", "score")}
     score, low, high = way.score
-    return {**told, "faster": way.faster[1], "faster_256": way.faster[256], "score": score, "low": low, "high": high}
+    cost = {"onnx_bytes": way.cost.onnx_bytes, "latency_us": way.cost.latency_us}
+    times = {"faster": way.cost.faster[1], "faster_256": way.cost.faster[256]}
+    return {**told, **cost, **times, "score": score, "low": low, "high": high}
 
 
 def _row(way: Way, kept: bool) -> tuple[str, ...]:
@@ -91,9 +93,9 @@ def _row(way: Way, kept: bool) -> tuple[str, ...]:
         f"{way.name} *" if kept else way.name,
         f"{way.bits:.2f}",
         f"{way.agent_bytes:,} B",
-        f"{way.onnx_bytes:,} B",
-        "-" if way.latency_us is None else f"{way.latency_us:.1f} us",
-        *("-" if ratio is None else f"{ratio:.2f}x" for ratio in way.faster.values()),
+        f"{way.cost.onnx_bytes:,} B",
+        "-" if way.cost.latency_us is None else f"{way.cost.latency_us:.1f} us",
+        *("-" if ratio is None else f"{ratio:.2f}x" for ratio in way.cost.faster.values()),
         "-" if score is None else f"{score:.3f}{interval}",
         way.verdict or "not played",
     )

@@ -13,8 +13,6 @@ from kdcli import artifact
 from kdcli.agents import store
 from kdcli.agents.agent import Acts, Agent
 from kdcli.agents.states import States
-from kdcli.benchmarks.contender import Contender
-from kdcli.benchmarks.latency import time_all
 from kdcli.benchmarks.verdict import Comparison, compare
 from kdcli.distillation.step import judge_of
 from kdcli.envs.play import open_vector, play, seeds_from
@@ -31,6 +29,7 @@ from kdcli.pruning.loop import Pruned, Recover, Tools, prune
 from kdcli.pruning.lossless import Proved, proved
 from kdcli.pruning.sparse import storage
 from kdcli.pruning.states import real_states
+from kdcli.recipes.costs import Cost, costs
 from kdcli.recipes.recovery import Recovery, lesson_of
 
 _SLOTS = 16
@@ -41,7 +40,8 @@ _TIMED_SECONDS = 1.0
 class Row:
     """One agent: what it costs and what it returns.
 
-    `sparse_bytes` are those of its parameters with zeros left out, indices and all.
+    `sparse_bytes` are those of its parameters with zeros left out, indices and all; `cost` is that of its ONNX file,
+    beside the agent's before.
     """
 
     name: str
@@ -49,7 +49,7 @@ class Row:
     params: int
     nonzeros: int
     macs: int
-    onnx_bytes: int
+    cost: Cost
     sparse_bytes: int
     mean_return: float
     comparison: Comparison | None
@@ -100,7 +100,15 @@ def run(agent: Agent, config: PruneConfig, listener: Listener = silent) -> Outco
     done = prune(first.agent, states, config, tools, listener)
     scale = Scale(agent, "bench", config)
     named = {"before": agent, "lossless": first.agent, "pruned": done.agent}
-    return Outcome(first, done, tuple(_row(name, found, states, scale, config) for name, found in named.items()))
+    cost = costs_of(named, states)
+    rows = tuple(_row(name, found, cost[name], scale, config) for name, found in named.items())
+    return Outcome(first, done, rows)
+
+
+def costs_of(agents: Mapping[str, Agent], states: States) -> dict[str, Cost]:
+    """What the agents' ONNX files cost, beside the first."""
+    files = {name: convert(agent, states, ExportConfig()).agent for name, agent in agents.items()}
+    return costs(files, states.observations, _TIMED_SECONDS * len(files))
 
 
 def evidence_of(states: States, n: int) -> States:
@@ -125,13 +133,9 @@ def _timed(agent: Agent) -> Any:
     def measure(found: Agent) -> float:
         if not drawn:
             drawn.append(real_states(agent, 256, 0))
-        states = drawn[0]
-        contender = Contender("it", None, convert(found, states, ExportConfig()).agent, plays="onnxruntime")
-        timed = time_all([contender], states.observations, _TIMED_SECONDS)
-        assert timed is not None
-        timing = timed.get("it", "onnxruntime")
-        assert timing is not None
-        return timing.p50_us
+        latency = costs_of({"it": found}, drawn[0])["it"].latency_us
+        assert latency is not None
+        return latency
 
     return measure
 
@@ -145,7 +149,7 @@ def _recovery(agent: Agent, config: PruneConfig) -> Recover:
     return Recovery(agent, vector, lesson, judge_of(agent, agent.env, lesson), config.pattern != "units")
 
 
-def _row(name: str, agent: Agent, states: States, scale: Scale, config: PruneConfig) -> Row:
+def _row(name: str, agent: Agent, cost: Cost, scale: Scale, config: PruneConfig) -> Row:
     counted = count(trace(agent))
     returns = scale.teacher if name == "before" else scale.returns(agent)
     judged = None if name == "before" else compare(returns, scale.teacher, scale.random, config.min_score)
@@ -155,7 +159,7 @@ def _row(name: str, agent: Agent, states: States, scale: Scale, config: PruneCon
         params=counted.n_params,
         nonzeros=sum(int(p.count_nonzero()) for p in agent.policy.network.parameters()),
         macs=counted.multiply_adds,
-        onnx_bytes=len(convert(agent, states, ExportConfig()).data),
+        cost=cost,
         sparse_bytes=storage(agent).smallest,
         mean_return=float(returns.mean()),
         comparison=judged,

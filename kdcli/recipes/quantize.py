@@ -9,8 +9,6 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
-import numpy as np
-
 from kdcli import artifact
 from kdcli.agents import store
 from kdcli.agents.agent import Acts, Agent
@@ -20,8 +18,6 @@ from kdcli.agents.states import States
 from kdcli.benchmarks.bench import bench
 from kdcli.benchmarks.config import BenchConfig
 from kdcli.benchmarks.contender import Contender
-from kdcli.benchmarks.latency import Latencies, Timing, time_all
-from kdcli.benchmarks.program import program
 from kdcli.benchmarks.verdict import Verdict
 from kdcli.distillation.config import DistillConfig
 from kdcli.distillation.learner import copy_agent
@@ -40,6 +36,7 @@ from kdcli.quantization.fake import settle
 from kdcli.quantization.plan import Plan
 from kdcli.quantization.sensitivity import Play, mixed
 from kdcli.quantization.work import Recover, quantize
+from kdcli.recipes.costs import FASTER, Cost, costs
 
 FLOATS = "floats"
 # What --auto tries: scheme of the weights, bits of activations and observations, and a calibration other than the one
@@ -52,7 +49,6 @@ WAYS = {
     ),
     "latency": (("int8", 8, 8, ""), ("int8:rows=no", 8, 8, ""), ("int8", 8, 8, "dynamic")),
 }
-FASTER = 1.05  # two timings of one file differ by less
 _ROUNDS = 4
 _WALK = 2048  # states along which agents are compared for mixed precision
 
@@ -63,8 +59,8 @@ class Way:
 
     Attributes:
         bits: of storage for a weight, levels and scales included.
-        agent_bytes, onnx_bytes: lengths of the agent's file and of its ONNX export.
-        faster: times faster than the floats in onnxruntime, for calls of 1 and of 256 observations.
+        agent_bytes: length of the agent's file.
+        cost: of its ONNX export, beside that of the floats.
         score: with its interval; the verdict is None where it was not played.
     """
 
@@ -73,9 +69,7 @@ class Way:
     file: OnnxAgent
     bits: float
     agent_bytes: int
-    onnx_bytes: int
-    latency_us: float | None
-    faster: dict[int, float | None]
+    cost: Cost
     score: tuple[float | None, float | None, float | None] = (None, None, None)
     verdict: Verdict | None = None
 
@@ -134,8 +128,8 @@ def _named(scheme: str, activations: int, inputs: int, calibration: str) -> str:
 def _is_better(way: Way, floats: Way, config: QuantizeConfig) -> bool:
     """Whether it is smaller, or faster, than the floats."""
     if config.target == "bytes":
-        return way.onnx_bytes < floats.onnx_bytes
-    return (way.faster[config.batch] or 0.0) > FASTER
+        return way.cost.onnx_bytes < floats.cost.onnx_bytes
+    return (way.cost.faster[config.batch] or 0.0) > FASTER
 
 
 def _kept(ways: Sequence[Way], config: QuantizeConfig, listener: Listener) -> Way:
@@ -143,9 +137,9 @@ def _kept(ways: Sequence[Way], config: QuantizeConfig, listener: Listener) -> Wa
     floats, *others = ways
     holding = [way for way in others if way.verdict == "holds"]
     if holding and config.target == "bytes":
-        return min(holding, key=lambda way: way.onnx_bytes)
+        return min(holding, key=lambda way: way.cost.onnx_bytes)
     if holding:
-        return max(holding, key=lambda way: way.faster[config.batch] or 0.0)
+        return max(holding, key=lambda way: way.cost.faster[config.batch] or 0.0)
     what = "smaller" if config.target == "bytes" else f"faster in calls of {config.batch}"
     open_ = sum(way.verdict == "undecided" for way in others)
     more = f" ({open_} undecided: more --episodes would tell)" if open_ else ""
@@ -154,31 +148,20 @@ def _kept(ways: Sequence[Way], config: QuantizeConfig, listener: Listener) -> Wa
 
 
 def _measured(made: dict[str, Agent], states: States, config: QuantizeConfig, listener: Listener) -> list[Way]:
-    """Every file's bytes, and its time, measured in turns."""
+    """What every file costs; not yet played."""
     files = {name: convert(agent, states, ExportConfig()).agent for name, agent in made.items()}
-    contenders = [_contender(name, made[name], file) for name, file in files.items()]
-    seconds = config.latency_budget
-    found = time_all(contenders, states.observations, seconds, listener) if seconds else None
-    return [_way(name, made[name], file, found) for name, file in files.items()]
-
-
-def _contender(name: str, agent: Agent, file: OnnxAgent) -> Contender:
-    return Contender(name, agent, file, plays="onnxruntime", timed={"onnxruntime": program(file)})
-
-
-def _way(name: str, agent: Agent, file: OnnxAgent, found: Latencies | None) -> Way:
-    """What a file takes; not yet played."""
-    ours, floats = (found and found.get(key, "onnxruntime") for key in (name, FLOATS))
-    return Way(
-        name=name,
-        agent=agent,
-        file=file,
-        bits=bits_a_weight(agent.policy),
-        agent_bytes=len(artifact.pack(store.describe(agent), store.tensors_of(agent))),
-        onnx_bytes=file.size_bytes,
-        latency_us=ours.p50_us if ours else None,
-        faster={n: _faster(ours, floats, n) if ours and floats else None for n in (1, 256)},
-    )
+    found = costs(files, states.observations, config.latency_budget, listener)
+    return [
+        Way(
+            name=name,
+            agent=agent,
+            file=files[name],
+            bits=bits_a_weight(agent.policy),
+            agent_bytes=len(artifact.pack(store.describe(agent), store.tensors_of(agent))),
+            cost=found[name],
+        )
+        for name, agent in made.items()
+    ]
 
 
 def _judged(ways: Sequence[Way], vector: Vector, config: QuantizeConfig, listener: Listener) -> dict[str, Way]:
@@ -191,19 +174,14 @@ def _judged(ways: Sequence[Way], vector: Vector, config: QuantizeConfig, listene
         latency_budget=0.0,
         baselines=False,
     )
-    found = bench([_contender(way.name, way.agent, way.file) for way in ways], vector, settings, listener)
+    contenders = [Contender(way.name, way.agent, way.file, plays="onnxruntime") for way in ways]
+    found = bench(contenders, vector, settings, listener)
     scores = {way.name: found[way.name].comparison for way in ways[1:]}
     return {
         way.name: replace(way, score=(judged.score, judged.low, judged.high), verdict=judged.verdict)
         for way in ways[1:]
         if (judged := scores[way.name]) is not None
     }
-
-
-def _faster(ours: Timing, theirs: Timing, batch: int) -> float:
-    """How many times faster, by the median of the rounds' medians, which saw the same machine."""
-    pairs = zip(ours.single, theirs.single, strict=True) if batch == 1 else zip(ours.batch, theirs.batch, strict=True)
-    return float(np.median([np.median(b) / np.median(a) for a, b in pairs]))
 
 
 def _recovery(agent: Agent, teacher: Acts, config: QuantizeConfig, listener: Listener) -> Recover:
