@@ -108,7 +108,7 @@ def run(agent: Agent, config: PruneConfig, listener: Listener = silent) -> Outco
 def costs_of(agents: Mapping[str, Agent], states: States) -> dict[str, Cost]:
     """What the agents' ONNX files cost, beside the first."""
     files = {name: convert(agent, states, ExportConfig()).agent for name, agent in agents.items()}
-    return costs(files, states.observations, _TIMED_SECONDS * len(files))
+    return costs(files, states.observations, _TIMED_SECONDS)
 
 
 def evidence_of(states: States, n: int) -> States:

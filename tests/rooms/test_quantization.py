@@ -313,8 +313,7 @@ def test_products_of_bytes_are_in_whole_numbers(name: str, products: int, tmp_pa
 
 
 @pytest.mark.parametrize("name", ["net_relu", "tanh", "stack_image", "dict_normalized", "masked_discrete", "atoms"])
-@pytest.mark.parametrize("scheme", ["int8", "int8:zero=yes", "int4"])
-@pytest.mark.parametrize("opset", [13, 18])
+@pytest.mark.parametrize(("scheme", "opset"), [("int8", 13), ("int8:zero=yes", 18), ("int4", 18)])
 def test_dynamic_products_are_in_whole_numbers(name: str, scheme: str, opset: int) -> None:
     """Law: behind a dynamic grid onnxruntime adds up bytes; who else is in the batch changes nothing; what the file
     holds is counted as in the agent.
