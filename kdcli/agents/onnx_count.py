@@ -35,7 +35,7 @@ def count(model: onnx.ModelProto) -> tuple[int, int, int]:
 
 _IN_CODES = "QLinearConv"
 _CONVOLUTIONS = ("Conv", _IN_CODES)
-_SUMS = "MatMulInteger"
+_SUMS, _BEHIND_SUMS = "MatMulInteger", ("Cast", "Mul", "Mul")  # as they are written, and no further
 _LEARNED = (*_CONVOLUTIONS, _SUMS, "Gemm", "LayerNormalization")
 
 
@@ -54,9 +54,10 @@ def _of_sums(model: onnx.ModelProto, sizes: Mapping[str, int]) -> tuple[set[str]
         if node.op_type == _SUMS:
             beside |= {*node.input[3:]}
             after = readers.get(node.output[0])
-            while after is not None and after.op_type in ("Cast", "Mul"):
-                beside |= {*after.input} & sizes.keys()
-                after = readers.get(after.output[0])
+            for _ in _BEHIND_SUMS:
+                if after is not None and after.op_type in _BEHIND_SUMS:
+                    beside |= {*after.input} & sizes.keys()
+                    after = readers.get(after.output[0])
             biases += [name for name in after.input if name in sizes] if after and after.op_type == "Add" else []
     return beside, biases
 

@@ -22,7 +22,6 @@ if TYPE_CHECKING:
     from kdcli.recipes.prune import Outcome, Row
 
 _COSTS = ("ONNX bytes", "onnxruntime", "x faster")
-_TIMED_ON = 256  # states
 AgentFile = Annotated[Path, typer.Argument(metavar="AGENT", help="Agent file, or a checkpoint that load reads.")]
 
 
@@ -63,10 +62,9 @@ def prune(
 
 
 def _answer_lossless(console: Console, whole: Agent, done: Proved, output: Path, as_json: bool) -> None:
-    from kdcli.pruning.states import real_states
-    from kdcli.recipes.prune import costs_of
+    from kdcli.recipes.prune import lossless_costs
 
-    found = costs_of({"before": whole, "after": done.agent}, real_states(whole, _TIMED_ON, 0))
+    found = lossless_costs(whole, done.agent)
     rows = {"before": _sizes(whole, found["before"]), "after": _sizes(done.agent, found["after"])}
     if as_json:
         facts = {"path": str(output), "n_states": done.alike.n_states, "ties": done.alike.ties}

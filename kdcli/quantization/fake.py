@@ -99,8 +99,9 @@ def prepare(agent: Agent, plan: Plan, states: States) -> Agent:
     policy.value = None
     if plan.activations:
         policy = _with_network(policy, _watched(policy.network, plan))
-        actions(replace(agent, policy=policy.eval()), states)
-        _settle_watches(policy.network, plan, agent.preprocess.image)
+        if plan.calibration is not None:
+            actions(replace(agent, policy=policy.eval()), states)
+            _settle_watches(policy.network, plan.calibration, agent.preprocess.image)
     policy.requires_grad_(True)
     for name, module, key in list(products(policy.network)):
         _fake(module, key, plan.scheme_of(name))
@@ -138,7 +139,7 @@ def _in_training(module: nn.Module) -> nn.Module | None:
     return Watch(module) if isinstance(module, Quantize) else None
 
 
-def _settle_watches(network: nn.Module, plan: Plan, image: bool) -> None:
+def _settle_watches(network: nn.Module, calibration: Calibration, image: bool) -> None:
     """Observations keep their whole range: one that is cut off is a state that is not seen.
 
     That of an image is known, and stays: with 8 bits, its bytes are the codes.
@@ -150,7 +151,7 @@ def _settle_watches(network: nn.Module, plan: Plan, image: bool) -> None:
             return None
         if image and id(module) in first and not module.place.scale.ndim:
             return _of_image(module.place)
-        return _grid(module, _WHOLE if id(module) in first else plan.calibration or _WHOLE)
+        return _grid(module, _WHOLE if id(module) in first else calibration)
 
     _replace(network, settled)
 

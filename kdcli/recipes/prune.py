@@ -33,7 +33,7 @@ from kdcli.recipes.costs import Cost, costs
 from kdcli.recipes.recovery import Recovery, lesson_of
 
 _SLOTS = 16
-_TIMED_SECONDS = 1.0
+_TIMED_SECONDS, _TIMED_ON = 1.0, 256  # for all files together; states
 
 
 @dataclass(frozen=True)
@@ -132,7 +132,7 @@ def _timed(agent: Agent) -> Any:
 
     def measure(found: Agent) -> float:
         if not drawn:
-            drawn.append(real_states(agent, 256, 0))
+            drawn.append(real_states(agent, _TIMED_ON, 0))
         latency = costs_of({"it": found}, drawn[0])["it"].latency_us
         assert latency is not None
         return latency
@@ -147,6 +147,11 @@ def _recovery(agent: Agent, config: PruneConfig) -> Recover:
     lesson = lesson_of(config.recover, config.labels, config.lr, config.seed)
     vector = open_vector(agent.env, agent, lesson.envs)
     return Recovery(agent, vector, lesson, judge_of(agent, agent.env, lesson), config.pattern != "units")
+
+
+def lossless_costs(before: Agent, after: Agent) -> dict[str, Cost]:
+    """What an agent's file cost before and after, timed on states of its own play."""
+    return costs_of({"before": before, "after": after}, real_states(before, _TIMED_ON, 0))
 
 
 def _row(name: str, agent: Agent, cost: Cost, scale: Scale, config: PruneConfig) -> Row:

@@ -18,7 +18,7 @@ from kdcli.agents.states import States
 from kdcli.benchmarks.bench import bench
 from kdcli.benchmarks.config import BenchConfig
 from kdcli.benchmarks.contender import Contender
-from kdcli.benchmarks.verdict import Verdict
+from kdcli.benchmarks.verdict import Comparison, Verdict
 from kdcli.distillation.config import DistillConfig
 from kdcli.distillation.learner import copy_agent
 from kdcli.distillation.loop import Judge, distill
@@ -43,10 +43,7 @@ FLOATS = "floats"
 # asked for. Weights alone on few levels are floats again once the file is loaded, and never faster; with activations on
 # grids, too, a file is no smaller.
 WAYS = {
-    "bytes": (
-        *(("fp16", 0, 0, ""), ("int8", 0, 0, ""), ("kmeans:16", 0, 0, "")),
-        *(("int4", 0, 0, ""), ("kmeans:8", 0, 0, "")),
-    ),
+    "bytes": tuple((scheme, 0, 0, "") for scheme in ("fp16", "int8", "kmeans:16", "int4", "kmeans:8")),
     "latency": (("int8", 8, 8, ""), ("int8:rows=no", 8, 8, ""), ("int8", 8, 8, "dynamic")),
 }
 _ROUNDS = 4
@@ -176,12 +173,12 @@ def _judged(ways: Sequence[Way], vector: Vector, config: QuantizeConfig, listene
     )
     contenders = [Contender(way.name, way.agent, way.file, plays="onnxruntime") for way in ways]
     found = bench(contenders, vector, settings, listener)
-    scores = {way.name: found[way.name].comparison for way in ways[1:]}
-    return {
-        way.name: replace(way, score=(judged.score, judged.low, judged.high), verdict=judged.verdict)
-        for way in ways[1:]
-        if (judged := scores[way.name]) is not None
-    }
+    return {way.name: _scored(way, found[way.name].comparison) for way in ways[1:]}
+
+
+def _scored(way: Way, judged: Comparison | None) -> Way:
+    assert judged is not None  # only the first, with which others are compared, has none
+    return replace(way, score=(judged.score, judged.low, judged.high), verdict=judged.verdict)
 
 
 def _recovery(agent: Agent, teacher: Acts, config: QuantizeConfig, listener: Listener) -> Recover:

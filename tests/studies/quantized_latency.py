@@ -3,7 +3,8 @@
     OMP_NUM_THREADS=1 python tests/studies/quantized_latency.py
 
 Networks have random weights, which take as long as trained ones. All files are called in turns; the times are medians,
-of processor time for one observation and for 256, in brackets shares of the floats' time.
+of processor time for one observation and for 256, in brackets shares of the floats' time. Then convolutions of an Atari
+network, one image, in floats and by ConvInteger, which dynamic grids would need.
 """
 
 from __future__ import annotations
@@ -12,13 +13,15 @@ import time
 from collections import defaultdict
 
 import numpy as np
+import onnxruntime
 import torch
+from onnx import TensorProto, helper, numpy_helper
 
 from kdcli.agents.action import ActionRule
 from kdcli.agents.agent import Agent
 from kdcli.agents.observation import Preprocess
 from kdcli.agents.policy import Policy
-from kdcli.agents.runtime import OnnxAgent
+from kdcli.agents.runtime import OnnxAgent, start
 from kdcli.agents.states import States
 from kdcli.exporters.config import ExportConfig
 from kdcli.exporters.step import convert
@@ -65,8 +68,41 @@ def _calls(file: OnnxAgent, obs: np.ndarray) -> int:
     return max(3, int(BUDGET / (time.thread_time() - begin)))
 
 
+def convolution(
+    shape: tuple[int, int], out: int, kernel: int, stride: int, whole: bool
+) -> onnxruntime.InferenceSession:
+    """Of images (C, N, N), in floats or in whole numbers."""
+    channels, size = shape
+    weight = np.random.default_rng(0).integers(-127, 128, (out, channels, kernel, kernel))
+    numbers = [numpy_helper.from_array(weight.astype(np.int8 if whole else np.float32), "w")]
+    node = helper.make_node("ConvInteger" if whole else "Conv", ["x", "w"], ["y"], strides=[stride, stride])
+    kinds = (TensorProto.UINT8, TensorProto.INT32) if whole else (TensorProto.FLOAT, TensorProto.FLOAT)
+    x = helper.make_tensor_value_info("x", kinds[0], [1, channels, size, size])
+    graph = helper.make_graph([node], "one", [x], [helper.make_tensor_value_info("y", kinds[1], None)], numbers)
+    return start(
+        helper.make_model(graph, opset_imports=[helper.make_opsetid("", 18)], ir_version=8).SerializeToString(), "it"
+    )
+
+
+def convolutions() -> None:
+    """Print the second table."""
+    print("\n| convolution | floats | ConvInteger |\n| --- | ---: | ---: |")
+    for (channels, size), out, kernel, stride in (((4, 84), 32, 8, 4), ((32, 20), 64, 4, 2), ((64, 9), 64, 3, 1)):
+        times = []
+        for whole in (False, True):
+            session = convolution((channels, size), out, kernel, stride, whole)
+            x, found = np.ones((1, channels, size, size), np.uint8 if whole else np.float32), []
+            for _ in range(300):
+                begin = time.perf_counter()
+                session.run(None, {"x": x})
+                found.append(time.perf_counter() - begin)
+            times.append(np.median(found) * 1e6)
+        name = f"{channels}x{size}x{size} -> {out}, {kernel}x{kernel} by {stride}"
+        print(f"| {name} | {times[0]:.0f} us | {times[1]:.0f} us |")
+
+
 def main() -> None:
-    """Print the table."""
+    """Print the tables."""
     print("| network | batch | floats | " + " | ".join(WAYS) + " |\n| --- | ---: | ---: |" + " ---: |" * len(WAYS))
     for inputs, hidden in SHAPES:
         floats, rng = agent(inputs, hidden), np.random.default_rng(0)
@@ -79,6 +115,7 @@ def main() -> None:
             print(
                 f"| {'-'.join(map(str, (inputs, *hidden, 6)))} | {n} | {times['floats']:,.1f} us | {rest} |", flush=True
             )
+    convolutions()
 
 
 if __name__ == "__main__":
