@@ -13,13 +13,13 @@ from torch import Tensor
 from kdcli.agents.action import ActionRule
 from kdcli.agents.distributions import sample
 from kdcli.agents.heads import Heads
-from kdcli.agents.observation import Sees
+from kdcli.agents.observation import Preprocessor
 from kdcli.agents.policy import Policy, Signal
 from kdcli.errors import UsageError
 from kdcli.spec import EnvSpec, Part, Space, zeros
 
 
-class Acts(Protocol):
+class Actor(Protocol):
     """Whatever can be rolled out and benchmarked: a teacher, a student, an exported file."""
 
     @property
@@ -54,7 +54,7 @@ class Acts(Protocol):
         ...
 
 
-class Teaches(Acts, Protocol):
+class LabelingActor(Actor, Protocol):
     """Who can say more than what to do: an agent run by torch, or several seen as one."""
 
     @property
@@ -64,7 +64,7 @@ class Teaches(Acts, Protocol):
     def signal(self) -> Signal: ...
 
     @property
-    def preprocess(self) -> Sees: ...
+    def preprocess(self) -> Preprocessor: ...
 
     def heads(self, obs: np.ndarray, state: np.ndarray | None = None) -> Heads:
         """Every signal for raw observations (B, *shape) and states (B, S), at first none."""
@@ -75,12 +75,12 @@ class Teaches(Acts, Protocol):
         ...
 
 
-def teaches(agent: Acts) -> TypeGuard[Teaches]:
+def teaches(agent: Actor) -> TypeGuard[LabelingActor]:
     """Whether the agent says more than what to do."""
     return hasattr(agent, "heads")
 
 
-def no_memory(agent: Acts) -> None:
+def no_memory(agent: Actor) -> None:
     """Raise UsageError for an agent that cannot act without its state."""
     if agent.state_size:
         why = f"it carries {agent.state_size} numbers from one step to the next"
@@ -91,7 +91,7 @@ def no_memory(agent: Acts) -> None:
 class Agent:
     """A policy with all it needs to act. `facts` say where it came from (format, algorithm, total parameters, ...)."""
 
-    preprocess: Sees
+    preprocess: Preprocessor
     policy: Policy
     name: str = "agent"
     env: EnvSpec | None = None

@@ -14,7 +14,7 @@ from kdcli.agents.action import ActionRule
 from kdcli.agents.agent import Agent, no_memory
 from kdcli.agents.distributions import sample
 from kdcli.agents.heads import Heads
-from kdcli.agents.observation import JointPreprocess, Preprocess, Sees, plain
+from kdcli.agents.observation import JointPreprocess, Preprocess, Preprocessor, plain
 from kdcli.agents.policy import Signal
 from kdcli.choice import Choice
 from kdcli.errors import UsageError
@@ -81,7 +81,7 @@ class Ensemble:
         return "q" if all(member.signal == "q" for member in self.members) else "logits"
 
     @property
-    def preprocess(self) -> Sees:
+    def preprocess(self) -> Preprocessor:
         """How a student may see the world: as the first member does, where all see it alike, else as it is."""
         first = self.members[0].preprocess
         return first if all(_alike(member.preprocess, first) for member in self.members) else plain(self.observation)
@@ -168,7 +168,7 @@ def _weights(choice: Choice, given: Sequence[float], n: int) -> Tensor:
     raise UsageError(f"{n} teachers need as many weights", why, f"e.g. {choice.name}:{'+'.join(['0.5'] * n)}")
 
 
-def _alike(one: Sees, other: Sees) -> bool:
+def _alike(one: Preprocessor, other: Preprocessor) -> bool:
     """Whether two agents see the world through the same numbers."""
     if isinstance(one, JointPreprocess) != isinstance(other, JointPreprocess):
         return False

@@ -13,11 +13,11 @@ from torch import nn
 
 from kdcli.agents.agent import Agent
 from kdcli.agents.observation import Normalizer, Preprocess
-from kdcli.agents.packing import is_quantized
+from kdcli.agents.packed_weights import is_quantized
 from kdcli.agents.policy import Policy
 from kdcli.networks.mlp import MLP
+from kdcli.networks.rescale import can_rescale, rescaled
 from kdcli.networks.stack import Stack
-from kdcli.networks.units import in_units, takes_units
 
 # Beyond this, raw observations are so far from zero beside their spread that float32 would lose what tells them apart.
 _FURTHEST = 30.0
@@ -38,7 +38,7 @@ def _is_scaled(agent: Agent) -> bool:
     if norm is None or np.isfinite(norm.clip) or agent.preprocess.image:
         return False
     networks = (agent.policy.network, agent.policy.value)
-    if not all(takes_units(network) for network in networks if isinstance(network, Stack)):
+    if not all(can_rescale(network) for network in networks if isinstance(network, Stack)):
         return False
     return bool((np.abs(norm.mean) <= _FURTHEST * norm.scale).all())
 
@@ -86,7 +86,7 @@ def _folded(network: nn.Module, norm: Normalizer) -> Any:
     """A network that reads what is not normalized; a head on another network is left as it is."""
     mean, scale = (torch.from_numpy(part.reshape(-1)) for part in (norm.mean, norm.scale))
     if isinstance(network, Stack):
-        return in_units(network, 1 / scale, -mean / scale)
+        return rescaled(network, 1 / scale, -mean / scale)
     if isinstance(network, MLP):
         first = network.linears()[0]
         weight = first.weight.detach().double() / scale

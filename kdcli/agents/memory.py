@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from kdcli.agents.agent import Acts
+from kdcli.agents.agent import Actor
 
 
 @dataclass(frozen=True, eq=False)
@@ -21,7 +21,7 @@ class Turn:
 class Memory:
     """The states of one agent in every slot where it plays; nothing for an agent without memory."""
 
-    def __init__(self, agent: Acts) -> None:
+    def __init__(self, agent: Actor) -> None:
         self.agent = agent
         self.states = np.zeros((0, agent.state_size), np.float32)
 

@@ -179,10 +179,10 @@ class JointPreprocess:
         return packed
 
 
-Sees = Preprocess | JointPreprocess
+Preprocessor = Preprocess | JointPreprocess
 
 
-def plain(space: Space) -> Sees:
+def plain(space: Space) -> Preprocessor:
     """How observations are read where nothing is known but their space: images divided by 255, else as they are."""
     if isinstance(space, Dict):
         return JointPreprocess(

@@ -12,7 +12,7 @@ from kdcli.agents.action import ActionRule
 from kdcli.agents.heads import Heads
 from kdcli.errors import UsageError
 from kdcli.networks.mlp import MLP
-from kdcli.networks.packed import Packed
+from kdcli.networks.packed_weights import Packed
 from kdcli.networks.stack import Stack
 
 Network = MLP | Stack

@@ -7,7 +7,7 @@ from typing import Literal
 
 import numpy as np
 
-from kdcli.agents.agent import Acts
+from kdcli.agents.agent import Actor
 from kdcli.agents.memory import Memory, Turn
 
 Source = Literal["given", "rollout", "sampled"]
@@ -38,7 +38,7 @@ class States:
         return obs, np.repeat(np.arange(n) == 0, self.slots).reshape(n, self.slots)
 
 
-def actions(agent: Acts, states: States) -> np.ndarray:
+def actions(agent: Actor, states: States) -> np.ndarray:
     """Env-ready actions (N, *shape); an agent with memory goes through the episodes from their beginning."""
     if not agent.state_size:
         return agent.act(states.observations)

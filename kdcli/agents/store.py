@@ -14,13 +14,13 @@ from torch import nn
 from kdcli import artifact
 from kdcli.agents.action import ActionRule
 from kdcli.agents.agent import Agent
-from kdcli.agents.observation import JointPreprocess, Normalizer, Preprocess, Sees
-from kdcli.agents.packing import held, unpack_into
+from kdcli.agents.observation import JointPreprocess, Normalizer, Preprocess, Preprocessor
+from kdcli.agents.packed_weights import held, unpack_into
 from kdcli.agents.policy import Network, Policy, Spread
 from kdcli.errors import RefusedError
 from kdcli.networks import from_config
 from kdcli.networks.mlp import MLP
-from kdcli.networks.packed import Packed
+from kdcli.networks.packed_weights import Packed
 from kdcli.networks.stack import Stack
 from kdcli.spec import Dict, EnvSpec, n_features, space_from_json, space_to_json
 from kdcli.spec import parts as parts_of
@@ -139,7 +139,7 @@ def _action(record: Mapping[str, Any]) -> Any:
     return space
 
 
-def _preprocess(record: Mapping[str, Any], tensors: artifact.Tensors) -> Sees:
+def _preprocess(record: Mapping[str, Any], tensors: artifact.Tensors) -> Preprocessor:
     space, configs = space_from_json(record["observation"]), record["parts"]
     read = {name: _part(name, part, configs[name], tensors) for name, part in parts_of(space).items()}
     return JointPreprocess(space, read) if isinstance(space, Dict) else read.popitem()[1]

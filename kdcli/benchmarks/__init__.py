@@ -1,7 +1,7 @@
 """Agents x env -> numbers, side by side.
 
 bench          everything below for all contenders; `record` is that as JSON (schema kdcli.bench/1)
-contender      who is measured: an agent run by torch, the same one run by onnxruntime; `lineup`: files made contenders
+contender      who is measured: an agent run by torch, the same one run by onnxruntime; `entries`: files made contenders
 config         every option of a benchmark
 size           parameters, multiply-adds, bytes of the deployed actor
 program        what is timed: a policy in one runtime, ready to be called, with that runtime's empty call

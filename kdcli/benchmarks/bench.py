@@ -10,20 +10,20 @@ import numpy as np
 from kdcli.agents.memory import Memory, Turn
 from kdcli.agents.states import States
 from kdcli.benchmarks.config import BenchConfig
-from kdcli.benchmarks.contender import Contender
+from kdcli.benchmarks.entries import RANDOM
+from kdcli.benchmarks.entry import BenchEntry
 from kdcli.benchmarks.latency import Latencies, time_all
-from kdcli.benchmarks.lineup import RANDOM
 from kdcli.benchmarks.returns import Played, Recorder, Seeds, counted, play_one
 from kdcli.benchmarks.similarity import Similarity, compare_actions
 from kdcli.benchmarks.size import Size, measure
 from kdcli.benchmarks.statistics import Summary, summary
 from kdcli.benchmarks.verdict import Comparison, compare
 from kdcli.envs.make import check_fits, make
-from kdcli.envs.play import collect_turns, open_vector, seeds_from
-from kdcli.envs.seeds import first_seed
 from kdcli.envs.vector import Vector
 from kdcli.errors import UsageError
 from kdcli.progress import Listener, Note, silent
+from kdcli.rollouts.evaluate import collect_turns, open_vector, seeds_from
+from kdcli.rollouts.seeds import first_seed
 from kdcli.spec import EnvSpec, same_space
 
 
@@ -31,7 +31,7 @@ from kdcli.spec import EnvSpec, same_space
 class Result:
     """One contender's numbers; the reference has no `comparison` and no `similarity` with itself."""
 
-    contender: Contender
+    entry: BenchEntry
     size: Size
     played: Played
     returns: Summary
@@ -69,60 +69,60 @@ class Bench:
 
     def __getitem__(self, name: str) -> Result:
         """The numbers of the contender called `name`."""
-        return {result.contender.name: result for result in self.results}[name]
+        return {result.entry.name: result for result in self.results}[name]
 
 
-def arena(contenders: Sequence[Contender], spec: EnvSpec, config: BenchConfig) -> Vector:
+def arena(entries: Sequence[BenchEntry], spec: EnvSpec, config: BenchConfig) -> Vector:
     """The env, its episodes capped as `config` says, in slots for side-by-side play; checked to fit every contender.
 
     Raises:
-        UsageError: the env cannot be made, or see `check_contenders`.
+        UsageError: the env cannot be made, or see `check_entries`.
     """
     vector = open_vector(replace(spec, max_steps=config.max_steps or spec.max_steps), None)
-    check_contenders(contenders, vector, config)
+    check_entries(entries, vector, config)
     return vector
 
 
-def check_contenders(contenders: Sequence[Contender], vector: Vector, config: BenchConfig) -> None:
+def check_entries(entries: Sequence[BenchEntry], vector: Vector, config: BenchConfig) -> None:
     """Check all that can go wrong before anyone plays.
 
     Raises:
         UsageError: two contenders share a name; they do not play the same env, or not this one; sampled play is asked
             of a file that holds no distribution.
     """
-    names = [contender.name for contender in contenders]
+    names = [entry.name for entry in entries]
     if not names or len({*names, RANDOM}) <= len(names):
         given = ", ".join(names) or "none"
         raise UsageError("agents need names of their own", f"given: {given}; taken: {RANDOM}", "rename one")
-    reference = contenders[0].player
+    reference = entries[0].player
     check_fits(vector.spec, (vector.observation, vector.action), (reference.observation, reference.action))
-    for contender in contenders:
-        _check_alike(contender, contenders[0])
+    for entry in entries:
+        _check_alike(entry, entries[0])
         if config.sampled:
-            _check_sampled(contender, vector)
+            _check_sampled(entry, vector)
 
 
-def _check_alike(contender: Contender, reference: Contender) -> None:
-    ours, theirs = contender.player, reference.player
+def _check_alike(entry: BenchEntry, reference: BenchEntry) -> None:
+    ours, theirs = entry.player, reference.player
     if not (same_space(ours.observation, theirs.observation) and same_space(ours.action, theirs.action)):
         raise UsageError(
-            f"{contender.name} cannot play what {reference.name} plays",
+            f"{entry.name} cannot play what {reference.name} plays",
             f"it maps {ours.observation} to {ours.action}, {reference.name} {theirs.observation} to {theirs.action}",
             "compare agents of one env",
         )
 
 
-def _check_sampled(contender: Contender, vector: Vector) -> None:
+def _check_sampled(entry: BenchEntry, vector: Vector) -> None:
     vector.reset(0, 0)
     try:
         first = Turn(vector.obs[:1], np.zeros(1, np.int64), np.ones(1, bool))
-        Memory(contender.player).act(first, np.random.default_rng(0))
+        Memory(entry.player).act(first, np.random.default_rng(0))
     except UsageError as error:
-        raise UsageError(f"{contender.name}: {error.what}", error.why, error.fix) from None
+        raise UsageError(f"{entry.name}: {error.what}", error.why, error.fix) from None
 
 
 def bench(
-    contenders: Sequence[Contender], vector: Vector, config: BenchConfig | None = None, listener: Listener = silent
+    entries: Sequence[BenchEntry], vector: Vector, config: BenchConfig | None = None, listener: Listener = silent
 ) -> Bench:
     """Measure every contender; the first is the reference that the others are compared with.
 
@@ -130,22 +130,22 @@ def bench(
     are compared and calls timed on states of the reference's own play.
 
     Raises:
-        UsageError: see `check_contenders`.
+        UsageError: see `check_entries`.
     """
     config = config or BenchConfig()
-    check_contenders(contenders, vector, config)
+    check_entries(entries, vector, config)
     seeds = Seeds(seeds_from(first_seed("bench", config.seed), config.episodes), config.seed, config.sampled)
-    _say_who_is_not_sampled(contenders, config, listener)
-    played, random, states = _play_all(contenders, vector, seeds, config.states, listener)
+    _say_who_is_not_sampled(entries, config, listener)
+    played, random, states = _play_all(entries, vector, seeds, config.states, listener)
     return Bench(
         config=config,
         env=vector.spec,
         cap=episode_cap(vector.spec),
         seeds=seeds,
-        results=tuple(_results(contenders, played, random, states, config)),
+        results=tuple(_results(entries, played, random, states, config)),
         random=random,
         random_returns=summary(random.episodes.returns, config.confidence),
-        latencies=time_all(contenders, states.observations, config.latency_budget, listener)
+        latencies=time_all(entries, states.observations, config.latency_budget, listener)
         if config.latency_budget
         else None,
         states=states,
@@ -154,8 +154,8 @@ def bench(
 
 def time_again(done: Bench, listener: Listener = silent) -> Bench:
     """The same benchmark with every latency measured anew: what a gate asks for before it fails on a noisy machine."""
-    contenders = [result.contender for result in done.results]
-    latencies = time_all(contenders, done.states.observations, done.config.latency_budget, listener)
+    entries = [result.entry for result in done.results]
+    latencies = time_all(entries, done.states.observations, done.config.latency_budget, listener)
     return replace(done, latencies=latencies, repeated=True)
 
 
@@ -169,41 +169,41 @@ def episode_cap(spec: EnvSpec) -> int:
     return known.max_episode_steps
 
 
-def _say_who_is_not_sampled(contenders: Sequence[Contender], config: BenchConfig, listener: Listener) -> None:
-    greedy = [contender.name for contender in contenders if not contender.is_stochastic]
+def _say_who_is_not_sampled(entries: Sequence[BenchEntry], config: BenchConfig, listener: Listener) -> None:
+    greedy = [entry.name for entry in entries if not entry.is_stochastic]
     if config.sampled and greedy:
         listener(Note(f"{', '.join(greedy)}: no distribution to sample from, so played greedily"))
 
 
 def _play_all(
-    contenders: Sequence[Contender], vector: Vector, seeds: Seeds, n_states: int, listener: Listener
+    entries: Sequence[BenchEntry], vector: Vector, seeds: Seeds, n_states: int, listener: Listener
 ) -> tuple[list[Played], Played, States]:
     """Every contender's episodes, the random policy's, and states of the first one's play."""
-    recorder = Recorder(contenders[0].player, n_states, seeds.noise)
-    players = [recorder, *(contender.player for contender in contenders[1:]), None]
-    names, n = [*(contender.name for contender in contenders), RANDOM], len(seeds.episodes)
+    recorder = Recorder(entries[0].player, n_states, seeds.noise)
+    players = [recorder, *(entry.player for entry in entries[1:]), None]
+    names, n = [*(entry.name for entry in entries), RANDOM], len(seeds.episodes)
     played = [
         play_one(player, vector, seeds, counted(listener, i * n, len(players) * n, name))
         for i, (player, name) in enumerate(zip(players, names, strict=True))
     ]
-    if not any(contender.player.state_size for contender in contenders):
+    if not any(entry.player.state_size for entry in entries):
         return played[:-1], played[-1], States(recorder.states(), "rollout")
     # With memory, what an agent does in a state depends on those before it.
-    turns = collect_turns(contenders[0].player, vector, n_states, seeds.episodes[0])
+    turns = collect_turns(entries[0].player, vector, n_states, seeds.episodes[0])
     return played[:-1], played[-1], States(turns[0], "rollout", len(vector), turns[1])
 
 
 def _results(
-    contenders: Sequence[Contender], played: Sequence[Played], random: Played, states: States, config: BenchConfig
+    entries: Sequence[BenchEntry], played: Sequence[Played], random: Played, states: States, config: BenchConfig
 ) -> list[Result]:
     teacher, chance = played[0].episodes.returns, random.episodes.returns
     found = []
-    for contender, mine in zip(contenders, played, strict=True):
+    for entry, mine in zip(entries, played, strict=True):
         returns = mine.episodes.returns
-        result = Result(contender, measure(contender), mine, summary(returns, config.confidence))
-        if contender is not contenders[0]:
+        result = Result(entry, measure(entry), mine, summary(returns, config.confidence))
+        if entry is not entries[0]:
             judged = compare(returns, teacher, chance, config.min_score, config.confidence)
-            near = compare_actions(contenders[0], contender, states)
+            near = compare_actions(entries[0], entry, states)
             result = replace(result, comparison=judged, similarity=near)
         found.append(result)
     return found

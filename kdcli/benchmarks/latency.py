@@ -18,7 +18,7 @@ from typing import Any
 import numpy as np
 
 from kdcli.agents.threads import one_thread
-from kdcli.benchmarks.contender import Contender
+from kdcli.benchmarks.entry import BenchEntry
 from kdcli.benchmarks.program import Program
 from kdcli.progress import Event, Listener, silent
 
@@ -107,13 +107,13 @@ class Latencies:
 
 
 def time_all(
-    contenders: Sequence[Contender], obs: np.ndarray, seconds: float, listener: Listener = silent
+    entries: Sequence[BenchEntry], obs: np.ndarray, seconds: float, listener: Listener = silent
 ) -> Latencies | None:
     """Time every contender in every runtime it has a program of, on raw observations (N, *shape).
 
     Takes about `seconds` in all; None where nobody has a program.
     """
-    programs = {(c.name, runtime): made for c in contenders for runtime, made in c.programs.items()}
+    programs = {(c.name, runtime): made for c in entries for runtime, made in c.programs.items()}
     floors: dict[str, Program] = {}
     for (_, runtime), made in programs.items():
         if made.floor is not None:

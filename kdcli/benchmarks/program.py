@@ -11,8 +11,8 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from kdcli.agents.agent import Acts
-from kdcli.agents.runtime import OnnxAgent, start
+from kdcli.agents.agent import Actor
+from kdcli.agents.onnx.session import OnnxAgent, start
 from kdcli.spec import STATE_IN, STATE_OUT, Space, feed, input_names, parts
 
 if TYPE_CHECKING:
@@ -41,7 +41,7 @@ class Program:
     floor: Program | None = None
 
 
-def program(agent: Acts) -> Program:
+def program(agent: Actor) -> Program:
     """What a user calls: `agent.act`, or the session that a deployment holds."""
     return _session(agent) if isinstance(agent, OnnxAgent) else _acting(agent)
 
@@ -52,7 +52,7 @@ def _session(agent: OnnxAgent) -> Program:
     return Program(lambda given: run(names, given), agent.inputs, 1, Program(lambda x: empty(nothing, x), agent.inputs))
 
 
-def _acting(agent: Acts) -> Program:
+def _acting(agent: Actor) -> Program:
     import torch
 
     dtype, size = agent.observation.dtype, agent.state_size

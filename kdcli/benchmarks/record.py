@@ -33,7 +33,7 @@ from __future__ import annotations
 from dataclasses import asdict
 
 from kdcli.benchmarks.bench import Bench, Result
-from kdcli.benchmarks.contender import Contender
+from kdcli.benchmarks.entry import BenchEntry
 from kdcli.benchmarks.latency import BATCH, Latencies, Timing
 from kdcli.benchmarks.machine import machine, versions
 from kdcli.benchmarks.returns import Played
@@ -57,7 +57,7 @@ def to_json(bench: Bench, per_episode: bool = False) -> Json:
         },
         "min_score": config.min_score,
         "confidence": config.confidence,
-        "reference": bench.reference.contender.name,
+        "reference": bench.reference.entry.name,
         "machine": machine(),
         "versions": versions(),
         "timing": _timing(bench),
@@ -66,7 +66,7 @@ def to_json(bench: Bench, per_episode: bool = False) -> Json:
             "return": asdict(bench.random_returns),
             **_play(bench.random, per_episode),
         },
-        "contenders": [_contender(bench, result, per_episode) for result in bench.results],
+        "contenders": [_entry(bench, result, per_episode) for result in bench.results],
     }
 
 
@@ -81,7 +81,7 @@ def _timing(bench: Bench) -> Json | None:
         **counts,
         "repeated": bench.repeated,
         "runtimes": found.runtimes,
-        "base": found.base(bench.reference.contender.name),
+        "base": found.base(bench.reference.entry.name),
         "floor": floor and {"p50_us": floor["p50_us"], "p99_us": floor["p99_us"]},
         "floors": floors,
     }
@@ -92,20 +92,20 @@ def _play(played: Played, per_episode: bool) -> Json:
     return {"seconds": round(played.seconds, 3), **({"episodes": episodes} if per_episode else {})}
 
 
-def _contender(bench: Bench, result: Result, per_episode: bool) -> Json:
-    contender, reference = result.contender, bench.reference
+def _entry(bench: Bench, result: Result, per_episode: bool) -> Json:
+    entry, reference = result.entry, bench.reference
     fewer = reference.size.params / result.size.params if result.size.params else None
     return {
-        "name": contender.name,
-        "role": _role(contender, reference.contender),
-        "file": contender.file and asdict(contender.file),
-        "played_by": contender.plays,
-        "sampled": bench.config.sampled and contender.is_stochastic,
-        "precision": precision(contender),
+        "name": entry.name,
+        "role": _role(entry, reference.entry),
+        "file": entry.file and asdict(entry.file),
+        "played_by": entry.plays,
+        "sampled": bench.config.sampled and entry.is_stochastic,
+        "precision": precision(entry),
         "size": {**asdict(result.size), "times_fewer_params": fewer and round(fewer, 3)},
-        "latency": _latency(bench.latencies, contender.name),
+        "latency": _latency(bench.latencies, entry.name),
         "speedup": {
-            **_speedup(bench.latencies, contender.name, reference.contender.name),
+            **_speedup(bench.latencies, entry.name, reference.entry.name),
             "runtimes": _splits(bench, result),
         },
         "return": asdict(result.returns),
@@ -115,10 +115,10 @@ def _contender(bench: Bench, result: Result, per_episode: bool) -> Json:
     }
 
 
-def _role(contender: Contender, reference: Contender) -> str:
-    if contender is reference:
+def _role(entry: BenchEntry, reference: BenchEntry) -> str:
+    if entry is reference:
         return "reference"
-    return "baseline" if contender.baseline else "candidate"
+    return "baseline" if entry.baseline else "candidate"
 
 
 def _latency(found: Latencies | None, name: str) -> Json:
@@ -135,7 +135,7 @@ def _times(timing: Timing | None) -> Json | None:
 
 def _splits(bench: Bench, result: Result) -> Json:
     """Runtime -> where the speed-up comes from."""
-    found, name, reference = bench.latencies, result.contender.name, bench.reference.contender.name
+    found, name, reference = bench.latencies, result.entry.name, bench.reference.entry.name
     if found is None:
         return {}
     base, twin = found.base(reference), _twin(bench, result)
@@ -150,10 +150,10 @@ def _splits(bench: Bench, result: Result) -> Json:
 
 def _twin(bench: Bench, result: Result) -> str | None:
     """The name of the agent of the same shape in float32, if there is one."""
-    if precision(result.contender) == FULL:
-        return result.contender.name
+    if precision(result.entry) == FULL:
+        return result.entry.name
     alike = [r for r in bench.results if r.size.multiply_adds == result.size.multiply_adds]
-    return next((r.contender.name for r in alike if precision(r.contender) == FULL), None)
+    return next((r.entry.name for r in alike if precision(r.entry) == FULL), None)
 
 
 def _speedup(found: Latencies | None, name: str, reference: str) -> Json:

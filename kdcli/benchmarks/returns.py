@@ -8,11 +8,11 @@ from time import perf_counter
 
 import numpy as np
 
-from kdcli.agents.agent import Acts
-from kdcli.agents.stand_in import StandIn
-from kdcli.envs.play import Episodes, play
+from kdcli.agents.actor_wrapper import ActorWrapper
+from kdcli.agents.agent import Actor
 from kdcli.envs.vector import Vector
 from kdcli.progress import Event, Listener, Note, silent
+from kdcli.rollouts.evaluate import Episodes, play
 
 
 @dataclass(frozen=True)
@@ -36,7 +36,7 @@ class Seeds:
         return np.random.default_rng(self.noise) if self.sampled else None
 
 
-def play_one(agent: Acts | None, vector: Vector, seeds: Seeds, listener: Listener = silent) -> Played:
+def play_one(agent: Actor | None, vector: Vector, seeds: Seeds, listener: Listener = silent) -> Played:
     """One episode a seed; `agent` None is the uniformly random policy."""
     began = perf_counter()
     rng = np.random.default_rng(seeds.noise) if agent is None else seeds.rng()
@@ -53,10 +53,10 @@ def counted(listener: Listener, before: int, total: int, name: str) -> Listener:
     return hear
 
 
-class Recorder(StandIn):
+class Recorder(ActorWrapper):
     """An agent that acts as the one it is given, and keeps a uniform sample of the states it acted in."""
 
-    def __init__(self, agent: Acts, n: int, seed: int = 0) -> None:
+    def __init__(self, agent: Actor, n: int, seed: int = 0) -> None:
         super().__init__(agent)
         self._n, self._rng = n, np.random.default_rng(seed)
         self._obs: list[np.ndarray] = []

@@ -8,7 +8,7 @@ import numpy as np
 
 from kdcli.agents.agreement import agreement
 from kdcli.agents.states import States, actions
-from kdcli.benchmarks.contender import Contender
+from kdcli.benchmarks.entry import BenchEntry
 from kdcli.spec import Discrete, MultiBinary, MultiDiscrete, Space
 
 Signals = dict[str, np.ndarray]
@@ -28,15 +28,15 @@ class Similarity:
     kl: float | None
 
 
-def compare_actions(reference: Contender, other: Contender, states: States) -> Similarity:
+def compare_actions(reference: BenchEntry, other: BenchEntry, states: States) -> Similarity:
     """Compare greedy actions and, where none has memory, distributions on the same states."""
-    ours, theirs = (actions(contender.player, states) for contender in (other, reference))
+    ours, theirs = (actions(entry.player, states) for entry in (other, reference))
     near = agreement(ours, theirs, reference.player.action)
     memory = reference.player.state_size or other.player.state_size
     return Similarity(len(states), near, None if memory else _kl(reference, other, states.observations))
 
 
-def _kl(reference: Contender, other: Contender, obs: np.ndarray) -> float | None:
+def _kl(reference: BenchEntry, other: BenchEntry, obs: np.ndarray) -> float | None:
     ours, theirs = signals(other, obs), signals(reference, obs)
     if {"logits"} <= ours.keys() & theirs.keys():
         return float(kl_logits(ours["logits"], theirs["logits"], reference.player.action).mean())
@@ -46,21 +46,21 @@ def _kl(reference: Contender, other: Contender, obs: np.ndarray) -> float | None
     return None
 
 
-def signals(contender: Contender, obs: np.ndarray) -> Signals:
+def signals(entry: BenchEntry, obs: np.ndarray) -> Signals:
     """What the contender says of its distribution: name -> (N, A), float64; only what it has."""
-    if contender.agent is not None:
-        found = {name: tensor.numpy() for name, tensor in contender.agent.heads(obs).present().items()}
+    if entry.agent is not None:
+        found = {name: tensor.numpy() for name, tensor in entry.agent.heads(obs).present().items()}
     else:
-        assert contender.exported is not None
-        found = contender.exported.run(obs)
+        assert entry.exported is not None
+        found = entry.exported.run(obs)
     return {name: found[name].astype(np.float64) for name in ("logits", "mean", "log_std") if name in found}
 
 
-def _squash(contender: Contender) -> str:
-    if contender.agent is not None:
-        return contender.agent.policy.rule.squash
-    assert contender.exported is not None
-    return contender.exported.record["rule"]["squash"]
+def _squash(entry: BenchEntry) -> str:
+    if entry.agent is not None:
+        return entry.agent.policy.rule.squash
+    assert entry.exported is not None
+    return entry.exported.record["rule"]["squash"]
 
 
 def kl_logits(ours: np.ndarray, theirs: np.ndarray, space: Space) -> np.ndarray:

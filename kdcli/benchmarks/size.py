@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from kdcli.agents.folding import deployed
-from kdcli.benchmarks.contender import Contender
+from kdcli.benchmarks.entry import BenchEntry
 from kdcli.graph.count import count
 from kdcli.graph.trace import trace
 
@@ -31,9 +31,9 @@ class Size:
     onnx_bytes: int | None = None
 
 
-def measure(contender: Contender) -> Size:
+def measure(entry: BenchEntry) -> Size:
     """Count one contender: in its ONNX file where there is one, else in the agent's graph."""
-    agent, exported = contender.agent, contender.exported
+    agent, exported = entry.agent, entry.exported
     if exported is not None:
         facts = agent.facts if agent is not None else exported.record["facts"]
         counts = exported.n_params, exported.n_constants, exported.multiply_adds

@@ -14,8 +14,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from kdcli.agents.packing import stored_as
-from kdcli.benchmarks.contender import Contender
+from kdcli.agents.packed_weights import stored_as
+from kdcli.benchmarks.entry import BenchEntry
 from kdcli.benchmarks.latency import Latencies
 
 FULL = "fp32"
@@ -31,11 +31,11 @@ class Speedup:
     total: float | None
 
 
-def precision(contender: Contender) -> str:
+def precision(entry: BenchEntry) -> str:
     """What the weights of the deployed policy are stored as, see `stored_as`."""
-    if contender.exported is None:
-        return FULL if contender.agent is None else stored_as(contender.agent.policy)
-    told = contender.exported.record.get("precision")
+    if entry.exported is None:
+        return FULL if entry.agent is None else stored_as(entry.agent.policy)
+    told = entry.exported.record.get("precision")
     return str(told["weights"]) if told else FULL
 
 

@@ -18,15 +18,24 @@ from kdcli.registry import Registry
 FORMATS = Registry(
     "checkpoint format",
     {
-        "sb3": ("kdcli.checkpoints.sb3:read", "Stable-Baselines3 and sb3-contrib zip, with its vecnormalize.pkl"),
+        "sb3": (
+            "kdcli.checkpoints.sb3.reader:read",
+            "Stable-Baselines3 and sb3-contrib zip, with its vecnormalize.pkl",
+        ),
         "cleanrl": ("kdcli.checkpoints.cleanrl:read", "CleanRL's .cleanrl_model and state dicts of its scripts"),
         "rsl_rl": ("kdcli.checkpoints.rsl_rl:read", "rsl_rl's model_*.pt"),
         "skrl": ("kdcli.checkpoints.skrl:read", "skrl's agent_*.pt and best_agent.pt"),
-        "d3rlpy": ("kdcli.checkpoints.d3rlpy:read", "d3rlpy's .d3"),
-        "card": ("kdcli.checkpoints.card:read", "state dict or safetensors, with a JSON card that describes it"),
-        "onnx_policy": ("kdcli.checkpoints.foreign_onnx:read", "ONNX policy of any exporter, as a black box"),
-        "torchscript": ("kdcli.checkpoints.torch_program:read", "TorchScript policy, as a black box; needs --trust"),
-        "torch_export": ("kdcli.checkpoints.torch_program:read", "torch.export policy, as a black box; needs --trust"),
+        "d3rlpy": ("kdcli.checkpoints.d3rlpy.reader:read", "d3rlpy's .d3"),
+        "card": ("kdcli.checkpoints.card.reader:read", "state dict or safetensors, with a JSON card that describes it"),
+        "onnx_policy": ("kdcli.checkpoints.blackbox.onnx_policy:read", "ONNX policy of any exporter, as a black box"),
+        "torchscript": (
+            "kdcli.checkpoints.blackbox.torch_program:read",
+            "TorchScript policy, as a black box; needs --trust",
+        ),
+        "torch_export": (
+            "kdcli.checkpoints.blackbox.torch_program:read",
+            "torch.export policy, as a black box; needs --trust",
+        ),
         "native": ("kdcli.checkpoints.read:native", "agent file written by kdcli"),
         "onnx": ("kdcli.checkpoints.read:onnx", "ONNX file exported by kdcli"),
     },

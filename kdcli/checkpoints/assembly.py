@@ -10,7 +10,7 @@ from math import prod
 import torch
 from torch import Tensor, nn
 
-from kdcli.checkpoints.weights import Layer, Weights, perceptron
+from kdcli.checkpoints.safe.weights import Layer, Weights, perceptron
 from kdcli.errors import RefusedError
 from kdcli.networks.layers import LayerSpec, Shape
 from kdcli.networks.mlp import MLP

@@ -28,7 +28,11 @@ from kdcli.agents.action import ActionRule
 from kdcli.agents.agent import Agent
 from kdcli.agents.policy import Network, Policy, Spread
 from kdcli.checkpoints import assembly
-from kdcli.checkpoints.asked import (
+from kdcli.checkpoints.build_agent import finish
+from kdcli.checkpoints.config import LoadConfig
+from kdcli.checkpoints.safe.containers import container, is_state
+from kdcli.checkpoints.safe.weights import Weights
+from kdcli.checkpoints.user_hints import (
     Place,
     Statistics,
     activations,
@@ -38,10 +42,6 @@ from kdcli.checkpoints.asked import (
     preprocess,
     statistics,
 )
-from kdcli.checkpoints.config import LoadConfig
-from kdcli.checkpoints.containers import container, is_state
-from kdcli.checkpoints.finish import finish
-from kdcli.checkpoints.weights import Weights
 from kdcli.errors import RefusedError, UsageError
 from kdcli.networks.layers import Shape
 from kdcli.progress import Listener, Note

@@ -16,7 +16,7 @@ from kdcli.progress import Listener, silent
 
 if TYPE_CHECKING:
     from kdcli.agents.agent import Agent
-    from kdcli.agents.runtime import OnnxAgent
+    from kdcli.agents.onnx.session import OnnxAgent
 
 __all__ = ["find_file", "native", "onnx", "read", "read_any", "sniff"]
 
@@ -148,7 +148,7 @@ def onnx(path: Path, config: LoadConfig, _: Listener) -> OnnxAgent:
     Raises:
         RefusedError: it is damaged.
     """
-    from kdcli.agents.runtime import load
+    from kdcli.agents.onnx.session import load
 
     agent, env = load(path), config.named_env()
     return agent if env is None else replace(agent, env=env)

@@ -25,11 +25,11 @@ from kdcli.agents.agent import Agent
 from kdcli.agents.observation import Normalizer
 from kdcli.agents.policy import Policy, Spread
 from kdcli.checkpoints import assembly
-from kdcli.checkpoints.asked import activations, find_place, preprocess, statistics
+from kdcli.checkpoints.build_agent import finish
 from kdcli.checkpoints.config import LoadConfig
-from kdcli.checkpoints.containers import container, is_state
-from kdcli.checkpoints.finish import finish
-from kdcli.checkpoints.weights import Layer, Weights
+from kdcli.checkpoints.safe.containers import container, is_state
+from kdcli.checkpoints.safe.weights import Layer, Weights
+from kdcli.checkpoints.user_hints import activations, find_place, preprocess, statistics
 from kdcli.errors import RefusedError, UsageError
 from kdcli.progress import Listener, Note
 from kdcli.spec import Box, Part, Space, box

@@ -20,7 +20,11 @@ from kdcli.agents.agent import Agent
 from kdcli.agents.observation import Normalizer
 from kdcli.agents.policy import Policy, Signal, Spread
 from kdcli.checkpoints import assembly
-from kdcli.checkpoints.asked import (
+from kdcli.checkpoints.build_agent import finish
+from kdcli.checkpoints.config import LoadConfig
+from kdcli.checkpoints.safe.containers import container, is_state
+from kdcli.checkpoints.safe.weights import Weights
+from kdcli.checkpoints.user_hints import (
     Place,
     Statistics,
     activations,
@@ -30,10 +34,6 @@ from kdcli.checkpoints.asked import (
     squash,
     statistics,
 )
-from kdcli.checkpoints.config import LoadConfig
-from kdcli.checkpoints.containers import container, is_state
-from kdcli.checkpoints.finish import finish
-from kdcli.checkpoints.weights import Weights
 from kdcli.errors import RefusedError
 from kdcli.progress import Listener, Note
 from kdcli.spec import Box, Part, box

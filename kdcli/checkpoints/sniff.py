@@ -7,8 +7,8 @@ from typing import Any
 
 from kdcli import artifact
 from kdcli.checkpoints import FORMATS
-from kdcli.checkpoints.containers import container, read_bytes
-from kdcli.checkpoints.zips import open_zip
+from kdcli.checkpoints.safe.containers import container, read_bytes
+from kdcli.checkpoints.safe.zips import open_zip
 from kdcli.errors import RefusedError, UsageError
 
 _ONNX, _PICKLE, _ZIP = b"\x08", b"\x80", b"PK"
@@ -56,7 +56,8 @@ def _sniff_zip(path: Path) -> str:
 
 def _sniff_container(path: Path) -> str:
     """Which library's containers it is; the card of a file that has one comes first."""
-    from kdcli.checkpoints import cards, cleanrl, rsl_rl, skrl
+    from kdcli.checkpoints import cleanrl, rsl_rl, skrl
+    from kdcli.checkpoints.card import schema as cards
 
     if cards.beside(path):
         return "card"
@@ -75,7 +76,7 @@ def _shown(saved: Any) -> str:
 
 def _sniff_pickle(path: Path) -> str:
     """A d3rlpy file is one dictionary; an old torch file is several pickles; anything else is no checkpoint."""
-    from kdcli.checkpoints import d3rlpy
+    from kdcli.checkpoints.d3rlpy import reader as d3rlpy
 
     content = read_bytes(path)
     if d3rlpy.is_d3rlpy(content, path.name):
@@ -88,7 +89,7 @@ def _sniff_pickle(path: Path) -> str:
 
 def _sniff_onnx(path: Path) -> str:
     """Whether it was exported by kdcli, whose name such a file carries."""
-    from kdcli.agents.runtime import KEY
+    from kdcli.agents.onnx.session import KEY
 
     return "onnx" if KEY.encode() in read_bytes(path) else "onnx_policy"
 
@@ -102,7 +103,7 @@ def _is_safetensors(path: Path) -> bool:
 
 
 def _with_card(path: Path) -> str:
-    from kdcli.checkpoints import cards
+    from kdcli.checkpoints.card import schema as cards
 
     if not cards.beside(path):
         raise RefusedError(f"{path.name} holds tensors alone", "it does not say what its weights mean", _CARD)

@@ -18,7 +18,7 @@ from kdcli.progress import Listener, Note
 from kdcli.reports.config import ReportConfig
 
 if TYPE_CHECKING:
-    from kdcli.benchmarks.contender import Contender
+    from kdcli.benchmarks.entry import BenchEntry
     from kdcli.reports.gates import Outcome
     from kdcli.spec import Json
 
@@ -52,17 +52,17 @@ def bench(
     kl, params, macs, bytes, latency_us, p99_us, latency_torch_us, latency_ratio, throughput.
     """
     from kdcli.agents.threads import one_thread
-    from kdcli.recipes.runtimes.lab import check
-    from kdcli.recipes.side_by_side import measure
+    from kdcli.compression.comparison import measure
     from kdcli.reports.gates import exit_code
+    from kdcli.runtimes.prepare import check
 
     check(config.runtimes)
     gates = asked.gates()
     _check_output(output, force, asked.per_episode and not as_json)
     chosen = source.without_vecnormalize() if no_vecnormalize else source
-    contenders = _read(_in_order(agents, reference), chosen, console.listener)
+    entries = _read(_in_order(agents, reference), chosen, console.listener)
     with one_thread():
-        record, outcomes = measure(contenders, config, gates, asked.per_episode, console.listener)
+        record, outcomes = measure(entries, config, gates, asked.per_episode, console.listener)
     if output is not None:
         _write(output, record, outcomes, force)
         console.listener(Note(f"written to {output}"))
@@ -89,8 +89,8 @@ def _in_order(agents: Sequence[Path], reference: Path | None) -> list[Path]:
     return list(agents) if reference is None else [reference, *(path for path in agents if path != reference)]
 
 
-def _read(paths: Sequence[Path], source: LoadConfig, listener: Listener) -> list[Contender]:
-    from kdcli.benchmarks.lineup import enter
+def _read(paths: Sequence[Path], source: LoadConfig, listener: Listener) -> list[BenchEntry]:
+    from kdcli.benchmarks.entries import enter
     from kdcli.checkpoints.read import find_file, read_any, sniff
 
     files = [find_file(path) for path in paths]

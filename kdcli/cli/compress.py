@@ -11,8 +11,8 @@ from kdcli.checkpoints.config import LoadConfig
 from kdcli.cli.console import Console
 from kdcli.cli.load import NoVecNormalize
 from kdcli.cli.options import AsJson, Force, command
+from kdcli.compression.config import CompressConfig
 from kdcli.errors import Exit
-from kdcli.recipes.config import CompressConfig
 
 Teacher = Annotated[Path, typer.Argument(metavar="TEACHER", help="Any file or folder that kdcli load reads.")]
 RunFolder = Annotated[Path, typer.Option("--output", "-o", metavar="<path>", help="Folder for everything it makes.")]
@@ -36,7 +36,7 @@ def compress(
 
     Exit code 0: the student holds --min-score; 1: the best one found fails it, or misses a --target; 3: undecided.
     """
-    from kdcli.recipes.clock import Clock
+    from kdcli.compression.clock import Clock
 
     clock = Clock(config.budget)  # before the heavy imports: they count
 
@@ -44,9 +44,9 @@ def compress(
     from kdcli.agents.threads import one_thread
     from kdcli.checkpoints.read import find_file, read_any
     from kdcli.cli.bench import show
-    from kdcli.recipes.compress import compress as run
-    from kdcli.recipes.run_folder import save
-    from kdcli.recipes.summary import headline
+    from kdcli.compression.compress import compress as run
+    from kdcli.compression.run_folder import save
+    from kdcli.compression.summary import headline
 
     artifact.refuse_existing(output, force)
     file = find_file(teacher)

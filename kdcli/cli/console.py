@@ -17,7 +17,7 @@ from kdcli.errors import UsageError
 from kdcli.progress import Event, Note
 
 if TYPE_CHECKING:
-    from kdcli.cli.listening import Bars, Lines
+    from kdcli.cli.progress_view import Bars, Lines
 
 Rows = Sequence[Sequence[object]]
 
@@ -137,7 +137,7 @@ class Console:
         return bool(self.err and self.err.isatty()) and not (self.quiet or dumb or os.environ.get("CI"))
 
     def _open_view(self, err: TextIO) -> Lines | Bars:
-        from kdcli.cli.listening import Bars, Lines
+        from kdcli.cli.progress_view import Bars, Lines
 
         return Bars(err) if self.is_live() else Lines(self._tell)
 

@@ -16,7 +16,7 @@ from kdcli.errors import UsageError
 from kdcli.progress import Listener
 
 if TYPE_CHECKING:
-    from kdcli.agents.agent import Acts
+    from kdcli.agents.agent import Actor
 
 Teacher = Annotated[Path, typer.Argument(metavar="TEACHER", help="Any file or folder that kdcli load reads.")]
 Recorded = Annotated[Path | None, typer.Option("--dataset", metavar="<path>", help="Recorded states to begin with.")]
@@ -45,8 +45,8 @@ def distill(
     from kdcli.agents.threads import one_thread
     from kdcli.checkpoints.read import find_file
     from kdcli.datasets import Dataset
-    from kdcli.distillation.many import chain_to
-    from kdcli.distillation.step import distill_to
+    from kdcli.distillation.online import distill_to
+    from kdcli.distillation.teacher_chains import chain_to
 
     files = [find_file(path) for path in (teacher, *(also or []))]
     teachers = _teachers(files, source, config.combine if chain.teachers == "combined" else None, console.listener)
@@ -67,7 +67,7 @@ def distill(
         console.answer(output)
 
 
-def _teachers(files: Sequence[Path], source: LoadConfig, combine: str | None, listener: Listener) -> list[Acts]:
+def _teachers(files: Sequence[Path], source: LoadConfig, combine: str | None, listener: Listener) -> list[Actor]:
     """The agents of the files, seen as one where `combine` says how."""
     from kdcli.agents.ensemble import Ensemble
     from kdcli.checkpoints.read import read, read_any

@@ -35,7 +35,7 @@ def distill_many(
     from kdcli import artifact
     from kdcli.agents.threads import one_thread
     from kdcli.checkpoints.read import find_file, read_any
-    from kdcli.distillation.many import distill_tasks_to
+    from kdcli.distillation.teacher_chains import distill_tasks_to
 
     files = [find_file(path) for path in teachers]
     agents = [read_any(file, source, console.listener) for file in files]

@@ -20,7 +20,7 @@ def inspect(
     console: Console,
 ) -> None:
     """Show what a file holds: algorithm, spaces, layers, parameters, normalizer, env, signals to teach with."""
-    from kdcli.checkpoints import step
+    from kdcli.checkpoints import files as step
 
     chosen = config.without_vecnormalize() if no_vecnormalize else config
     found = step.inspect(checkpoint, chosen, console.listener)

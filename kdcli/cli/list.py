@@ -36,8 +36,8 @@ ROOMS = {
     "paces": "kdcli.pruning:PACES",
     "budgets": "kdcli.pruning:BUDGETS",
     "exporters": "kdcli.exporters:EXPORTERS",
-    "runtimes": "kdcli.recipes.runtimes:RUNTIMES",
-    "steps": "kdcli.recipes.chain:STEPS",
+    "runtimes": "kdcli.runtimes:RUNTIMES",
+    "steps": "kdcli.recipes:STEPS",
 }
 
 

@@ -26,7 +26,7 @@ def load(
     console: Console,
 ) -> None:
     """Turn a checkpoint into an agent file. Nothing in it is executed, and the library that wrote it is not needed."""
-    from kdcli.checkpoints import step
+    from kdcli.checkpoints import files as step
 
     chosen = config.without_vecnormalize() if no_vecnormalize else config
     console.answer(step.load(checkpoint, output, chosen, force, console.listener))

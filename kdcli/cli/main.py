@@ -55,7 +55,7 @@ def _version(console: Console) -> int:
 
 def _end(error: BaseException, console: Console, words: list[str], debug: bool) -> int:
     """Say what went wrong, on what is left of stderr; the exit code."""
-    from kdcli.cli.failures import understand
+    from kdcli.cli.error_mapping import understand
 
     lost = console.drop_broken_streams()
     if lost and isinstance(error, BrokenPipeError):

@@ -17,9 +17,9 @@ from kdcli.pruning.config import PruneConfig
 
 if TYPE_CHECKING:
     from kdcli.agents.agent import Agent
+    from kdcli.compression.file_costs import Cost
+    from kdcli.compression.pruning import Outcome, Row
     from kdcli.pruning.lossless import Proved
-    from kdcli.recipes.costs import Cost
-    from kdcli.recipes.prune import Outcome, Row
 
 _COSTS = ("ONNX bytes", "onnxruntime", "x faster")
 AgentFile = Annotated[Path, typer.Argument(metavar="AGENT", help="Agent file, or a checkpoint that load reads.")]
@@ -45,8 +45,8 @@ def prune(
     from kdcli.agents.threads import one_thread
     from kdcli.artifact import parent, refuse_existing
     from kdcli.checkpoints.read import find_file, read
-    from kdcli.pruning.step import lossless_to
-    from kdcli.recipes.prune import prune_to
+    from kdcli.compression.pruning import prune_to
+    from kdcli.pruning.lossless_file import lossless_to
 
     refuse_existing(output, force)
     file = find_file(agent)
@@ -62,7 +62,7 @@ def prune(
 
 
 def _answer_lossless(console: Console, whole: Agent, done: Proved, output: Path, as_json: bool) -> None:
-    from kdcli.recipes.prune import lossless_costs
+    from kdcli.compression.pruning import lossless_costs
 
     found = lossless_costs(whole, done.agent)
     rows = {"before": _sizes(whole, found["before"]), "after": _sizes(done.agent, found["after"])}

@@ -15,7 +15,7 @@ from kdcli.errors import Exit
 from kdcli.quantization.config import QuantizeConfig
 
 if TYPE_CHECKING:
-    from kdcli.recipes.quantize import Quantized, Way
+    from kdcli.compression.quantization import Quantized, Way
 
 AgentFile = Annotated[Path, typer.Argument(metavar="AGENT", help="Agent file, or a checkpoint that load reads.")]
 Teacher = Annotated[
@@ -46,7 +46,7 @@ def quantize(
     from kdcli.agents import store
     from kdcli.agents.threads import one_thread
     from kdcli.checkpoints.read import find_file, read, read_any
-    from kdcli.recipes.quantize import run
+    from kdcli.compression.quantization import run
 
     artifact.refuse_existing(output, force)
     files = [find_file(path) for path in (agent, *([teacher] if teacher else []))]

@@ -44,13 +44,13 @@ def recipes(
 
 
 def _file(recipe: str) -> Path:
-    from kdcli.recipes.chain.recipe import find_recipe
+    from kdcli.recipes.recipe import find_recipe
 
     return find_recipe(recipe)
 
 
 def _list(as_json: bool, console: Console) -> None:
-    from kdcli.recipes.chain.recipe import builtins, read_recipe
+    from kdcli.recipes.recipe import builtins, read_recipe
 
     found = {name: read_recipe(file) for name, file in builtins().items()}
     if as_json:
@@ -70,16 +70,16 @@ def _copy(recipe: str, output: Path | None, force: bool) -> Path:
 
 def _check(recipe: str, said: list[str], as_json: bool, console: Console) -> None:
     """Read every option, and find every input that is named."""
-    from kdcli.recipes.chain.plan import plan
-    from kdcli.recipes.chain.recipe import read_recipe, tell
+    from kdcli.recipes.plan import plan
+    from kdcli.recipes.recipe import read_recipe, resolve
 
     file = _file(recipe)
-    told = tell(file.stem, read_recipe(file), said)
-    steps = plan(told)
-    needs = {name: told.recipe.given[name].help for name in told.open}
+    resolved = resolve(file.stem, read_recipe(file), said)
+    steps = plan(resolved)
+    needs = {name: resolved.recipe.given[name].help for name in resolved.open}
     if as_json:
         rows = [{"name": step.name, "do": step.do, "output": step.file} for step in steps]
-        console.answer_json("kdcli.recipe/1", {"recipe": told.name, "needs": needs, "steps": rows})
+        console.answer_json("kdcli.recipe/1", {"recipe": resolved.name, "needs": needs, "steps": rows})
     else:
-        lines = [f"{told.name} makes sense: {len(steps)} steps"]
+        lines = [f"{resolved.name} makes sense: {len(steps)} steps"]
         console.answer("\n".join(lines + [f"--set {name}=...  {help_}" for name, help_ in needs.items()]))

@@ -15,7 +15,7 @@ from kdcli.errors import UsageError
 from kdcli.rollouts.config import RolloutConfig
 
 if TYPE_CHECKING:
-    from kdcli.agents.agent import Acts
+    from kdcli.agents.agent import Actor
     from kdcli.spec import EnvSpec
 
 AgentFile = Annotated[Path, typer.Argument(metavar="AGENT", help="Agent file, or anything that load reads.")]
@@ -39,8 +39,8 @@ def rollout(
     """Record an agent's experience as a dataset, its outputs beside every step. An interrupted run is continued."""
     from kdcli import artifact
     from kdcli.checkpoints.read import find_file, read_any
-    from kdcli.rollouts import step
-    from kdcli.rollouts.work import Cast
+    from kdcli.rollouts import record as step
+    from kdcli.rollouts.recording import Cast
 
     files = {role: find_file(path) for role, path in (("teacher", agent), ("student", student)) if path}
     chosen = source.without_vecnormalize() if no_vecnormalize else source
@@ -56,7 +56,7 @@ def rollout(
         console.answer(output)
 
 
-def _env(agent: Acts) -> EnvSpec:
+def _env(agent: Actor) -> EnvSpec:
     if agent.env is None:
         raise UsageError("the agent does not say which env it was trained on", "", "name one with --env")
     return agent.env

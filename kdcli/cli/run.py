@@ -40,14 +40,14 @@ def run(
     Exit code 1: a gate of a bench failed, or a step did not come to what was asked; 3: one is undecided.
     """
     from kdcli.agents.threads import one_thread
-    from kdcli.recipes.chain import run as chain
-    from kdcli.recipes.chain.recipe import find_recipe, read_recipe, tell
+    from kdcli.recipes import run as chain
+    from kdcli.recipes.recipe import find_recipe, read_recipe, resolve
 
     file = find_recipe(recipe)
-    told = tell(file.stem, read_recipe(file), said or ())
+    resolved = resolve(file.stem, read_recipe(file), said or ())
     place = output or Path("runs") / file.stem
     with one_thread():
-        answer = chain.run(told, file.read_bytes(), place, force, console.listener)
+        answer = chain.run(resolved, file.read_bytes(), place, force, console.listener)
     if as_json:
         console.answer_json(answer["schema"], answer)
     else:

@@ -22,10 +22,10 @@ def study(file: StudyFile, *, output: Folder, force: Again = False, as_json: AsJ
     Stop it at any time: the same command goes on. Several processes may work in one folder.
     """
     from kdcli.agents.threads import one_thread
-    from kdcli.recipes.settings import built, read_toml
-    from kdcli.recipes.study.config import Study
-    from kdcli.recipes.study.page import about, others, over_all, students
-    from kdcli.recipes.study.run import run
+    from kdcli.studies.config import Study
+    from kdcli.studies.markdown import about, others, over_all, students
+    from kdcli.studies.run import run
+    from kdcli.toml_config import built, read_toml
 
     asked = built(Study, read_toml(file), file.name)
     with one_thread():

@@ -15,7 +15,7 @@ Columns; N rows, the rows of an episode together and in order of time:
     episode         (N,) int64, a number of its own for each episode; numbers are left out between shards
     t               (N,) int32, steps since the episode began
     seed            (N,) int64, the reset seed of the episode
-    teacher.<name>  (N, ...) the columns of `kdcli.agents.teaching.label`
+    teacher.<name>  (N, ...) the columns of `kdcli.agents.labels.label`
 """
 
 from __future__ import annotations

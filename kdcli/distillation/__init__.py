@@ -109,15 +109,15 @@ TEMPERATURES = Registry(
 WEIGHINGS = Registry(
     "weighing",
     {
-        "uniform": ("kdcli.distillation.weighing:uniform", "every state as much"),
+        "uniform": ("kdcli.distillation.sample_weights:uniform", "every state as much"),
         "criticality": (
-            "kdcli.distillation.weighing:criticality",
+            "kdcli.distillation.sample_weights:criticality",
             "by the gap between the teacher's best and worst action (VIPER)",
         ),
-        "margin": ("kdcli.distillation.weighing:margin", "by the gap between the teacher's best two actions"),
-        "confidence": ("kdcli.distillation.weighing:confidence", "by how sure the teacher is: 1 - entropy share"),
+        "margin": ("kdcli.distillation.sample_weights:margin", "by the gap between the teacher's best two actions"),
+        "confidence": ("kdcli.distillation.sample_weights:confidence", "by how sure the teacher is: 1 - entropy share"),
         "advantage": (
-            "kdcli.distillation.weighing:advantage",
+            "kdcli.distillation.sample_weights:advantage",
             "by the exponential of the greedy action's advantage, of a teacher with Q-values",
         ),
     },
@@ -138,11 +138,11 @@ CONTROLS = Registry(
     "control",
     {
         "agreement": (
-            "kdcli.distillation.weights:parse_weight",
+            "kdcli.distillation.term_weights:parse_weight",
             "a weight by how often the student does what the teacher does: kl@agreement:1->0.1",
         ),
         "return": (
-            "kdcli.distillation.weights:parse_weight",
+            "kdcli.distillation.term_weights:parse_weight",
             "a weight by the student's score, 0 random play, 1 the teacher: hint@return:1->0",
         ),
     },
@@ -151,13 +151,13 @@ CONTROLS = Registry(
 BALANCES = Registry(
     "balance",
     {
-        "fixed": ("kdcli.distillation.balance:Fixed", "the weights that are given"),
+        "fixed": ("kdcli.distillation.loss_balancing:Fixed", "the weights that are given"),
         "uncertainty": (
-            "kdcli.distillation.balance:Uncertainty",
+            "kdcli.distillation.loss_balancing:Uncertainty",
             "each term over a learned variance (Kendall et al. 2018)",
         ),
         "gradient": (
-            "kdcli.distillation.balance:GradientNorm",
+            "kdcli.distillation.loss_balancing:GradientNorm",
             "every term pulls the last hidden layer as hard as the first (GradNorm)",
         ),
     },
@@ -197,12 +197,12 @@ AUGMENTATIONS = Registry(
 DATA = Registry(
     "data mode",
     {
-        "offline": ("kdcli.distillation.data:student", "recorded states, --dataset; nobody plays"),
-        "teacher": ("kdcli.distillation.data:teacher", "the teacher plays"),
-        "student": ("kdcli.distillation.data:student", "the student plays, after the first round"),
-        "dagger": ("kdcli.distillation.data:dagger", "a mixture, the teacher in a share --beta of the steps"),
+        "offline": ("kdcli.distillation.data_modes:student", "recorded states, --dataset; nobody plays"),
+        "teacher": ("kdcli.distillation.data_modes:teacher", "the teacher plays"),
+        "student": ("kdcli.distillation.data_modes:student", "the student plays, after the first round"),
+        "dagger": ("kdcli.distillation.data_modes:dagger", "a mixture, the teacher in a share --beta of the steps"),
         "dart": (
-            "kdcli.distillation.data:teacher",
+            "kdcli.distillation.data_modes:teacher",
             "the teacher plays, with as much noise as the student is wrong (DART)",
         ),
     },

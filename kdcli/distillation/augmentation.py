@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from kdcli.agents.agent import Acts, no_memory
+from kdcli.agents.agent import Actor, no_memory
 from kdcli.agents.observation import is_image
 from kdcli.choice import Choice
 from kdcli.distillation import AUGMENTATIONS
@@ -53,7 +53,7 @@ class Augmentation:
     share: float
     for_images: bool
 
-    def __call__(self, teacher: Acts, obs: np.ndarray, n: int, rng: np.random.Generator) -> np.ndarray:
+    def __call__(self, teacher: Actor, obs: np.ndarray, n: int, rng: np.random.Generator) -> np.ndarray:
         """`n` moved states of those in `obs` (N, *shape), raw and inside the space.
 
         Raises:

@@ -14,7 +14,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.utils import parametrize
 
-from kdcli.agents.packing import is_quantized
+from kdcli.agents.packed_weights import is_quantized
 from kdcli.agents.policy import Policy
 
 _EPSILON = 1e-5  # of Ioffe and Szegedy, added to a variance

@@ -12,8 +12,8 @@ from torch import Tensor
 
 from kdcli.agents.action import ActionRule
 from kdcli.agents.heads import Heads
-from kdcli.agents.observation import Sees
-from kdcli.agents.teaching import teaching_heads
+from kdcli.agents.labels import teaching_heads
+from kdcli.agents.observation import Preprocessor
 
 MAX_BYTES = 2**31
 _CHUNK = 65_536  # observations made features at a time
@@ -45,7 +45,7 @@ class Buffer:
 
     keeps = False
 
-    def __init__(self, preprocess: Sees, rule: ActionRule, capacity: int, slots: int = 1) -> None:
+    def __init__(self, preprocess: Preprocessor, rule: ActionRule, capacity: int, slots: int = 1) -> None:
         self._preprocess, self._rule, self.slots = preprocess, rule, slots
         rows = max(1, min(capacity, MAX_BYTES // preprocess.feature_bytes))
         self.capacity = max(1, rows // slots) * slots

@@ -12,8 +12,8 @@ from kdcli.agents.agent import Agent
 from kdcli.distillation.config import DistillConfig, Share
 from kdcli.distillation.loop import Round, teach
 from kdcli.distillation.multi_task import Task
+from kdcli.distillation.parameter_sharing import copy_together, n_shared, share_trunk, shared_parameters
 from kdcli.distillation.penalties import parse_penalty
-from kdcli.distillation.sharing import copy_together, n_shared, share_trunk, shared_parameters
 from kdcli.distillation.student import settled
 from kdcli.errors import UsageError
 from kdcli.progress import Listener, silent

@@ -5,24 +5,26 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 
-from kdcli.agents.agent import Acts
-from kdcli.agents.observation import Sees
+from kdcli.agents.agent import Actor
+from kdcli.agents.observation import Preprocessor
 from kdcli.distillation.config import DistillConfig
 from kdcli.distillation.loop import Distilled, Judge, Round, fresh_student, learner_for, teach
 from kdcli.distillation.objective import Objective
-from kdcli.distillation.pool import Pool
+from kdcli.distillation.replay_pool import ReplayPool
 from kdcli.distillation.student import default_losses, settled
 from kdcli.errors import UsageError
 from kdcli.progress import Listener, silent
 
 # A teacher, and how its student sees the world where that is settled -> the states to learn from, labelled by it.
-Gather = Callable[[Acts, Sees | None], Pool]
+Gather = Callable[[Actor, Preprocessor | None], ReplayPool]
 # A teacher and a config -> its student.
-Learn = Callable[[Acts, DistillConfig], Distilled]
+Learn = Callable[[Actor, DistillConfig], Distilled]
 _APART = 1000  # seeds of one rung from those of the next
 
 
-def ladder(teacher: Acts, students: Sequence[str], config: DistillConfig, learn: Learn) -> tuple[Distilled, ...]:
+def assistant_chain(
+    teacher: Actor, students: Sequence[str], config: DistillConfig, learn: Learn
+) -> tuple[Distilled, ...]:
     """A student of each architecture, taught by the one before it, the first by `teacher`; `config` is that of each.
 
     Shrinking architectures are teacher assistants (Mirzadeh et al. 2020), the same one again and again are born-again
@@ -41,8 +43,8 @@ def ladder(teacher: Acts, students: Sequence[str], config: DistillConfig, learn:
     return tuple(done)
 
 
-def climb(
-    teachers: Sequence[Acts], config: DistillConfig, gather: Gather, judge: Judge, listener: Listener = silent
+def distill_in_sequence(
+    teachers: Sequence[Actor], config: DistillConfig, gather: Gather, judge: Judge, listener: Listener = silent
 ) -> Distilled:
     """One student that is taught by each teacher in turn, as checkpoints of one training, weak to strong.
 

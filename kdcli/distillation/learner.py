@@ -15,10 +15,8 @@ from kdcli.agents.agreement import agreement
 from kdcli.agents.heads import Heads
 from kdcli.distillation.batch_norm import BatchNorm
 from kdcli.distillation.buffer import Batch, Buffer
-from kdcli.distillation.config import DistillConfig
-from kdcli.distillation.data import errors
-from kdcli.distillation.keeping import (
-    Kept,
+from kdcli.distillation.checkpointing import (
+    SavedState,
     adam_state,
     below,
     generator_state,
@@ -28,6 +26,8 @@ from kdcli.distillation.keeping import (
     restore_module,
     under,
 )
+from kdcli.distillation.config import DistillConfig
+from kdcli.distillation.data_modes import errors
 from kdcli.distillation.losses.entropy import entropies
 from kdcli.distillation.objective import Objective, wanted
 from kdcli.distillation.reinforcement import Reinforcement
@@ -35,8 +35,8 @@ from kdcli.distillation.replay import chances
 from kdcli.distillation.schedules import parse_schedule
 from kdcli.distillation.student import settled
 from kdcli.distillation.unroll import both
-from kdcli.envs.mixture import Noise
 from kdcli.errors import RefusedError
+from kdcli.rollouts.behavior_policy import Noise
 
 _JUDGED = 2048  # states on which student and teacher are compared after a round
 _NORMED = 1024  # states whose statistics stay when batches are no longer normalized
@@ -130,7 +130,7 @@ class Learner:
         drawn = buffer.windows(max(1, _JUDGED // window), window, 1, torch.Generator().manual_seed(0))
         return both(self.student.policy, next(drawn))
 
-    def state(self) -> Kept:
+    def state(self) -> SavedState:
         """The student's weights and all that moves them."""
         rewarded = {
             name: array
@@ -146,7 +146,7 @@ class Learner:
             "generator": generator_state(self._generator),
         }
 
-    def restore(self, kept: Kept) -> None:
+    def restore(self, kept: SavedState) -> None:
         """Go to where `kept` was taken."""
         restore_module(self.student.policy, below("student", kept))
         restore_module(self._batch_norm, below("batch_norm", kept))

@@ -8,21 +8,21 @@ from typing import Protocol
 
 import torch
 
-from kdcli.agents.agent import Acts, Agent
+from kdcli.agents.agent import Actor, Agent
 from kdcli.distillation.batch_norm import standardize
 from kdcli.distillation.config import DistillConfig
-from kdcli.distillation.data import share_of_teacher
+from kdcli.distillation.data_modes import share_of_teacher
 from kdcli.distillation.learner import Learner, some_features
 from kdcli.distillation.objective import Objective
-from kdcli.distillation.pool import Pool
 from kdcli.distillation.reinforcement import Reinforcement
+from kdcli.distillation.replay_pool import ReplayPool
 from kdcli.distillation.student import default_losses, new_student, settled
-from kdcli.distillation.weights import follows
+from kdcli.distillation.term_weights import follows
 from kdcli.errors import UsageError
 from kdcli.progress import Event, Listener, silent
 
 # The mean return of an agent, or of random play for None.
-Judge = Callable[[Acts | None], float]
+Judge = Callable[[Actor | None], float]
 
 
 @dataclass(frozen=True)
@@ -55,19 +55,19 @@ GiveUp = Callable[[Sequence[Round]], bool]
 class Keeper(Protocol):
     """Who keeps what a distillation needs to go on after it was stopped."""
 
-    def resume(self, learner: Learner, pool: Pool) -> tuple[list[Round], Agent] | None:
+    def resume(self, learner: Learner, pool: ReplayPool) -> tuple[list[Round], Agent] | None:
         """Bring both to the end of the last whole round: the rounds so far, and the best student."""
         ...
 
-    def keep(self, rounds: Sequence[Round], best: Agent, learner: Learner, pool: Pool) -> None:
+    def keep(self, rounds: Sequence[Round], best: Agent, learner: Learner, pool: ReplayPool) -> None:
         """A round is over."""
         ...
 
 
 def distill(
-    teacher: Acts,
+    teacher: Actor,
     config: DistillConfig,
-    pool: Pool,
+    pool: ReplayPool,
     judge: Judge,
     listener: Listener = silent,
     give_up: GiveUp | None = None,
@@ -89,7 +89,7 @@ def distill(
     return Distilled(best, tuple(losses), rounds)
 
 
-def fresh_student(teacher: Acts, config: DistillConfig, losses: Sequence[str], pool: Pool) -> Agent:
+def fresh_student(teacher: Actor, config: DistillConfig, losses: Sequence[str], pool: ReplayPool) -> Agent:
     """An untrained student, see `new_student`, whose drawn convolutions are scaled to the states of the pool.
 
     Raises:
@@ -105,7 +105,7 @@ def learner_for(
     student: Agent,
     objective: Objective,
     config: DistillConfig,
-    pool: Pool,
+    pool: ReplayPool,
     reinforcements: Sequence[Reinforcement] = (),
     normalized: bool = True,
 ) -> Learner:
@@ -128,7 +128,7 @@ def learner_for(
 def teach(
     learner: Learner,
     config: DistillConfig,
-    pool: Pool,
+    pool: ReplayPool,
     judge: Judge,
     listener: Listener = silent,
     give_up: GiveUp | None = None,
@@ -138,11 +138,11 @@ def teach(
 
     A `keeper` lets it go on where it was stopped.
     """
-    lesson = Lesson(config, pool, judge, learner)
+    training = TrainingRounds(config, pool, judge, learner)
     rounds, best = (keeper and keeper.resume(learner, pool)) or ([], learner.snapshot())
     pool.buffer.keeps = keeper is not None
     for index in range(len(rounds), config.rounds):
-        rounds.append(lesson.round(index))
+        rounds.append(training.round(index))
         if rounds[-1].mean_return >= max(r.mean_return for r in rounds):
             best = learner.snapshot()
         if keeper is not None:
@@ -159,10 +159,10 @@ def steps(config: DistillConfig, index: int) -> tuple[int, tuple[float, float]]:
     return max(1, after - before), (index / config.rounds, (index + 1) / config.rounds)
 
 
-class Lesson:
+class TrainingRounds:
     """The rounds of one distillation, for a learner that someone may move with others."""
 
-    def __init__(self, config: DistillConfig, pool: Pool, judge: Judge, learner: Learner) -> None:
+    def __init__(self, config: DistillConfig, pool: ReplayPool, judge: Judge, learner: Learner) -> None:
         self._config, self._pool, self._judge, self._learner = config, pool, judge, learner
         self._share = share_of_teacher(config)
         followed = any(follows(text, "return") for text in (*config.loss, *config.reinforce, config.beta))

@@ -8,14 +8,14 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from kdcli.agents.agent import Acts, Agent
+from kdcli.agents.agent import Actor, Agent
 from kdcli.distillation.config import DistillConfig
 from kdcli.distillation.learner import Learner, finite
-from kdcli.distillation.loop import Judge, Lesson, Round, fresh_student, learner_for, steps
+from kdcli.distillation.loop import Judge, Round, TrainingRounds, fresh_student, learner_for, steps
 from kdcli.distillation.objective import Objective, Penalty
-from kdcli.distillation.pool import Pool
+from kdcli.distillation.parameter_sharing import copy_together, n_shared, share_trunk
+from kdcli.distillation.replay_pool import ReplayPool
 from kdcli.distillation.schedules import Schedule, parse_schedule
-from kdcli.distillation.sharing import copy_together, n_shared, share_trunk
 from kdcli.distillation.student import default_losses, settled
 from kdcli.errors import UsageError
 from kdcli.progress import Event, Listener, silent
@@ -29,8 +29,8 @@ class Task:
     schedule; `losses` are by what the teacher gives where neither they nor the config name any.
     """
 
-    teacher: Acts
-    pool: Pool
+    teacher: Actor
+    pool: ReplayPool
     judge: Judge
     weight: str = "1"
     losses: tuple[str, ...] = ()
@@ -79,7 +79,7 @@ class JointLearner:
     def students(self) -> tuple[Agent, ...]:
         return tuple(learner.student for learner in self.learners)
 
-    def train(self, pools: Sequence[Pool], n: int, span: tuple[float, float]) -> list[float]:
+    def train(self, pools: Sequence[ReplayPool], n: int, span: tuple[float, float]) -> list[float]:
         """`n` gradient steps over the progress `span` -> the mean loss of each task over all of them.
 
         Raises:
@@ -113,14 +113,16 @@ def distill_tasks(tasks: Sequence[Task], config: DistillConfig, listener: Listen
     students = share_trunk([task.student(config) for task in tasks])
     learners = [task.learner(student, config) for task, student in zip(tasks, students, strict=True)]
     joint = JointLearner(learners, [parse_schedule(task.weight) for task in tasks], parse_schedule(config.lr))
-    lessons = [Lesson(config, task.pool, task.judge, learner) for task, learner in zip(tasks, learners, strict=True)]
+    trainings = [
+        TrainingRounds(config, task.pool, task.judge, learner) for task, learner in zip(tasks, learners, strict=True)
+    ]
     rounds: list[tuple[Round, ...]] = []
     best = copy_together(students)
     for index in range(config.rounds):
-        for lesson in lessons:
-            lesson.begin(index)
+        for training in trainings:
+            training.begin(index)
         losses = joint.train([task.pool for task in tasks], *steps(config, index))
-        rounds.append(tuple(lesson.record(index, loss) for lesson, loss in zip(lessons, losses, strict=True)))
+        rounds.append(tuple(training.record(index, loss) for training, loss in zip(trainings, losses, strict=True)))
         if _worst(rounds[-1]) >= max(map(_worst, rounds)):
             best = copy_together(joint.students)
         listener(Event(f"distill {config.student}", index + 1, config.rounds, _facts(rounds)))

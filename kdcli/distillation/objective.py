@@ -9,15 +9,15 @@ import torch
 from torch import Tensor, nn
 
 from kdcli.agents.heads import Heads
-from kdcli.agents.teaching import INSIDE
+from kdcli.agents.labels import INSIDE
 from kdcli.distillation import LOSSES
-from kdcli.distillation.balance import parse_balance
 from kdcli.distillation.config import DistillConfig
+from kdcli.distillation.loss_balancing import parse_balance
 from kdcli.distillation.losses import READS, TEMPERED
 from kdcli.distillation.losses.reading import Loss, Tau
+from kdcli.distillation.sample_weights import Weighing, in_the_mean, parse_weighing
 from kdcli.distillation.temperatures import Scheduled, parse_temperatures
-from kdcli.distillation.weighing import Weighing, in_the_mean, parse_weighing
-from kdcli.distillation.weights import Weight, parse_weight
+from kdcli.distillation.term_weights import Weight, parse_weight
 from kdcli.errors import UsageError
 
 # Losses that a temperature changes: each independent choice of an action may have its own.

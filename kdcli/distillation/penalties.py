@@ -30,7 +30,7 @@ class Anchor:
         return (self.importance * (_flat(self.parameters) - self.start).square()).sum()
 
 
-class Hold:
+class Penalty:
     """weight(p) / 2 * sum of importance * (theta - theta*)^2, theta* being the weights when a task had been learned.
 
     `lasting`: the anchors of all earlier tasks hold, else only that of the last one.
@@ -52,24 +52,26 @@ class Hold:
         return torch.stack(distances).sum() * (self._weight(progress) / 2) if distances else torch.zeros(())
 
 
-def ewc(weight: Schedule) -> Hold:
+def ewc(weight: Schedule) -> Penalty:
     """Elastic weight consolidation: each weight by its Fisher information. Kirkpatrick et al. 2017, eq. 3."""
-    return Hold(fisher, weight, lasting=True)
+    return Penalty(fisher, weight, lasting=True)
 
 
-def l2(weight: Schedule) -> Hold:
+def l2(weight: Schedule) -> Penalty:
     """Every weight as much, to where it was when the task began. Li et al. 2018 (L2-SP), eq. 3, its first part."""
-    return Hold(lambda student, features, parameters: [torch.ones_like(p) for p in parameters], weight, lasting=False)
+    return Penalty(
+        lambda student, features, parameters: [torch.ones_like(p) for p in parameters], weight, lasting=False
+    )
 
 
-def parse_penalty(text: str) -> Hold:
+def parse_penalty(text: str) -> Penalty:
     """`ewc@1`, or `l2@linear:1->0.1`: a penalty with the schedule of its weight.
 
     Raises:
         UsageError: unknown name or schedule.
     """
     name, _, weight = text.partition("@")
-    make: Callable[[Schedule], Hold] = PENALTIES.load(name)
+    make: Callable[[Schedule], Penalty] = PENALTIES.load(name)
     return make(parse_schedule(weight or "1"))
 
 

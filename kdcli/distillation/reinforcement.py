@@ -18,8 +18,8 @@ from kdcli.agents.agent import Agent, no_memory
 from kdcli.agents.distributions import done, drawn, log_likelihood
 from kdcli.agents.memory import Turn
 from kdcli.distillation import REINFORCEMENTS
-from kdcli.distillation.keeping import (
-    Kept,
+from kdcli.distillation.checkpointing import (
+    SavedState,
     below,
     generator_state,
     module_state,
@@ -27,13 +27,13 @@ from kdcli.distillation.keeping import (
     restore_module,
     under,
 )
-from kdcli.distillation.weights import parse_weight
-from kdcli.envs.seeds import first_seed
-from kdcli.envs.stream import Steps
-from kdcli.envs.track import Track
+from kdcli.distillation.term_weights import parse_weight
 from kdcli.envs.vector import Vector
 from kdcli.errors import UsageError
 from kdcli.networks.mlp import MLP
+from kdcli.rollouts.resumable import Track
+from kdcli.rollouts.seeds import first_seed
+from kdcli.rollouts.step_loop import Steps
 
 GAMMA, LAMBDA, CLIP = 0.99, 0.95, 0.2
 _CRITIC_WIDTHS, _CRITIC_STEPS, _CRITIC_LR = (64, 64), 400, 1e-3
@@ -136,13 +136,13 @@ class Reinforcement:
         with torch.no_grad():
             return critic(flat).view_as(reward)
 
-    def state(self) -> Kept:
+    def state(self) -> SavedState:
         """Where it is in its episodes, and what it has learned; its play of a round is not kept."""
         critic = {} if self._critic is None else under("critic", module_state(self._critic))
         chance = {"rng": generator_state(self._rng), "generator": generator_state(self._generator)}
         return {**under("track", self._track.state()), **critic, **chance}
 
-    def restore(self, kept: Kept) -> None:
+    def restore(self, kept: SavedState) -> None:
         """Go to where `kept` was taken."""
         self._track.restore(below("track", kept))
         restore_generator(self._rng, kept["rng"])

@@ -10,10 +10,10 @@ import torch
 from torch import nn
 
 from kdcli.agents.action import ActionRule
-from kdcli.agents.agent import Acts, Agent, teaches
-from kdcli.agents.inheriting import inherited
-from kdcli.agents.observation import JointPreprocess, Normalizer, Preprocess, Sees, is_image
+from kdcli.agents.agent import Actor, Agent, teaches
+from kdcli.agents.observation import JointPreprocess, Normalizer, Preprocess, Preprocessor, is_image
 from kdcli.agents.policy import Policy, Signal, Spread
+from kdcli.agents.weight_init import init_from_teacher
 from kdcli.choice import Choice
 from kdcli.distillation.config import DistillConfig
 from kdcli.distillation.losses import ON_Q, VALUE
@@ -30,7 +30,7 @@ _DEFAULT = {
 }
 
 
-def default_losses(teacher: Acts) -> tuple[str, ...]:
+def default_losses(teacher: Actor) -> tuple[str, ...]:
     """The loss for what the teacher gives: KL on logits, likelihood of the greedy action on Q-values, else actions."""
     rule = rule_of(teacher)
     if rule.continuous:
@@ -38,14 +38,14 @@ def default_losses(teacher: Acts) -> tuple[str, ...]:
     return ("kl",) if teaches(teacher) and teacher.signal == "logits" else ("nll",)
 
 
-def rule_of(teacher: Acts) -> ActionRule:
+def rule_of(teacher: Actor) -> ActionRule:
     """The teacher's action rule; a black box gets the plain one of its action space."""
     if teaches(teacher):
         return teacher.rule
     return ActionRule(teacher.action, masked=MASK in parts(teacher.observation))
 
 
-def settled(config: DistillConfig, teacher: Acts) -> DistillConfig:
+def settled(config: DistillConfig, teacher: Actor) -> DistillConfig:
     """What the config leaves open, by whether an image is among the observations, and whether the teacher remembers.
 
     At equal time convolutions learn more from many small batches; a rate that is good for an MLP is too high for them.
@@ -63,7 +63,7 @@ def settled(config: DistillConfig, teacher: Acts) -> DistillConfig:
     )
 
 
-def new_student(teacher: Acts, config: DistillConfig, losses: Sequence[str], preprocess: Sees) -> Agent:
+def new_student(teacher: Actor, config: DistillConfig, losses: Sequence[str], preprocess: Preprocessor) -> Agent:
     """An untrained student of the architecture `config.student` that sees the world through `preprocess`.
 
     One that is to explore, or whose likelihood is a loss, has a spread of its own.
@@ -74,7 +74,7 @@ def new_student(teacher: Acts, config: DistillConfig, losses: Sequence[str], pre
     names = [text.partition("@")[0] for text in losses]
     rule = rule_of(teacher)
     choice = Choice.parse(settled(config, teacher).student)
-    network = build(choice, sight_of(preprocess, rule), rule.n_outputs, config.seed)
+    network = build(choice, input_shapes_of(preprocess, rule), rule.n_outputs, config.seed)
     value = None
     if VALUE.intersection(names):
         with torch.random.fork_rng(devices=[]):
@@ -89,10 +89,10 @@ def new_student(teacher: Acts, config: DistillConfig, losses: Sequence[str], pre
         return agent
     if not isinstance(teacher, Agent):
         raise UsageError("--init teacher needs the teacher's layers", f"{teacher.name} has none of its own", "drop it")
-    return inherited(agent, teacher)
+    return init_from_teacher(agent, teacher)
 
 
-def sight_of(preprocess: Sees, rule: ActionRule) -> list[tuple[int, ...]]:
+def input_shapes_of(preprocess: Preprocessor, rule: ActionRule) -> list[tuple[int, ...]]:
     """The shapes of the features side by side that a network reads; the mask is not among them."""
     return [part.shape for name, part in preprocess.parts.items() if not (rule.masked and name == MASK)]
 
@@ -103,7 +103,7 @@ def _signal(rule: ActionRule, losses: Sequence[str]) -> Signal:
     return "q" if ON_Q.intersection(losses) else "logits"
 
 
-def preprocess_for(teacher: Acts, observations: np.ndarray) -> Sees:
+def preprocess_for(teacher: Actor, observations: np.ndarray) -> Preprocessor:
     """The teacher's preprocessing, or normalization by `observations` (N, *shape) where the teacher has none."""
     space = teacher.observation
     given: Mapping[str, Preprocess] = teacher.preprocess.parts if teaches(teacher) else {}

@@ -30,7 +30,7 @@ def registration(env_id: str) -> Registration:
     """
     module, _, name = env_id.rpartition(":")
     if module == PETTINGZOO:
-        from kdcli.envs.turns import Turns
+        from kdcli.envs.pettingzoo_aec import Turns
 
         return Registration(PETTINGZOO, entry_point=partial(Turns, name))
     if not module:

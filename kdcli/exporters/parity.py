@@ -21,9 +21,9 @@ from kdcli.agents.heads import Heads
 from kdcli.agents.policy import Policy
 from kdcli.agents.states import States
 from kdcli.errors import RefusedError, UsageError
-from kdcli.exporters.edges import Edges, watched
 from kdcli.exporters.formats import Run
-from kdcli.networks.grid import OnGrid
+from kdcli.exporters.rounding_ties import Edges, watched
+from kdcli.networks.activation_grid import GridLayer
 from kdcli.spec import STATE_IN, STATE_OUT, Box, MultiBinary, MultiDiscrete, Space, feed
 
 TOLERANCE = 1e-5
@@ -141,7 +141,7 @@ def _unrolled(run: Run, agent: Agent, states: States, state_size: int) -> Iterat
 def _unroll(run: Run, agent: Agent, obs: np.ndarray, begins: np.ndarray, state_size: int) -> Iterator[Pair]:
     ours = np.zeros((obs.shape[1], agent.state_size), np.float32)
     theirs = np.zeros((obs.shape[1], state_size), np.float32)
-    grids = any(isinstance(module, OnGrid) for module in agent.policy.modules())
+    grids = any(isinstance(module, GridLayer) for module in agent.policy.modules())
     for now, fresh in zip(obs, begins, strict=True):
         ours[fresh], theirs[fresh] = 0.0, 0.0
         found, heads = dict(run({**feed(agent.observation, now), STATE_IN: theirs})), agent.heads(now, ours)

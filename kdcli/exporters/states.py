@@ -7,11 +7,11 @@ import numpy as np
 from kdcli.agents.agent import Agent
 from kdcli.agents.observation import Normalizer, Preprocess
 from kdcli.agents.states import States
-from kdcli.envs.play import collect_turns, open_vector
-from kdcli.envs.seeds import first_seed
 from kdcli.envs.vector import Vector
 from kdcli.errors import UsageError
 from kdcli.progress import Listener, Note, silent
+from kdcli.rollouts.evaluate import collect_turns, open_vector
+from kdcli.rollouts.seeds import first_seed
 from kdcli.spec import MASK, Box, Discrete, MultiDiscrete, Part, join_rows
 
 N_SLOTS = 4

@@ -15,17 +15,17 @@ import numpy as np
 from kdcli import artifact
 from kdcli.agents.agent import Agent
 from kdcli.agents.folding import can_fold, fold
-from kdcli.agents.packing import stored_as
-from kdcli.agents.runtime import OnnxAgent, from_bytes
+from kdcli.agents.onnx.session import OnnxAgent, from_bytes
+from kdcli.agents.packed_weights import stored_as
 from kdcli.agents.states import States
 from kdcli.agents.store import describe
 from kdcli.errors import RefusedError
 from kdcli.exporters import EXPORTERS, SUFFIXES
 from kdcli.exporters.config import ExportConfig
 from kdcli.exporters.formats import Examples, Files, Format
-from kdcli.exporters.grid_step import grid_step
-from kdcli.exporters.onnx import SUFFIX
+from kdcli.exporters.onnx.writer import SUFFIX
 from kdcli.exporters.parity import Parity, check, check_states
+from kdcli.exporters.quant_step import grid_step
 from kdcli.exporters.rounding import compared, rounded
 from kdcli.exporters.states import gather
 from kdcli.graph.count import Count, count

@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from kdcli.networks.packed import Packed
+from kdcli.networks.packed_weights import Packed
 
 # x, y, z are the inputs in order; shapes are without the batch. Small letters in brackets are attributes or weights.
 KINDS: Mapping[str, str] = {

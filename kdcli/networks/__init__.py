@@ -42,10 +42,10 @@ NETWORKS = Registry(
 )
 
 
-def build(choice: Choice, sight: Sequence[Shape], outputs: int, seed: int) -> MLP | Stack:
+def build(choice: Choice, input_shapes: Sequence[Shape], outputs: int, seed: int) -> MLP | Stack:
     """A freshly initialised network from a choice such as `mlp:32x32,activation=relu`; equal seeds, equal weights.
 
-    `sight` are the shapes of the features side by side: (n,), or (C, H, W) of an image.
+    `input_shapes` are the shapes of the features side by side: (n,), or (C, H, W) of an image.
 
     Raises:
         UsageError: unknown name or bad arguments.
@@ -55,7 +55,7 @@ def build(choice: Choice, sight: Sequence[Shape], outputs: int, seed: int) -> ML
     make = NETWORKS.load(choice.name)
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
-        return make(choice, sight, outputs)
+        return make(choice, input_shapes, outputs)
 
 
 def from_config(config: dict[str, Any]) -> MLP | Stack:

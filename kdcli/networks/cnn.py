@@ -7,9 +7,9 @@ from math import prod
 
 from kdcli.choice import Choice
 from kdcli.errors import UsageError
+from kdcli.networks.feature_branches import branches, dense, is_image, stacked
 from kdcli.networks.layers import LayerSpec, Shape
 from kdcli.networks.mlp import parse_widths
-from kdcli.networks.sight import branches, dense, is_image, stacked
 from kdcli.networks.stack import Stack
 
 # Kernels and strides: those of Mnih et al. 2015, which need 36 pixels, and 3x3 for boards of a few squares.
@@ -18,7 +18,7 @@ _SMALL = ((3, 1), (3, 1), (3, 1))
 _FEWER = "use fewer convolutions"
 
 
-def cnn(choice: Choice, sight: Sequence[Shape], outputs: int) -> Stack:
+def cnn(choice: Choice, input_shapes: Sequence[Shape], outputs: int) -> Stack:
     """The network of `cnn:8x16x16,hidden=64[,strides=4x2x1][,activation=relu]`: convolutions, then a hidden layer.
 
     The numbers are the channels of each convolution. A larger first stride looks at fewer places of the image, where a
@@ -33,8 +33,8 @@ def cnn(choice: Choice, sight: Sequence[Shape], outputs: int) -> Stack:
     if strides and len(strides) != len(channels):
         why = f"{len(strides)} strides of {len(channels)} convolutions"
         raise UsageError(f"cannot build {choice}", why, "give each convolution its stride: strides=8x2x1")
-    _need_image(choice, sight)
-    parts = branches(sight, lambda shape: convolutions(shape, channels, name, strides))
+    _need_image(choice, input_shapes)
+    parts = branches(input_shapes, lambda shape: convolutions(shape, channels, name, strides))
     return stacked(choice, parts, dense(choice.options.get("hidden", "64"), name), outputs, _FEWER)
 
 
@@ -64,13 +64,13 @@ def convolutions(
     return [*layers, ("flatten", {})]
 
 
-def _need_image(choice: Choice, sight: Sequence[Shape]) -> None:
-    if not any(map(is_image, sight)):
-        seen = sum(map(prod, sight))
+def _need_image(choice: Choice, input_shapes: Sequence[Shape]) -> None:
+    if not any(map(is_image, input_shapes)):
+        seen = sum(map(prod, input_shapes))
         raise UsageError(f"{choice.name} needs an image", f"this agent sees {seen} numbers", "choose an mlp")
 
 
-def mobilenet(choice: Choice, sight: Sequence[Shape], outputs: int) -> Stack:
+def mobilenet(choice: Choice, input_shapes: Sequence[Shape], outputs: int) -> Stack:
     """The network of `mobilenet:8x16x16[,expand=4][,hidden=64][,activation=relu]`: Sandler et al. 2018, figure 4b.
 
     The first number is the channels of a first convolution, which from 36 pixels on makes the image a quarter as high
@@ -83,8 +83,8 @@ def mobilenet(choice: Choice, sight: Sequence[Shape], outputs: int) -> Stack:
     choice.only("expand", "hidden", "activation")
     channels, expand = parse_widths(choice.value), choice.whole("expand", 4, 64)
     name = choice.options.get("activation", "relu")
-    _need_image(choice, sight)
-    parts = branches(sight, lambda shape: _inverted(shape, channels, expand, name))
+    _need_image(choice, input_shapes)
+    parts = branches(input_shapes, lambda shape: _inverted(shape, channels, expand, name))
     return stacked(choice, parts, dense(choice.options.get("hidden", "64"), name), outputs, _FEWER)
 
 

@@ -9,9 +9,9 @@ from typing import Any
 from torch import Tensor, nn
 
 from kdcli.errors import RefusedError
+from kdcli.networks.activation_grid import DynamicQuantize, Quantize
 from kdcli.networks.activations import ACTIVATIONS, activation
 from kdcli.networks.attention import Attention, AttentionCell
-from kdcli.networks.grid import DynamicQuantize, Quantize
 from kdcli.networks.residual import Mean, Residual
 
 Shape = tuple[int, ...]

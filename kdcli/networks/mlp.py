@@ -106,12 +106,12 @@ def parse_widths(text: str) -> tuple[int, ...]:
     return widths
 
 
-def width_of(sight: Sequence[tuple[int, ...]]) -> int:
+def width_of(input_shapes: Sequence[tuple[int, ...]]) -> int:
     """Features in all; images are flattened."""
-    return sum(map(prod, sight))
+    return sum(map(prod, input_shapes))
 
 
-def linear(choice: Choice, sight: Sequence[tuple[int, ...]], outputs: int) -> MLP:
+def linear(choice: Choice, input_shapes: Sequence[tuple[int, ...]], outputs: int) -> MLP:
     """The network of `linear`."""
     choice.only()
-    return MLP(width_of(sight), (), outputs)
+    return MLP(width_of(input_shapes), (), outputs)

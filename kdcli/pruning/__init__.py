@@ -33,17 +33,17 @@ IMPORTANCE = Registry(
 PACES = Registry(
     "pace",
     {
-        "geometric": ("kdcli.pruning.paces:geometric", "in each round the same share of what is left"),
-        "linear": ("kdcli.pruning.paces:linear", "in each round as many"),
-        "cubic": ("kdcli.pruning.paces:cubic", "many at first, few in the end (Zhu and Gupta 2017)"),
+        "geometric": ("kdcli.pruning.sparsity_schedule:geometric", "in each round the same share of what is left"),
+        "linear": ("kdcli.pruning.sparsity_schedule:linear", "in each round as many"),
+        "cubic": ("kdcli.pruning.sparsity_schedule:cubic", "many at first, few in the end (Zhu and Gupta 2017)"),
     },
 )
 
 BUDGETS = Registry(
     "pruning budget",
     {
-        "params": ("kdcli.pruning.budgets:params", "weights and biases of the network that acts"),
-        "macs": ("kdcli.pruning.budgets:macs", "multiply-adds of one decision"),
-        "nonzeros": ("kdcli.pruning.budgets:nonzeros", "weights and biases that are not zero"),
+        "params": ("kdcli.pruning.size_targets:params", "weights and biases of the network that acts"),
+        "macs": ("kdcli.pruning.size_targets:macs", "multiply-adds of one decision"),
+        "nonzeros": ("kdcli.pruning.size_targets:nonzeros", "weights and biases that are not zero"),
     },
 )

@@ -6,21 +6,21 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
-from kdcli.agents.agent import Acts, Agent
+from kdcli.agents.agent import Actor, Agent
 from kdcli.agents.states import States
 from kdcli.errors import UsageError
 from kdcli.progress import Event, Listener, silent
 from kdcli.pruning import IMPORTANCE, PACES
-from kdcli.pruning.budgets import Budget
 from kdcli.pruning.config import PruneConfig
-from kdcli.pruning.evidence import Evidence
-from kdcli.pruning.form import check_whole, with_network
 from kdcli.pruning.importance import OF_OUTPUTS
 from kdcli.pruning.masks import masked, n_of_m, sparsest, weight_scores
+from kdcli.pruning.size_targets import Budget
 from kdcli.pruning.structured import order, shrink
+from kdcli.pruning.surgery import check_whole, with_network
+from kdcli.pruning.unit_stats import UnitStats
 
 Recover = Callable[[Agent], Agent]
-Judge = Callable[[Acts], float]
+Judge = Callable[[Actor], float]
 
 
 @dataclass(frozen=True)
@@ -67,7 +67,7 @@ def prune(agent: Agent, states: States, config: PruneConfig, tools: Tools, liste
     start, n = tools.budget.measure(current), 1 if config.block else config.rounds
     for index in range(1, n + 1):
         asked = PACES.load(config.pace)(start, tools.budget.most, index / n)
-        thin = _cut(Evidence(current, states, before), config, tools.budget, asked)
+        thin = _cut(UnitStats(current, states, before), config, tools.budget, asked)
         found = tools.recover(thin)
         rounds.append(Cut(asked, tools.budget.measure(found), found.n_params, tools.judge(found)))
         listener(Event("prune", index, n, {tools.budget.name: rounds[-1].size, "score": rounds[-1].score}))
@@ -77,19 +77,19 @@ def prune(agent: Agent, states: States, config: PruneConfig, tools: Tools, liste
     return Pruned(current, tuple(rounds), reached=True)
 
 
-def _cut(evidence: Evidence, config: PruneConfig, budget: Budget, size: float) -> Agent:
+def _cut(unit_stats: UnitStats, config: PruneConfig, budget: Budget, size: float) -> Agent:
     """The agent at `size`, by the pattern of what goes."""
     if config.pattern == "units":
-        return _without_units(evidence, config, budget, size)
-    scores = weight_scores(evidence, config.importance)
+        return _without_units(unit_stats, config, budget, size)
+    scores = weight_scores(unit_stats, config.importance)
     if config.block is not None:
-        return masked(evidence, n_of_m(scores, *config.block))
+        return masked(unit_stats, n_of_m(scores, *config.block))
     if budget.name != "nonzeros":
         raise UsageError(f"zeros do not change {budget.name}", "the shapes stay", "give --to 'nonzeros<=...'")
-    return masked(evidence, sparsest(evidence, scores, int(size), config.allocation == "uniform"))
+    return masked(unit_stats, sparsest(unit_stats, scores, int(size), config.allocation == "uniform"))
 
 
-def _without_units(evidence: Evidence, config: PruneConfig, budget: Budget, size: float) -> Agent:
+def _without_units(unit_stats: UnitStats, config: PruneConfig, budget: Budget, size: float) -> Agent:
     judged: Any = IMPORTANCE.load(config.importance)
-    going = order(evidence, judged(evidence), config.allocation, config.importance in OF_OUTPUTS)
-    return shrink(evidence, going, budget.measure, size)
+    going = order(unit_stats, judged(unit_stats), config.allocation, config.importance in OF_OUTPUTS)
+    return shrink(unit_stats, going, budget.measure, size)

@@ -12,16 +12,16 @@ import torch
 from torch import Tensor, nn
 
 from kdcli.agents.agent import Agent
-from kdcli.agents.observation import JointPreprocess, Normalizer, Preprocess, Sees
+from kdcli.agents.observation import JointPreprocess, Normalizer, Preprocess, Preprocessor
 from kdcli.agents.states import States
-from kdcli.networks.anatomy import Anatomy, anatomy
+from kdcli.networks.dependency_graph import DependencyGraph, dependency_graph
 from kdcli.networks.stack import Stack
 from kdcli.pruning import LOSSLESS
-from kdcli.pruning.activity import Seen, watch
-from kdcli.pruning.alike import Alike, check_alike, compare
-from kdcli.pruning.form import Tensors, as_stack, built, check_whole, like, tensors_of, with_network
+from kdcli.pruning.activation_stats import Seen, watch
+from kdcli.pruning.equivalence import Equivalence, check_equivalence, compare
 from kdcli.pruning.slicing import keep
 from kdcli.pruning.states import together
+from kdcli.pruning.surgery import Tensors, as_stack, built, check_whole, like, tensors_of, with_network
 
 # A unit whose values differ by less, relative, is constant: float32 has seven digits.
 _STILL = 1e-7
@@ -45,7 +45,7 @@ def lossless(agent: Agent, states: States, without: Collection[str] = ()) -> Age
         if name not in without:
             step: Step = LOSSLESS.load(name)
             found = step(found, states)
-            check_alike(agent, found, states, f"the lossless step {name!r}")
+            check_equivalence(agent, found, states, f"the lossless step {name!r}")
     return found
 
 
@@ -66,7 +66,7 @@ def heads(agent: Agent, states: States) -> Agent:
 def inputs(agent: Agent, states: States) -> Agent:
     """Only the features that vary, or are read: a constant one's part goes into the bias behind."""
     stack = as_stack(agent.policy.network)
-    body, whole = anatomy(stack), with_network(agent, stack)
+    body, whole = dependency_graph(stack), with_network(agent, stack)
     kept = body.everything()
     features = list(set(range(body.n_features)) - body.fixed - body.mixed)
     idle = _idle(whole, body, states)
@@ -81,7 +81,7 @@ def inputs(agent: Agent, states: States) -> Agent:
     return replace(thin, preprocess=_reading(agent.preprocess, kept[: body.n_features]))
 
 
-def _one_each(sees: Sees, kept: np.ndarray, n_features: int) -> np.ndarray:
+def _one_each(sees: Preprocessor, kept: np.ndarray, n_features: int) -> np.ndarray:
     """At least one feature of each part of the observation stays: a part cannot be empty."""
     found, at = kept.copy(), 0
     for part in sees.parts.values():
@@ -92,7 +92,7 @@ def _one_each(sees: Sees, kept: np.ndarray, n_features: int) -> np.ndarray:
     return found
 
 
-def _reading(sees: Sees, kept: np.ndarray) -> Sees:
+def _reading(sees: Preprocessor, kept: np.ndarray) -> Preprocessor:
     """The preprocessing that gives the features with `kept` true; a mask, which comes last, is given as it is."""
     read, at = {}, 0
     for name, part in sees.parts.items():
@@ -117,7 +117,7 @@ def units(agent: Agent, states: States) -> Agent:
     """Only the hidden units that vary, or are read; taking some away may show others to be idle."""
     while True:
         stack = as_stack(agent.policy.network)
-        body, whole = anatomy(stack), with_network(agent, stack)
+        body, whole = dependency_graph(stack), with_network(agent, stack)
         idle = _idle(whole, body, states)
         kept = body.everything()
         for group in body.groups:
@@ -133,7 +133,7 @@ def units(agent: Agent, states: States) -> Agent:
         agent = thin
 
 
-def _idle(agent: Agent, body: Anatomy, states: States) -> np.ndarray:
+def _idle(agent: Agent, body: DependencyGraph, states: States) -> np.ndarray:
     """Units (n_units,) that every product behind them reads as a constant, or with zeros alone."""
     tensors = dict(agent.policy.network.named_parameters())
     idle = body.everything()
@@ -226,7 +226,7 @@ class Proved:
     """
 
     agent: Agent
-    alike: Alike
+    alike: Equivalence
     n_seen: int
     left_out: tuple[str, ...] = ()
 
@@ -248,4 +248,4 @@ def proved(agent: Agent, gather: Callable[[int], States], tries: int = 3) -> Pro
         if alike.holds:
             return Proved(found, alike, len(seen), left_out)
         seen = together(seen, fresh)
-    return Proved(found, check_alike(agent, found, fresh, "what was lossless before"), len(seen), left_out)
+    return Proved(found, check_equivalence(agent, found, fresh, "what was lossless before"), len(seen), left_out)

@@ -9,14 +9,14 @@ from torch import Tensor
 
 from kdcli.agents.agent import Agent
 from kdcli.errors import UsageError
-from kdcli.pruning.activity import run
-from kdcli.pruning.evidence import Evidence
-from kdcli.pruning.form import Tensors, built, like, with_network
+from kdcli.pruning.activation_stats import run
+from kdcli.pruning.surgery import Tensors, built, like, with_network
+from kdcli.pruning.unit_stats import UnitStats
 
 Scores = dict[str, Tensor]
 
 
-def weight_scores(evidence: Evidence, importance: str) -> Scores:
+def weight_scores(unit_stats: UnitStats, importance: str) -> Scores:
     """Parameter -> how much each of its weights matters; biases are not judged.
 
     Raises:
@@ -25,35 +25,35 @@ def weight_scores(evidence: Evidence, importance: str) -> Scores:
     if importance not in _SCORES:
         known = ", ".join(_SCORES)
         raise UsageError(f"{importance!r} judges units, not single weights", f"for weights: {known}", "choose another")
-    return _SCORES[importance](evidence)
+    return _SCORES[importance](unit_stats)
 
 
-def _matrices(evidence: Evidence) -> Tensors:
-    return {name: tensor for name, tensor in evidence.tensors.items() if tensor.ndim > 1}
+def _matrices(unit_stats: UnitStats) -> Tensors:
+    return {name: tensor for name, tensor in unit_stats.tensors.items() if tensor.ndim > 1}
 
 
-def _magnitude(evidence: Evidence) -> Scores:
+def _magnitude(unit_stats: UnitStats) -> Scores:
     """|w|."""
-    return {name: tensor.abs() for name, tensor in _matrices(evidence).items()}
+    return {name: tensor.abs() for name, tensor in _matrices(unit_stats).items()}
 
 
-def _activation(evidence: Evidence) -> Scores:
+def _activation(unit_stats: UnitStats) -> Scores:
     """|w| times the root mean square of what it multiplies: Sun et al. 2023 (Wanda)."""
     found = {}
-    for reader, seen in zip(evidence.body.readers, evidence.seen, strict=True):
+    for reader, seen in zip(unit_stats.body.readers, unit_stats.seen, strict=True):
         scale = (seen.variance + seen.mean.square()).mean(1).sqrt().float()
-        weight = evidence.tensors[reader.weight]
+        weight = unit_stats.tensors[reader.weight]
         found[reader.weight] = weight.abs() * scale.reshape(1, -1, *(1,) * (weight.ndim - 2))
     return found
 
 
-def _taylor(evidence: Evidence) -> Scores:
+def _taylor(unit_stats: UnitStats) -> Scores:
     """E[(w do/dw)^2] of random sums o of the outputs, by small batches: Molchanov et al. 2019."""
-    rule, draw = evidence.agent.rule, torch.Generator().manual_seed(0)
-    weights = {name: p for name, p in evidence.agent.policy.network.named_parameters() if p.ndim > 1}
+    rule, draw = unit_stats.agent.rule, torch.Generator().manual_seed(0)
+    weights = {name: p for name, p in unit_stats.agent.policy.network.named_parameters() if p.ndim > 1}
     total = {name: torch.zeros_like(p) for name, p in weights.items()}
     _require(weights, True)
-    for heads in run(evidence.agent, evidence.states, batch=16):
+    for heads in run(unit_stats.agent, unit_stats.states, batch=16):
         outputs = rule.unit(heads.scores()) if rule.continuous else heads.scores()
         signs = torch.randint(0, 2, outputs.shape, generator=draw) * 2.0 - 1.0
         slopes = torch.autograd.grad((outputs * signs).sum(), list(weights.values()))
@@ -68,15 +68,15 @@ def _require(weights: Mapping[str, Tensor], gradient: bool) -> None:
         p.requires_grad_(gradient)
 
 
-def _movement(evidence: Evidence) -> Scores:
+def _movement(unit_stats: UnitStats) -> Scores:
     """w (w - w before): Sanh et al. 2020."""
-    if evidence.before is None:
+    if unit_stats.before is None:
         raise UsageError("movement needs training", "the weights did not move yet", "give --recover")
-    old = Evidence(evidence.before, evidence.states).tensors
-    return {name: tensor * (tensor - old[name]) for name, tensor in _matrices(evidence).items()}
+    old = UnitStats(unit_stats.before, unit_stats.states).tensors
+    return {name: tensor * (tensor - old[name]) for name, tensor in _matrices(unit_stats).items()}
 
 
-_SCORES: Mapping[str, Callable[[Evidence], Scores]] = {
+_SCORES: Mapping[str, Callable[[UnitStats], Scores]] = {
     "magnitude": _magnitude,
     "activation": _activation,
     "taylor": _taylor,
@@ -84,20 +84,20 @@ _SCORES: Mapping[str, Callable[[Evidence], Scores]] = {
 }
 
 
-def masked(evidence: Evidence, masks: Mapping[str, Tensor]) -> Agent:
+def masked(unit_stats: UnitStats, masks: Mapping[str, Tensor]) -> Agent:
     """The agent with zeros where a mask (the parameter's shape, bool) is false."""
-    tensors = {name: tensor * masks[name] if name in masks else tensor for name, tensor in evidence.tensors.items()}
-    stack = built(evidence.stack.config(), tensors)
-    return with_network(evidence.given, like(stack, evidence.given.policy.network))
+    tensors = {name: tensor * masks[name] if name in masks else tensor for name, tensor in unit_stats.tensors.items()}
+    stack = built(unit_stats.stack.config(), tensors)
+    return with_network(unit_stats.given, like(stack, unit_stats.given.policy.network))
 
 
-def sparsest(evidence: Evidence, scores: Scores, n_nonzero: int, uniform: bool) -> dict[str, Tensor]:
+def sparsest(unit_stats: UnitStats, scores: Scores, n_nonzero: int, uniform: bool) -> dict[str, Tensor]:
     """Masks that leave `n_nonzero` numbers in all, biases among them; `uniform`: the same share of every matrix.
 
     A weight that is zero already stays zero.
     """
-    matrices = _matrices(evidence)
-    fixed = sum(tensor.numel() for tensor in evidence.tensors.values()) - sum(t.numel() for t in matrices.values())
+    matrices = _matrices(unit_stats)
+    fixed = sum(tensor.numel() for tensor in unit_stats.tensors.values()) - sum(t.numel() for t in matrices.values())
     room = n_nonzero - fixed
     if room < len(matrices):
         raise UsageError(f"{n_nonzero:,} numbers are too few", f"{fixed:,} are biases, which stay", "ask for more")

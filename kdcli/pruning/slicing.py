@@ -9,9 +9,9 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from kdcli.networks.anatomy import NOBODY, Anatomy, Reader, anatomy
+from kdcli.networks.dependency_graph import NOBODY, DependencyGraph, Reader, dependency_graph
 from kdcli.networks.stack import Branch, Stack
-from kdcli.pruning.form import Tensors, built, tensors_of
+from kdcli.pruning.surgery import Tensors, built, tensors_of
 
 # What a unit says in the mean, to each reader: (entries,), or (channels,) of a convolution.
 Means = Sequence[Tensor]
@@ -25,7 +25,7 @@ def keep(stack: Stack, kept: np.ndarray, means: Means | None = None) -> Stack:
     """
     if means is not None and _lacks_bias(stack, kept, means):
         stack = with_biases(stack)
-    body, tensors = anatomy(stack), tensors_of(stack)
+    body, tensors = dependency_graph(stack), tensors_of(stack)
     if means is not None:
         for reader, mean in zip(body.readers, means, strict=True):
             _fold(tensors, reader, ~_stays(reader.owner, kept), mean)
@@ -49,7 +49,7 @@ def _fold(tensors: Tensors, reader: Reader, gone: np.ndarray, mean: Tensor) -> N
     tensors[reader.bias] = (tensors[reader.bias].double() + added).float()
 
 
-def _resized(stack: Stack, body: Anatomy, kept: np.ndarray) -> dict[str, Any]:
+def _resized(stack: Stack, body: DependencyGraph, kept: np.ndarray) -> dict[str, Any]:
     """The configuration of what is left."""
     sizes = {path: int(_stays(owner, kept).sum()) for path, owner in body.giving.items()}
     config = stack.config()
@@ -61,7 +61,7 @@ def _resized(stack: Stack, body: Anatomy, kept: np.ndarray) -> dict[str, Any]:
     return config
 
 
-def _place(branch: Branch, body: Anatomy, kept: np.ndarray) -> tuple[int, tuple[int, ...]]:
+def _place(branch: Branch, body: DependencyGraph, kept: np.ndarray) -> tuple[int, tuple[int, ...]]:
     """Where the branch's features begin among those that are left, and their shape."""
     features = kept[: body.n_features]
     here = int(features[branch.start : branch.stop].sum())
@@ -81,7 +81,7 @@ def _size(path: str, layers: list[Any], sizes: Mapping[str, int]) -> None:
 
 def _lacks_bias(stack: Stack, kept: np.ndarray, means: Means) -> bool:
     """Whether what a unit said would have nowhere to go."""
-    names, readers = set(stack.state_dict()), anatomy(stack).readers
+    names, readers = set(stack.state_dict()), dependency_graph(stack).readers
     pairs = zip(readers, means, strict=True)
     said = ((reader, mean[torch.from_numpy(~_stays(reader.owner, kept))]) for reader, mean in pairs)
     return any(reader.bias not in names and bool(mean.any()) for reader, mean in said)

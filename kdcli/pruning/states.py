@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import numpy as np
 
-from kdcli.agents.agent import Acts
-from kdcli.agents.stand_in import StandIn
+from kdcli.agents.actor_wrapper import ActorWrapper
+from kdcli.agents.agent import Actor
 from kdcli.agents.states import States
-from kdcli.envs.mixture import perturb
-from kdcli.envs.play import collect_turns, open_vector
-from kdcli.envs.seeds import first_seed
 from kdcli.envs.vector import Vector
 from kdcli.errors import UsageError
+from kdcli.rollouts.behavior_policy import perturb
+from kdcli.rollouts.evaluate import collect_turns, open_vector
+from kdcli.rollouts.seeds import first_seed
 from kdcli.spec import zeros
 
 N_SLOTS = 8
@@ -19,10 +19,10 @@ NOISE = 0.3
 _MOST_BYTES = 1 << 28
 
 
-class Straying(StandIn):
+class PerturbedPlay(ActorWrapper):
     """An agent that acts as another one does, with noise: half-ranges of an action, or the share of random choices."""
 
-    def __init__(self, agent: Acts, noise: float, seed: int) -> None:
+    def __init__(self, agent: Actor, noise: float, seed: int) -> None:
         super().__init__(agent)
         self._noise, self._rng = noise, np.random.default_rng(seed)
 
@@ -41,7 +41,7 @@ class Straying(StandIn):
         return perturb(actions, self.action, obs, self._noise, self._rng)
 
 
-def real_states(agent: Acts, n: int, seed: int, noise: float = NOISE) -> States:
+def real_states(agent: Actor, n: int, seed: int, noise: float = NOISE) -> States:
     """About `n` states of its env: half of its own deterministic play, half where noise leads it astray.
 
     Of large observations they are fewer, at most 256 MB.
@@ -56,12 +56,12 @@ def real_states(agent: Acts, n: int, seed: int, noise: float = NOISE) -> States:
     first = first_seed("train", seed)
     try:
         own = _played(agent, vector, n // 2, first)
-        return together(own, _played(Straying(agent, noise, seed), vector, n - n // 2, first + 1_000))
+        return together(own, _played(PerturbedPlay(agent, noise, seed), vector, n - n // 2, first + 1_000))
     finally:
         vector.close()
 
 
-def _played(agent: Acts, vector: Vector, n: int, first: int) -> States:
+def _played(agent: Actor, vector: Vector, n: int, first: int) -> States:
     obs, begins = collect_turns(agent, vector, n, first)
     return States(obs, "rollout", len(vector), begins)
 

@@ -9,7 +9,7 @@ import numpy as np
 
 from kdcli.agents.agent import Agent
 from kdcli.errors import UsageError
-from kdcli.pruning.evidence import Evidence
+from kdcli.pruning.unit_stats import UnitStats
 
 Measure = Callable[[Agent], float]
 Allocation = Literal["uniform", "global"]
@@ -19,13 +19,13 @@ class TooSmallError(UsageError):
     """No units are left to go, and the network is still larger than asked."""
 
 
-def order(evidence: Evidence, scores: np.ndarray, allocation: Allocation, comparable: bool) -> list[int]:
+def order(unit_stats: UnitStats, scores: np.ndarray, allocation: Allocation, comparable: bool) -> list[int]:
     """Hidden units in the order in which they go; the most important of each layer stays.
 
     uniform: from every layer the same share. global: by score; those that do not compare between layers (`comparable`
     false) are divided by their layer's mean.
     """
-    keys, body = list[tuple[float, int]](), evidence.body
+    keys, body = list[tuple[float, int]](), unit_stats.body
     for group in body.groups:
         units = np.array(sorted(set(group.units) - body.fixed), int)
         ranked = units[np.argsort(scores[units], kind="stable")]
@@ -36,22 +36,22 @@ def order(evidence: Evidence, scores: np.ndarray, allocation: Allocation, compar
     return [unit for _, unit in sorted(keys)]
 
 
-def shrink(evidence: Evidence, going: list[int], measure: Measure, size: float) -> Agent:
+def shrink(unit_stats: UnitStats, going: list[int], measure: Measure, size: float) -> Agent:
     """The agent without the first of `going`, as few as bring `measure` to at most `size`.
 
     Raises:
         TooSmallError: one unit in each layer is still more than that.
     """
-    if measure(evidence.given) <= size:
-        return evidence.given
-    least = evidence.kept(going)
+    if measure(unit_stats.given) <= size:
+        return unit_stats.given
+    least = unit_stats.kept(going)
     if measure(least) > size:
         why = f"one unit in each layer comes to {measure(least):,.0f}"
         raise TooSmallError(f"this network cannot come to {size:,.0f}", why, "ask for more, or distill another network")
     low, high, best = 0, len(going), least
     while high - low > 1:
         middle = (low + high) // 2
-        found = evidence.kept(going[:middle])
+        found = unit_stats.kept(going[:middle])
         if measure(found) <= size:
             high, best = middle, found
         else:

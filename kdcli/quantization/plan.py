@@ -9,7 +9,7 @@ from typing import Any
 
 from kdcli.networks.layers import LayerSpec
 from kdcli.quantization.calibration import Calibration, parse_calibration
-from kdcli.quantization.layout import Places
+from kdcli.quantization.observer_placement import Places
 from kdcli.quantization.schemes import Scheme, parse_scheme
 
 NEVER_NEGATIVE = ("relu", "sigmoid", "softplus")

@@ -8,8 +8,8 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from kdcli.networks.grid import TINY, on_grid
-from kdcli.networks.packed import Packed
+from kdcli.networks.activation_grid import TINY, on_grid
+from kdcli.networks.packed_weights import Packed
 
 _SHARES = np.linspace(0.3, 1.0, 71)
 
@@ -52,10 +52,10 @@ def straight_through(x: Tensor, scale: Tensor, zero: Tensor, low: int, high: int
     """`on_grid`, whose rounding has the gradient of the identity."""
     if not torch.is_grad_enabled():
         return on_grid(x, scale, zero, low, high)
-    return _Straight.apply(x, scale, low - zero, high - zero)
+    return _StraightThrough.apply(x, scale, low - zero, high - zero)
 
 
-class _Straight(torch.autograd.Function):
+class _StraightThrough(torch.autograd.Function):
     """clip(round(x / scale), low, high) * scale, whole bounds; in one piece, since students are small and train on
     overhead.
     """

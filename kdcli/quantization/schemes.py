@@ -16,7 +16,7 @@ from torch import Tensor, nn
 
 from kdcli.choice import Choice
 from kdcli.errors import UsageError
-from kdcli.networks.packed import MAX_BITS, Packed
+from kdcli.networks.packed_weights import MAX_BITS, Packed
 from kdcli.quantization import SCHEMES
 from kdcli.quantization.codebooks import kmeans, powers_of_two
 from kdcli.quantization.rounding import Linear, fitted

@@ -11,11 +11,11 @@ from dataclasses import dataclass, replace
 
 from kdcli.agents.agent import Agent
 from kdcli.agents.agreement import agreement
-from kdcli.agents.packing import pack
+from kdcli.agents.packed_weights import pack
 from kdcli.agents.states import States, actions
 from kdcli.errors import UsageError
-from kdcli.quantization.fake import products
 from kdcli.quantization.plan import Plan
+from kdcli.quantization.qat import products
 from kdcli.quantization.schemes import Scheme, parse_scheme
 
 # An agent's own play: what it observes where it goes.

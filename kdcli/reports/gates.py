@@ -100,11 +100,11 @@ def judge(record: Json, gates: Sequence[Gate]) -> list[Outcome]:
     Raises:
         UsageError: a gate asks for an agent that is not there; it would pass unseen.
     """
-    contenders = record["contenders"]
-    check_agents(gates, [found["name"] for found in contenders])
-    candidates = [found for found in contenders if found["role"] == "candidate"] or contenders[:1]
-    asked = {gate: [c for c in contenders if c["name"] == gate.agent] if gate.agent else candidates for gate in gates}
-    return [_outcome(gate, contender) for gate in gates for contender in asked[gate]]
+    entries = record["contenders"]
+    check_agents(gates, [found["name"] for found in entries])
+    candidates = [found for found in entries if found["role"] == "candidate"] or entries[:1]
+    asked = {gate: [c for c in entries if c["name"] == gate.agent] if gate.agent else candidates for gate in gates}
+    return [_outcome(gate, entry) for gate in gates for entry in asked[gate]]
 
 
 def exit_code(outcomes: Iterable[Outcome]) -> Exit:
@@ -120,14 +120,14 @@ def wants_retiming(outcomes: Iterable[Outcome]) -> bool:
     return any(outcome.verdict == "failed" and outcome.metric in TIMED for outcome in outcomes)
 
 
-def _outcome(gate: Gate, contender: Json) -> Outcome:
-    value = _look_up(contender, METRICS[gate.metric][0])
-    found = Outcome(str(gate), contender["name"], gate.metric, "undecided", value, reason="it was not measured")
+def _outcome(gate: Gate, entry: Json) -> Outcome:
+    value = _look_up(entry, METRICS[gate.metric][0])
+    found = Outcome(str(gate), entry["name"], gate.metric, "undecided", value, reason="it was not measured")
     if value is None:
-        return found if gate.metric != "score" else _without_score(found, contender)
+        return found if gate.metric != "score" else _without_score(found, entry)
     if gate.metric not in _WITH_INTERVAL:
         return _settled(found, "passed" if gate.holds(value) else "failed")
-    around = contender[_WITH_INTERVAL[gate.metric]]
+    around = entry[_WITH_INTERVAL[gate.metric]]
     return _by_interval(gate, found, around)
 
 
@@ -135,8 +135,8 @@ def _settled(found: Outcome, verdict: Verdict, reason: str = "", **interval: flo
     return Outcome(**{**asdict(found), "verdict": verdict, "reason": reason, **interval})
 
 
-def _without_score(found: Outcome, contender: Json) -> Outcome:
-    compared = contender["score"]
+def _without_score(found: Outcome, entry: Json) -> Outcome:
+    compared = entry["score"]
     reason = compared["reason"] if compared else "the reference has no score: it is what others are compared with"
     return _settled(found, "undecided", reason)
 
@@ -153,8 +153,8 @@ def _by_interval(gate: Gate, found: Outcome, around: Json) -> Outcome:
     return _settled(found, "passed", **interval)
 
 
-def _look_up(contender: Json, path: str) -> float | None:
-    found: Any = contender
+def _look_up(entry: Json, path: str) -> float | None:
+    found: Any = entry
     for key in path.split("."):
         found = found and found[key]
     return found

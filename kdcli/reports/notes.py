@@ -19,24 +19,24 @@ _RULES = {
 def notes(record: Json) -> list[str]:
     """Verdicts with what they rest on, how the speed came about, and what to beware of."""
     others = record["contenders"][1:]
-    found = [note for contender in others for note in _about(record, contender)]
+    found = [note for entry in others for note in _about(record, entry)]
     return [*found, *_about_reference(record), *_about_runtime(record), *_about_timing(record)]
 
 
-def _about(record: Json, contender: Json) -> Iterator[str]:
-    yield _verdict(record, contender)
-    name, reference, speedup = contender["name"], record["reference"], contender["speedup"]
+def _about(record: Json, entry: Json) -> Iterator[str]:
+    yield _verdict(record, entry)
+    name, reference, speedup = entry["name"], record["reference"], entry["speedup"]
     runtime, network, total = speedup["runtime"], speedup["architecture"], speedup["total"]
     if network is not None and network < _SLOWER:
         yield f"{name} is slower than {reference} in onnxruntime: {network:.2f} times its speed"
-    if total is not None and contender["role"] == "candidate":
+    if total is not None and entry["role"] == "candidate":
         parts = f"{runtime:.2f}x from the runtime, {network:.2f}x from the network"
         yield f"{name} in onnxruntime is {total:.2f}x as fast as {reference} in torch: {parts}"
 
 
-def _verdict(record: Json, contender: Json) -> str:
-    score = contender["score"]
-    text = f"{contender['name']}: {score['verdict']}, {score['reason']}"
+def _verdict(record: Json, entry: Json) -> str:
+    score = entry["score"]
+    text = f"{entry['name']}: {score['verdict']}, {score['reason']}"
     if score["rule"]:
         text += f" ({_RULES[score['rule']].format(n=score['n'])})"
     if score["rho"] is not None:

@@ -82,12 +82,12 @@ def lab(record: Json) -> Table | None:
     return Table(columns, [[row[name] for name in columns] for row in kept])
 
 
-def _lab_row(contender: Json, runtime: str, timing: Json) -> dict[str, str]:
-    times, floor = contender["latency"][runtime], timing["floors"].get(runtime)
-    split = contender["speedup"]["runtimes"][runtime]
+def _lab_row(entry: Json, runtime: str, timing: Json) -> dict[str, str]:
+    times, floor = entry["latency"][runtime], timing["floors"].get(runtime)
+    split = entry["speedup"]["runtimes"][runtime]
     above = None if times is None or floor is None else max(0.0, times["p50_us"] - floor["p50_us"])
     return {
-        "agent": contender["name"],
+        "agent": entry["name"],
         "runtime": runtime,
         "p50 us": _of(times, "p50_us", number),
         "p99 us": _of(times, "p99_us", number),
@@ -150,9 +150,9 @@ def number(value: float | None) -> str:
     return f"{value:,.{digits}f}"
 
 
-def _table(columns: dict[str, Cell], contenders: Sequence[Json]) -> Table:
+def _table(columns: dict[str, Cell], entries: Sequence[Json]) -> Table:
     """One row a contender; a column in which everything is absent is left out."""
-    cells = {name: [cell(contender) for contender in contenders] for name, cell in columns.items()}
+    cells = {name: [cell(entry) for entry in entries] for name, cell in columns.items()}
     kept = {name: column for name, column in cells.items() if set(column) != {ABSENT}}
     return Table(list(kept), list(zip(*kept.values(), strict=True)))
 

@@ -13,7 +13,7 @@ import pytest
 from conftest import Ran, Terminal
 
 from kdcli.cli.console import Console, aligned, printable
-from kdcli.cli.listening import Bars, Lines
+from kdcli.cli.progress_view import Bars, Lines
 from kdcli.progress import Event, Note
 
 

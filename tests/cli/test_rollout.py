@@ -22,7 +22,7 @@ from kdcli.agents.observation import Preprocess
 from kdcli.agents.policy import Policy
 from kdcli.datasets import Dataset
 from kdcli.networks.mlp import MLP
-from kdcli.rollouts import step
+from kdcli.rollouts import record as step
 from kdcli.spec import EnvSpec, box
 
 Kdcli = Callable[..., Ran]

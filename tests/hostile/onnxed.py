@@ -56,7 +56,7 @@ def changed(data: bytes, change: Callable[[Model], Any], sealed: bool = True) ->
         return model.SerializeToString()
     for entry in entries:
         entry.value = _blanked(entry.value)
-    from kdcli.agents.runtime import seal
+    from kdcli.agents.onnx.session import seal
 
     return seal(model.SerializeToString())
 

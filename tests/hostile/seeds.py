@@ -75,7 +75,7 @@ def _loaded(source: str) -> Callable[[Path], Files]:
     """An agent file of kdcli, from another seed."""
 
     def make(folder: Path) -> Files:
-        from kdcli.checkpoints.step import load
+        from kdcli.checkpoints.files import load
 
         return {"agent.safetensors": load(folder.parent / source / "model.zip", folder / "x").read_bytes()}
 

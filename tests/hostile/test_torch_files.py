@@ -16,7 +16,7 @@ import numpy as np
 import pytest
 import torch
 
-from kdcli.checkpoints.torch_files import read_torch
+from kdcli.checkpoints.safe.torch_files import read_torch
 from kdcli.errors import RefusedError
 
 MODEL = torch.nn.Sequential(torch.nn.Linear(3, 4), torch.nn.LayerNorm(4), torch.nn.Linear(4, 2))

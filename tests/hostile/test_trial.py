@@ -12,8 +12,8 @@ import pytest
 from onnx import TensorProto, helper, numpy_helper
 from onnx_bombs import BOMBS
 
-from kdcli.agents import trial
-from kdcli.agents.trial import try_out
+from kdcli.agents.onnx import sandbox as trial
+from kdcli.agents.onnx.sandbox import try_out
 from kdcli.errors import RefusedError
 
 

@@ -12,23 +12,24 @@ from test_networks import SIGHTS, TEXTS
 from kdcli.choice import Choice
 from kdcli.errors import UsageError
 from kdcli.networks import build
-from kdcli.networks.anatomy import Anatomy, anatomy
-from kdcli.networks.form import Network, as_stack
-from kdcli.networks.inherit import inherit
+from kdcli.networks.dependency_graph import DependencyGraph, dependency_graph
 from kdcli.networks.layers import Shape
 from kdcli.networks.mlp import MLP
 from kdcli.networks.stack import Stack
+from kdcli.networks.surgery import Network, as_stack
+from kdcli.networks.weight_init import transfer_weights
 
 FLAT: list[Shape] = [(5,), (3,)]
 IMAGE: list[Shape] = [(2, 12, 10), (3,)]
 each = pytest.mark.parametrize(
-    ("text", "sight"), [(text, s) for name, sights in SIGHTS.items() for s in sights for text in TEXTS[name]]
+    ("text", "input_shapes"),
+    [(text, s) for name, input_branches in SIGHTS.items() for s in input_branches for text in TEXTS[name]],
 )
 
 
-def made(text: str, sight: list[Shape], seed: int, outputs: int = 3) -> Network:
+def made(text: str, input_shapes: list[Shape], seed: int, outputs: int = 3) -> Network:
     """A network whose biases and gains are random, too."""
-    network = build(Choice.parse(text), sight, outputs, seed)
+    network = build(Choice.parse(text), input_shapes, outputs, seed)
     generator = torch.Generator().manual_seed(seed)
     with torch.no_grad():
         for parameter in network.parameters():
@@ -36,9 +37,9 @@ def made(text: str, sight: list[Shape], seed: int, outputs: int = 3) -> Network:
     return network
 
 
-def said(network: Network, sight: list[Shape]) -> torch.Tensor:
+def said(network: Network, input_shapes: list[Shape]) -> torch.Tensor:
     """What it says along four steps, (4, 6, P)."""
-    seen = torch.randn(4, 6, sum(map(prod, sight)), generator=torch.Generator().manual_seed(9))
+    seen = torch.randn(4, 6, sum(map(prod, input_shapes)), generator=torch.Generator().manual_seed(9))
     if isinstance(network, MLP) or not network.state_size:
         return torch.stack([network(features) for features in seen])
     state, found = torch.zeros(6, network.state_size), []
@@ -49,12 +50,12 @@ def said(network: Network, sight: list[Shape]) -> torch.Tensor:
 
 
 @each
-def test_equal_widths_give_equal_outputs(text: str, sight: list[Shape]) -> None:
+def test_equal_widths_give_equal_outputs(text: str, input_shapes: list[Shape]) -> None:
     """Law: a student of the teacher's own widths is the teacher; nothing that was passed in changes, all can learn."""
-    student, teacher = made(text, sight, 1), made(text, sight, 2)
+    student, teacher = made(text, input_shapes, 1), made(text, input_shapes, 2)
     before = [{k: t.clone() for k, t in network.state_dict().items()} for network in (student, teacher)]
-    child = inherit(student, teacher)
-    assert torch.equal(said(child, sight), said(teacher, sight))
+    child = transfer_weights(student, teacher)
+    assert torch.equal(said(child, input_shapes), said(teacher, input_shapes))
     assert (type(child), child.config()) == (type(student), student.config())
     assert all(parameter.requires_grad for parameter in child.parameters())
     with torch.no_grad():
@@ -74,17 +75,17 @@ NARROWER = [
 ]
 
 
-@pytest.mark.parametrize(("small", "large", "sight"), [case for case in NARROWER if "norm" not in case[0]])
-def test_units_that_nobody_hears_are_left_out(small: str, large: str, sight: list[Shape]) -> None:
+@pytest.mark.parametrize(("small", "large", "input_shapes"), [case for case in NARROWER if "norm" not in case[0]])
+def test_units_that_nobody_hears_are_left_out(small: str, large: str, input_shapes: list[Shape]) -> None:
     """Law: where the teacher has as many idle units as the student lacks, wherever they are, outputs are equal."""
-    student = made(small, sight, 1)
-    teacher = _silenced(as_stack(made(large, sight, 2)), anatomy(as_stack(student)))
-    torch.testing.assert_close(said(inherit(student, teacher), sight), said(teacher, sight))
+    student = made(small, input_shapes, 1)
+    teacher = _silenced(as_stack(made(large, input_shapes, 2)), dependency_graph(as_stack(student)))
+    torch.testing.assert_close(said(transfer_weights(student, teacher), input_shapes), said(teacher, input_shapes))
 
 
-def _silenced(large: Stack, small: Anatomy) -> Stack:
+def _silenced(large: Stack, small: DependencyGraph) -> Stack:
     """The network, with no weights on as many units of each layer as the smaller one has fewer; others drawn."""
-    body, rng, idle = anatomy(large), np.random.default_rng(0), []
+    body, rng, idle = dependency_graph(large), np.random.default_rng(0), []
     for group, other in zip(body.groups, small.groups, strict=True):
         idle += rng.permutation(group.units)[: group.size - other.size].tolist()
     tensors = large.state_dict()
@@ -94,11 +95,11 @@ def _silenced(large: Stack, small: Anatomy) -> Stack:
     return large
 
 
-@pytest.mark.parametrize(("small", "large", "sight"), NARROWER)
-def test_narrower_layers_hold_the_teachers_weights(small: str, large: str, sight: list[Shape]) -> None:
+@pytest.mark.parametrize(("small", "large", "input_shapes"), NARROWER)
+def test_narrower_layers_hold_the_teachers_weights(small: str, large: str, input_shapes: list[Shape]) -> None:
     """Law: every weight of a narrower student is one of the teacher's, of the same layer."""
-    teacher = made(large, sight, 2)
-    child = inherit(made(small, sight, 3), teacher)
+    teacher = made(large, input_shapes, 2)
+    child = transfer_weights(made(small, input_shapes, 3), teacher)
     theirs = teacher.state_dict()
     for key, tensor in child.state_dict().items():
         assert set(tensor.flatten().tolist()) <= set(theirs[key].flatten().tolist())
@@ -111,20 +112,20 @@ def test_the_heaviest_units_stay() -> None:
     first, head = teacher.linears()
     coming = torch.cat([first.weight, first.bias[:, None]], 1).norm(dim=1)
     best = (coming * head.weight.norm(dim=0)).topk(3).indices.sort().values
-    child = inherit(made("mlp:3", FLAT, 3), teacher)
+    child = transfer_weights(made("mlp:3", FLAT, 3), teacher)
     assert isinstance(child, MLP)
     assert torch.equal(child.linears()[0].weight, first.weight[best])
     assert torch.equal(child.linears()[1].weight, head.weight[:, best])
     assert torch.equal(child.linears()[1].bias, head.bias)
 
 
-@pytest.mark.parametrize(("large", "small", "sight"), [case for case in NARROWER if "norm" not in case[0]])
-def test_wider_students_say_the_same(small: str, large: str, sight: list[Shape]) -> None:
+@pytest.mark.parametrize(("large", "small", "input_shapes"), [case for case in NARROWER if "norm" not in case[0]])
+def test_wider_students_say_the_same(small: str, large: str, input_shapes: list[Shape]) -> None:
     """Law: a wider student gives the teacher's outputs, and copies of a unit do not learn the same."""
-    teacher = made(large, sight, 2)
-    child = inherit(made(small, sight, 3), teacher)
-    torch.testing.assert_close(said(child, sight), said(teacher, sight))
-    said(child, sight).square().sum().backward()
+    teacher = made(large, input_shapes, 2)
+    child = transfer_weights(made(small, input_shapes, 3), teacher)
+    torch.testing.assert_close(said(child, input_shapes), said(teacher, input_shapes))
+    said(child, input_shapes).square().sum().backward()
     weight = next(p for p in child.parameters() if p.ndim > 1)
     grads = weight.grad.flatten(1)  # type: ignore[union-attr]
     assert len(torch.unique(grads, dim=0)) == len(grads)
@@ -133,18 +134,18 @@ def test_wider_students_say_the_same(small: str, large: str, sight: list[Shape])
 def test_layers_without_a_counterpart_stay_the_students() -> None:
     """Law: of a deeper teacher the first layers are taken, of another number of outputs all but the head."""
     student, teacher = made("mlp:6x5", FLAT, 1), made("mlp:9x8x7", FLAT, 2)
-    child = inherit(student, teacher)
+    child = transfer_weights(student, teacher)
     assert isinstance(child, MLP)
     assert isinstance(student, MLP)
     assert not torch.equal(child.linears()[1].weight, student.linears()[1].weight)
     assert torch.equal(child.head.weight, student.head.weight)
-    other = inherit(made("mlp:9x8x7", FLAT, 1, outputs=2), teacher)
+    other = transfer_weights(made("mlp:9x8x7", FLAT, 1, outputs=2), teacher)
     assert torch.equal(other.latent(torch.ones(1, 8)), teacher.latent(torch.ones(1, 8)))
     assert other.outputs == 2
 
 
 @pytest.mark.parametrize(
-    ("student", "teacher", "sights"),
+    ("student", "teacher", "input_branches"),
     [
         ("mlp:8,activation=relu", "mlp:8,activation=tanh", (FLAT, FLAT)),
         ("linear", "mlp:8", (FLAT, FLAT)),
@@ -155,8 +156,10 @@ def test_layers_without_a_counterpart_stay_the_students() -> None:
         ("mlp:8,norm=layer", "mlp:8", (FLAT, FLAT)),
     ],
 )
-def test_networks_with_nothing_in_common(student: str, teacher: str, sights: tuple[list[Shape], list[Shape]]) -> None:
+def test_networks_with_nothing_in_common(
+    student: str, teacher: str, input_branches: tuple[list[Shape], list[Shape]]
+) -> None:
     """Law: where not even the first layer has a counterpart, the user is told so."""
     with pytest.raises(UsageError, match="cannot begin") as raised:
-        inherit(made(student, sights[0], 1), made(teacher, sights[1], 2))
+        transfer_weights(made(student, input_branches[0], 1), made(teacher, input_branches[1], 2))
     assert raised.value.fix

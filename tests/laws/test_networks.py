@@ -40,7 +40,8 @@ TEXTS = {
     "entities": ["entities:8", "entities:6,heads=3,layers=2,feed=7,hidden=5x4,activation=tanh"],
 }
 each = pytest.mark.parametrize(
-    ("text", "sight"), [(text, s) for name, sights in SIGHTS.items() for s in sights for text in TEXTS[name]]
+    ("text", "input_shapes"),
+    [(text, s) for name, input_branches in SIGHTS.items() for s in input_branches for text in TEXTS[name]],
 )
 
 
@@ -50,10 +51,10 @@ def test_every_network_is_held_to_the_laws() -> None:
 
 
 @each
-def test_features_in_outputs_out(text: str, sight: list[Shape]) -> None:
+def test_features_in_outputs_out(text: str, input_shapes: list[Shape]) -> None:
     """Law: flat features (B, F) give (B, P), through the latent; every feature matters."""
-    network = build(Choice.parse(text), sight, 3, seed=0)
-    features = torch.randn(4, sum(map(prod, sight)), generator=torch.Generator().manual_seed(0)).requires_grad_()
+    network = build(Choice.parse(text), input_shapes, 3, seed=0)
+    features = torch.randn(4, sum(map(prod, input_shapes)), generator=torch.Generator().manual_seed(0)).requires_grad_()
     out = network(features)
     assert out.shape == (4, 3)
     torch.testing.assert_close(out, network.output(network.latent(features)))
@@ -63,20 +64,20 @@ def test_features_in_outputs_out(text: str, sight: list[Shape]) -> None:
 
 
 @each
-def test_a_network_is_what_it_records(text: str, sight: list[Shape]) -> None:
+def test_a_network_is_what_it_records(text: str, input_shapes: list[Shape]) -> None:
     """Law: equal seeds give equal weights, and the configuration rebuilds the network that takes them."""
-    one, two = (build(Choice.parse(text), sight, 3, seed=7) for _ in range(2))
+    one, two = (build(Choice.parse(text), input_shapes, 3, seed=7) for _ in range(2))
     again = from_config(one.config())
     again.load_state_dict(two.state_dict())
-    features = torch.randn(4, sum(map(prod, sight)), generator=torch.Generator().manual_seed(0))
+    features = torch.randn(4, sum(map(prod, input_shapes)), generator=torch.Generator().manual_seed(0))
     assert torch.equal(one(features), again(features))
     assert json.loads(json.dumps(one.config())) == again.config() == one.config()
-    other = build(Choice.parse(text), sight, 3, seed=8)
+    other = build(Choice.parse(text), input_shapes, 3, seed=8)
     assert not torch.equal(one(features), other(features))
 
 
 @pytest.mark.parametrize(
-    ("text", "sight"),
+    ("text", "input_shapes"),
     [
         ("cnn:8", FLAT),
         ("cnn:8x8x8x8", [(1, 84, 84)]),
@@ -105,22 +106,27 @@ def test_a_network_is_what_it_records(text: str, sight: list[Shape]) -> None:
         ("entities:8,heads=5", [(3, 4)]),
     ],
 )
-def test_what_cannot_be_built(text: str, sight: list[Shape]) -> None:
+def test_what_cannot_be_built(text: str, input_shapes: list[Shape]) -> None:
     """Law: a network that cannot be is an error of the user's, with a way out."""
     with pytest.raises(UsageError) as raised:
-        build(Choice.parse(text), sight, 3, seed=0)
+        build(Choice.parse(text), input_shapes, 3, seed=0)
     assert raised.value.fix
 
 
-MEMORY = [(text, sight) for name in ("gru", "lstm", "attention") for sight in SIGHTS[name] for text in TEXTS[name]]
+MEMORY = [
+    (text, input_shapes)
+    for name in ("gru", "lstm", "attention")
+    for input_shapes in SIGHTS[name]
+    for text in TEXTS[name]
+]
 
 
-@pytest.mark.parametrize(("text", "sight"), MEMORY)
-def test_what_was_seen_before_matters_and_learns(text: str, sight: list[Shape]) -> None:
+@pytest.mark.parametrize(("text", "input_shapes"), MEMORY)
+def test_what_was_seen_before_matters_and_learns(text: str, input_shapes: list[Shape]) -> None:
     """Law: the last output follows from the features of the first step, and a gradient goes back there."""
-    network = build(Choice.parse(text), sight, 3, seed=0)
+    network = build(Choice.parse(text), input_shapes, 3, seed=0)
     assert isinstance(network, Stack)
-    width = sum(map(prod, sight))
+    width = sum(map(prod, input_shapes))
     seen = torch.randn(3, 4, width, generator=torch.Generator().manual_seed(0)).requires_grad_()
     state = torch.zeros(4, network.state_size)
     for features in seen:
@@ -131,12 +137,12 @@ def test_what_was_seen_before_matters_and_learns(text: str, sight: list[Shape]) 
     assert all(p.grad is not None and bool((p.grad != 0).any()) for p in network.trunk.parameters())
 
 
-@pytest.mark.parametrize(("text", "sight"), MEMORY)
-def test_zeros_begin_an_episode(text: str, sight: list[Shape]) -> None:
+@pytest.mark.parametrize(("text", "input_shapes"), MEMORY)
+def test_zeros_begin_an_episode(text: str, input_shapes: list[Shape]) -> None:
     """Law: without a state the network acts as with one of zeros; rows of a batch do not see each other."""
-    network = build(Choice.parse(text), sight, 3, seed=0)
+    network = build(Choice.parse(text), input_shapes, 3, seed=0)
     assert isinstance(network, Stack)
-    features = torch.randn(4, sum(map(prod, sight)), generator=torch.Generator().manual_seed(0))
+    features = torch.randn(4, sum(map(prod, input_shapes)), generator=torch.Generator().manual_seed(0))
     zeros = torch.zeros(4, network.state_size)
     latent, state = network.advance(features, zeros)
     torch.testing.assert_close(network.latent(features), latent)

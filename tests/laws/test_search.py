@@ -8,12 +8,12 @@ from typing import Any
 
 import pytest
 
-from kdcli.recipes.ladder import first_rung, ladder, mlp_params
-from kdcli.recipes.pace import Lesson, Pace, plan
-from kdcli.recipes.search import Candidate, search
+from kdcli.compression.budget import Throughput, TrainingBudget, plan
+from kdcli.compression.search import Candidate, search
+from kdcli.compression.size_grid import first_size, mlp_params, size_grid
 
 TEACHER = 71_942
-RUNGS = ladder([(17,)], 6, TEACHER)
+RUNGS = size_grid([(17,)], 6, TEACHER)
 
 
 def found(good: Callable[[int, int], bool], limit: int = 99) -> list[Any]:
@@ -25,20 +25,20 @@ def found(good: Callable[[int, int], bool], limit: int = 99) -> list[Any]:
         made = SimpleNamespace(index=index, params=RUNGS[index].n_params, promising=good(RUNGS[index].n_params, before))
         return None if left[0] < 0 else made  # type: ignore[return-value]
 
-    return search(RUNGS, first_rung(RUNGS, TEACHER), attempt)
+    return search(RUNGS, first_size(RUNGS, TEACHER), attempt)
 
 
 def test_the_ladder_is_smaller_than_the_teacher() -> None:
     """Law: rungs grow, start with linear, and have at most half of the teacher's parameters."""
-    sizes = [rung.n_params for rung in RUNGS]
+    sizes = [architecture.n_params for architecture in RUNGS]
     assert sizes == sorted(sizes)
     assert RUNGS[0].student == "linear"
     assert sizes[-1] <= TEACHER / 2
     assert mlp_params(17, (256, 256), 6) == TEACHER
-    assert RUNGS[first_rung(RUNGS, TEACHER)].n_params <= TEACHER / 30
+    assert RUNGS[first_size(RUNGS, TEACHER)].n_params <= TEACHER / 30
 
 
-@pytest.mark.parametrize("least", [rung.n_params for rung in RUNGS if rung.n_params < 6000])
+@pytest.mark.parametrize("least", [architecture.n_params for architecture in RUNGS if architecture.n_params < 6000])
 def test_the_smallest_promising_size_is_found(least: int) -> None:
     """Law: where every size from one on is promising, that one is found, in few attempts."""
     tried = found(lambda params, _: params >= least)
@@ -53,14 +53,14 @@ def test_linear_that_is_enough_ends_the_search() -> None:
 
 def test_images_begin_where_students_can_see() -> None:
     """Law: without a linear rung the search begins at the first size, and still reaches the smallest."""
-    rungs, asked = ladder([(4, 84, 84)], 6, 866_439), []
-    first = first_rung(rungs, 866_439)
+    architectures, asked = size_grid([(4, 84, 84)], 6, 866_439), []
+    first = first_size(architectures, 866_439)
 
     def attempt(index: int, before: int) -> Candidate | None:
         asked.append(index)
         return SimpleNamespace(index=index, promising=True)  # type: ignore[return-value]
 
-    search(rungs, first, attempt)
+    search(architectures, first, attempt)
     assert asked[0] == first > 1
     assert asked[-1] == 0
 
@@ -89,49 +89,51 @@ def test_a_search_can_go_on_above_what_was_found() -> None:
         attempted.append(index)
         return SimpleNamespace(index=index, promising=RUNGS[index].n_params >= 600)  # type: ignore[return-value]
 
-    tried = search(RUNGS, first_rung(RUNGS, TEACHER), attempt, above=0)
+    tried = search(RUNGS, first_size(RUNGS, TEACHER), attempt, above=0)
     assert min(attempted) > 0
     assert min(RUNGS[c.index].n_params for c in tried if c.promising) == 662
 
 
 def test_the_ladder_of_images_is_convolutional() -> None:
     """Law: for images the rungs are convolutions of growing width, at most half the teacher's parameters."""
-    rungs = ladder([(4, 84, 84)], 6, 866_439)
-    sizes = [rung.n_params for rung in rungs]
+    architectures = size_grid([(4, 84, 84)], 6, 866_439)
+    sizes = [architecture.n_params for architecture in architectures]
     assert sizes == sorted(sizes)
-    assert all(rung.student.startswith("cnn:") for rung in rungs)
+    assert all(architecture.student.startswith("cnn:") for architecture in architectures)
     assert sizes[-1] <= 866_439 / 2
     assert sizes[0] < 866_439 / 100
 
 
 def test_a_lesson_fits_its_time() -> None:
     """Law: where a step costs little a student gets what it needs; where it costs much, what time allows."""
-    quick = plan(Pace(steps=5_000, updates=400, length=1_000), 40)
+    quick = plan(Throughput(steps=5_000, updates=400, length=1_000), 40)
     assert (quick.labels, quick.updates, quick.rounds, quick.judged) == (50_000, 6_400, 16, 4)
-    assert plan(Pace(steps=5_000, updates=400, length=1_000), 1) == Lesson(4_000, 3_000, 16, 4)
-    images = Pace(steps=500, updates=20, length=1_700)
+    assert plan(Throughput(steps=5_000, updates=400, length=1_000), 1) == TrainingBudget(4_000, 3_000, 16, 4)
+    images = Throughput(steps=500, updates=20, length=1_700)
     slow = plan(images, 60)
     assert (slow.labels, slow.updates, slow.rounds, slow.judged) == (7_500, 600, 4, 2)
     assert slow.rounds * slow.judged * images.length / images.steps < 30
-    assert plan(images, 1e5) == Lesson(150_000, 120_000, 16, 24)
+    assert plan(images, 1e5) == TrainingBudget(150_000, 120_000, 16, 24)
 
 
 def test_quick_rungs_look_at_fewer_places() -> None:
     """Law: where quick ones are asked for, every width comes with wide strides, too, still in order; not for boards."""
-    rungs = ladder([(4, 84, 84)], 6, 866_439, quick=True)
-    sizes, usual = [rung.n_params for rung in rungs], ladder([(4, 84, 84)], 6, 866_439)
+    architectures = size_grid([(4, 84, 84)], 6, 866_439, quick=True)
+    sizes, usual = [architecture.n_params for architecture in architectures], size_grid([(4, 84, 84)], 6, 866_439)
     assert sizes == sorted(sizes)
-    assert {rung.student for rung in usual} < {rung.student for rung in rungs}
-    assert "cnn:8x16x16,hidden=128,strides=8x2x1" in {rung.student for rung in rungs}
-    assert ladder([(4, 10, 10)], 6, 866_439, quick=True) == ladder([(4, 10, 10)], 6, 866_439)
+    assert {architecture.student for architecture in usual} < {architecture.student for architecture in architectures}
+    assert "cnn:8x16x16,hidden=128,strides=8x2x1" in {architecture.student for architecture in architectures}
+    assert size_grid([(4, 10, 10)], 6, 866_439, quick=True) == size_grid([(4, 10, 10)], 6, 866_439)
 
 
-@pytest.mark.parametrize(("sight", "begin", "kind"), [([(4,)], "linear", "gru:"), ([(3, 80, 80)], "gru:", "gru:")])
-def test_the_ladder_of_who_remembers_remembers(sight: list[tuple[int, ...]], begin: str, kind: str) -> None:
+@pytest.mark.parametrize(
+    ("input_shapes", "begin", "kind"), [([(4,)], "linear", "gru:"), ([(3, 80, 80)], "gru:", "gru:")]
+)
+def test_the_ladder_of_who_remembers_remembers(input_shapes: list[tuple[int, ...]], begin: str, kind: str) -> None:
     """Law: students of a teacher with memory have memory, in growing sizes; the linear one is tried still."""
-    rungs = ladder(sight, 3, 800_000, memory=True)
-    sizes = [rung.n_params for rung in rungs]
+    architectures = size_grid(input_shapes, 3, 800_000, memory=True)
+    sizes = [architecture.n_params for architecture in architectures]
     assert sizes == sorted(sizes)
-    assert rungs[0].student.startswith(begin)
-    assert len(rungs) > 5
-    assert all(rung.student.startswith(kind) for rung in rungs[1:])
+    assert architectures[0].student.startswith(begin)
+    assert len(architectures) > 5
+    assert all(architecture.student.startswith(kind) for architecture in architectures[1:])

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from scipy import stats
 
-from kdcli.recipes.study.table import estimate, gains, overall, rows
+from kdcli.studies.table import estimate, gains, overall, rows
 
 
 def cell(score: float | None, status: str = "done") -> dict:

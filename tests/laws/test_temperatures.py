@@ -13,8 +13,8 @@ from kdcli.agents.heads import Heads
 from kdcli.distillation import TEMPERATURES, WEIGHINGS
 from kdcli.distillation.losses.reading import Tau
 from kdcli.distillation.objective import Objective
+from kdcli.distillation.sample_weights import in_the_mean, parse_weighing
 from kdcli.distillation.temperatures import HIGHEST, LOWEST, entropy_share, parse_temperature
-from kdcli.distillation.weighing import in_the_mean, parse_weighing
 from kdcli.errors import UsageError
 
 B = 64

@@ -15,13 +15,13 @@ from toy_teachers import CHOOSE, REACH, choose_teacher, reach_teacher, remember_
 from kdcli.agents import store
 from kdcli.agents.agent import Agent
 from kdcli.agents.observation import Preprocess
+from kdcli.agents.onnx.session import load as load_onnx
 from kdcli.agents.policy import Policy
-from kdcli.agents.runtime import load as load_onnx
 from kdcli.cli.main import main
 from kdcli.envs.make import make, to_space
-from kdcli.envs.play import play
 from kdcli.envs.vector import Vector
 from kdcli.networks.mlp import MLP
+from kdcli.rollouts.evaluate import play
 from kdcli.spec import EnvSpec
 
 FILES = {"teacher.safetensors", "teacher.onnx", "student.safetensors", "student.onnx", "recipe.json", "bench.json"}

@@ -15,7 +15,7 @@ from kdcli.agents.observation import plain
 from kdcli.agents.policy import Policy
 from kdcli.choice import Choice
 from kdcli.cli.main import main
-from kdcli.distillation.student import sight_of
+from kdcli.distillation.student import input_shapes_of
 from kdcli.envs.make import make, to_space
 from kdcli.errors import Exit
 from kdcli.networks import build
@@ -39,7 +39,7 @@ def agent(spec: EnvSpec, text: str) -> Agent:
     observation, action = to_space(env.observation_space), to_space(env.action_space)
     masked = isinstance(observation, Dict) and MASK in parts(observation)
     sees, rule = plain(observation), ActionRule(action, masked=masked)  # type: ignore[arg-type]
-    network = build(Choice.parse(text), sight_of(sees, rule), rule.n_outputs, seed=0)
+    network = build(Choice.parse(text), input_shapes_of(sees, rule), rule.n_outputs, seed=0)
     return Agent(sees, Policy(network, rule, "logits").eval().requires_grad_(False), "toy", spec)
 
 
@@ -59,7 +59,7 @@ def test_the_line_carries_it(kind: str, tmp_path: Path, capsys: pytest.CaptureFi
     run("rollout", source, "-o", data, "--steps", 90)
     options = ("--episodes", 6, "--latency-budget", "0s", "--no-baselines", "--per-episode", "--json")
     told = json.loads(run("bench", source, file, *options))
-    plays = [contender["episodes"]["returns"] for contender in told["contenders"]]
+    plays = [entry["episodes"]["returns"] for entry in told["contenders"]]
     assert plays[0] == plays[1]
     assert told["contenders"][1]["similarity"]["agreement"] == 1.0
     few = ("--labels", 200, "--updates", 20, "--rounds", 2, "--episodes", 2, "--student", small)
@@ -67,7 +67,7 @@ def test_the_line_carries_it(kind: str, tmp_path: Path, capsys: pytest.CaptureFi
     run("distill", source, "-o", student, *few, "--data", "offline", "--dataset", data, "--force")
     run("export", student, "-o", file, "--states", 60, "--force")
     told = json.loads(run("bench", student, file, *options))
-    plays = [contender["episodes"]["returns"] for contender in told["contenders"]]
+    plays = [entry["episodes"]["returns"] for entry in told["contenders"]]
     assert plays[0] == plays[1]
     for path in (source, file, student):
         assert run("inspect", path)

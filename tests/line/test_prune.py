@@ -13,7 +13,7 @@ from toy_teachers import choose_teacher, reach_teacher
 from kdcli.agents import store
 from kdcli.agents.agent import Agent
 from kdcli.cli.main import main
-from kdcli.envs.play import open_vector, play, seeds_from
+from kdcli.rollouts.evaluate import open_vector, play, seeds_from
 
 
 def saved(agent: Agent, folder: Path) -> Path:

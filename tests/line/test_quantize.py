@@ -13,10 +13,10 @@ from toy_teachers import choose_teacher, reach_teacher
 
 from kdcli.agents import store
 from kdcli.agents.agent import Agent
-from kdcli.agents.packing import held, pack
+from kdcli.agents.packed_weights import held, pack
 from kdcli.agents.states import States
 from kdcli.cli.main import main
-from kdcli.networks.packed import Packed
+from kdcli.networks.packed_weights import Packed
 from kdcli.quantization.plan import Plan
 from kdcli.quantization.sensitivity import LADDER, disagreement, mixed, sensitivities
 from kdcli.spec import zeros

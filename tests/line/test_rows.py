@@ -13,7 +13,7 @@ import torch
 from toy_teachers import choose_teacher, reach_teacher
 
 from kdcli.agents.action import ActionRule
-from kdcli.agents.agent import Acts, Agent
+from kdcli.agents.agent import Actor, Agent
 from kdcli.agents.ensemble import COMBINATIONS, Ensemble
 from kdcli.agents.observation import Preprocess
 from kdcli.agents.policy import Policy
@@ -31,7 +31,7 @@ from kdcli.distillation import (
     WEIGHINGS,
 )
 from kdcli.distillation.config import DistillConfig
-from kdcli.distillation.step import distill_in_env
+from kdcli.distillation.online import distill_in_env
 from kdcli.envs.make import make, to_space
 from kdcli.networks import NETWORKS
 from kdcli.networks.cnn import cnn
@@ -100,7 +100,7 @@ VALUES = {
 @cache
 def learned(teacher: Any, **options: Any) -> torch.Tensor:
     """The weights of a student, all in one."""
-    made: Acts = teacher()
+    made: Actor = teacher()
     student = distill_in_env(made, QUICK.model_copy(update=options)).student
     return torch.cat([p.flatten() for p in student.policy.network.parameters()])
 

@@ -19,8 +19,8 @@ from kdcli.agents import store
 from kdcli.agents.agent import Agent
 from kdcli.agents.policy import Policy, Signal
 from kdcli.cli.main import main
-from kdcli.recipes.chain.recipe import builtins, read_recipe
-from kdcli.recipes.records import claim
+from kdcli.outputs import claim
+from kdcli.recipes.recipe import builtins, read_recipe
 
 REPO = Path(__file__).parents[2]
 TINY = {"labels": 400, "rounds": 2, "updates": 200, "episodes": 2}

@@ -17,10 +17,10 @@ from toy_teachers import choose_teacher, reach_teacher
 
 from kdcli.agents import store
 from kdcli.cli.main import main
-from kdcli.recipes.settings import built
-from kdcli.recipes.study.config import Study
-from kdcli.recipes.study.folder import Folder
-from kdcli.recipes.study.plan import cells
+from kdcli.studies.config import Study
+from kdcli.studies.folder import Folder
+from kdcli.studies.plan import cells
+from kdcli.toml_config import built
 
 REPO = Path(__file__).parents[2]
 QUICK = """

@@ -12,7 +12,7 @@ from gymnasium import spaces
 from rooms.sb3_oracle import ACTIONS, BOX, RGB, Columns, Teacher, episodes, fresh, rows
 
 from kdcli.agents.action import ActionRule
-from kdcli.agents.agent import Acts, Agent
+from kdcli.agents.agent import Actor, Agent
 from kdcli.agents.states import States, actions
 from kdcli.checkpoints.config import LoadConfig
 from kdcli.checkpoints.read import read
@@ -183,7 +183,7 @@ class Played:
     """Actions (N, ...) of Stable-Baselines3, and the states they were taken in."""
 
     actions: np.ndarray
-    states: Callable[[Acts], States]
+    states: Callable[[Actor], States]
     batch: int
 
 
@@ -194,7 +194,7 @@ class Bench:
     cell: Cell
     teacher: Teacher
     agent: Agent
-    exported: Acts
+    exported: Actor
     columns: Columns = field(default_factory=dict)
 
     def measure(self) -> Iterator[Row]:
@@ -245,7 +245,7 @@ def _assert_varied(actions: np.ndarray, space: Part) -> None:
     assert (np.ptp(actions, axis=0) >= least).all()
 
 
-def _act(who: Acts, played: Played) -> np.ndarray:
+def _act(who: Actor, played: Played) -> np.ndarray:
     """Actions in batches of the same size, or through the same episodes."""
     states = played.states(who)
     if who.state_size:

@@ -12,12 +12,13 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from kdcli.agents import runtime
-from kdcli.agents.agent import Acts
-from kdcli.checkpoints import asked, foreign_onnx
-from kdcli.checkpoints.asked import Place
+from kdcli.agents.agent import Actor
+from kdcli.agents.onnx import session as runtime
+from kdcli.checkpoints import user_hints as asked
+from kdcli.checkpoints.blackbox import onnx_policy as foreign_onnx
 from kdcli.checkpoints.config import LoadConfig
 from kdcli.checkpoints.read import read
+from kdcli.checkpoints.user_hints import Place
 from kdcli.errors import UsageError
 from kdcli.progress import Note
 from kdcli.spec import Box, Discrete, EnvSpec, Part, Space, box
@@ -74,7 +75,7 @@ def saved(value: Any, folder: Path, name: str = "model.pt") -> Path:
     return folder / name
 
 
-def loaded(path: Path, **said: Any) -> tuple[Acts, list[str]]:
+def loaded(path: Path, **said: Any) -> tuple[Actor, list[str]]:
     """The agent, in an env that is named, and what was said about it."""
     heard: list[str] = []
 
@@ -93,7 +94,7 @@ def out(module: Callable[..., Tensor], obs: np.ndarray) -> np.ndarray:
     return module(torch.from_numpy(obs.astype(np.float32))).numpy()
 
 
-def assert_same(agent: Acts, obs: np.ndarray, wanted: np.ndarray) -> None:
+def assert_same(agent: Actor, obs: np.ndarray, wanted: np.ndarray) -> None:
     """Identical choices; real actions within 1e-5; and not the same ones everywhere."""
     ours = agent.act(obs)
     assert ours.dtype == np.dtype(agent.action.dtype)

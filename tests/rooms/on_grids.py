@@ -10,12 +10,12 @@ import torch
 from torch import nn
 
 from kdcli.agents.agent import Agent
-from kdcli.agents.packing import pack
+from kdcli.agents.packed_weights import pack
 from kdcli.agents.policy import Policy
-from kdcli.networks.grid import Quantize
+from kdcli.networks.activation_grid import Quantize
 from kdcli.networks.layers import LayerSpec
 from kdcli.networks.mlp import MLP
-from kdcli.networks.packed import Packed
+from kdcli.networks.packed_weights import Packed
 from kdcli.networks.stack import Branch, Stack
 
 

@@ -11,8 +11,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from kdcli.graph.graph_builder import GraphBuilder, array
 from kdcli.graph.operations import Graph, Port
-from kdcli.graph.tape import Tape, array
 
 N = 9
 Arrays = dict[str, np.ndarray]
@@ -29,8 +29,8 @@ class Case:
 
 def _case(ports: list[Port], build: Callable[..., dict[str, Port]], expect: Callable[..., dict[str, Tensor]]) -> Case:
     """`build(tape, *ports)` gives outputs by name, `expect(*tensors)` what they should be; inputs are drawn."""
-    tape, rng = Tape(), np.random.default_rng(0)
-    graph = tape.graph(tuple(ports), build(tape, *ports))
+    builder, rng = GraphBuilder(), np.random.default_rng(0)
+    graph = builder.graph(tuple(ports), build(builder, *ports))
     given = {port.name: _drawn(rng, port) for port in ports}
     with torch.no_grad():
         found = expect(*(torch.from_numpy(given[port.name]) for port in ports))
@@ -51,7 +51,7 @@ def _seeded(make: Callable[[], Case]) -> Case:
         return make()
 
 
-def _conv(tape: Tape, x: Port, layer: nn.Conv2d) -> Port:
+def _conv(builder: GraphBuilder, x: Port, layer: nn.Conv2d) -> Port:
     rows, cols = (
         (n + 2 * p - k) // s + 1  # type: ignore[operator]
         for n, p, k, s in zip(x.shape[1:], layer.padding, layer.kernel_size, layer.stride, strict=True)
@@ -59,17 +59,17 @@ def _conv(tape: Tape, x: Port, layer: nn.Conv2d) -> Port:
     weights = {name: array(tensor) for name, tensor in layer.named_parameters()}
     groups = layer.groups if layer.groups > 1 else None
     sides = {"stride": layer.stride, "padding": layer.padding, "groups": groups}
-    return tape.add("conv2d", x, (layer.out_channels, rows, cols), **sides, **weights)
+    return builder.add("conv2d", x, (layer.out_channels, rows, cols), **sides, **weights)
 
 
-def _pool(tape: Tape, x: Port, kernel: Any, stride: Any, padding: Any) -> Port:
+def _pool(builder: GraphBuilder, x: Port, kernel: Any, stride: Any, padding: Any) -> Port:
     size = [(n + 2 * p - k) // s + 1 for n, k, s, p in zip(x.shape[1:], kernel, stride, padding, strict=True)]
-    return tape.add("max_pool2d", x, (x.shape[0], *size), kernel=kernel, stride=stride, padding=padding)
+    return builder.add("max_pool2d", x, (x.shape[0], *size), kernel=kernel, stride=stride, padding=padding)
 
 
-def _gemm(tape: Tape, x: Port, layer: nn.Linear) -> Port:
+def _gemm(builder: GraphBuilder, x: Port, layer: nn.Linear) -> Port:
     bias = None if layer.bias is None else array(layer.bias)
-    return tape.add("gemm", x, (*x.shape[:-1], layer.out_features), weight=array(layer.weight), bias=bias)
+    return builder.add("gemm", x, (*x.shape[:-1], layer.out_features), weight=array(layer.weight), bias=bias)
 
 
 def _deep_convolutions() -> Case:
@@ -77,10 +77,10 @@ def _deep_convolutions() -> Case:
     first, second = nn.Conv2d(3, 16, (3, 2), (2, 1), (1, 1), bias=False), nn.Conv2d(16, 18, 3, (1, 2), (0, 1))
     last = nn.Linear(18 * 4 * 5, 48)
 
-    def build(tape: Tape, x: Port) -> dict[str, Port]:
-        a = tape.add("relu", _conv(tape, x, first))
-        b = tape.add("relu", _conv(tape, a, second))
-        return {"map": b, "action": _gemm(tape, tape.flat(b), last)}
+    def build(builder: GraphBuilder, x: Port) -> dict[str, Port]:
+        a = builder.add("relu", _conv(builder, x, first))
+        b = builder.add("relu", _conv(builder, a, second))
+        return {"map": b, "action": _gemm(builder, builder.flat(b), last)}
 
     def expect(x: Tensor) -> dict[str, Tensor]:
         b = second(first(x).relu()).relu()
@@ -93,13 +93,17 @@ def _bytes_in_both_orders() -> Case:
     """An image with the channels last, and one with them first, as bytes: convolved, pooled, and read flat."""
     conv, flat = nn.Conv2d(3, 5, 3, 2, 1), nn.Linear(3 * 7 * 6, 4)
 
-    def build(tape: Tape, last: Port, first: Port) -> dict[str, Port]:
-        a = tape.add("channels_first", tape.cast(last, "float32"), (3, 7, 6))
-        b = tape.add("scale", tape.cast(first, "float32"), divisor=255.0)
-        a = tape.add("scale", a, divisor=255.0)
-        pooled = _pool(tape, a, (2, 3), (2, 2), (1, 0))
-        found = {"conv_last": _conv(tape, a, conv), "conv_first": _conv(tape, b, conv), "pooled": pooled}
-        return {"action": _gemm(tape, tape.flat(a), flat), "again": _gemm(tape, tape.flat(b), flat), **found}
+    def build(builder: GraphBuilder, last: Port, first: Port) -> dict[str, Port]:
+        a = builder.add("channels_first", builder.cast(last, "float32"), (3, 7, 6))
+        b = builder.add("scale", builder.cast(first, "float32"), divisor=255.0)
+        a = builder.add("scale", a, divisor=255.0)
+        pooled = _pool(builder, a, (2, 3), (2, 2), (1, 0))
+        found = {"conv_last": _conv(builder, a, conv), "conv_first": _conv(builder, b, conv), "pooled": pooled}
+        return {
+            "action": _gemm(builder, builder.flat(a), flat),
+            "again": _gemm(builder, builder.flat(b), flat),
+            **found,
+        }
 
     def expect(last: Tensor, first: Tensor) -> dict[str, Tensor]:
         a, b = last.permute(0, 3, 1, 2).float() / 255, first.float() / 255
@@ -114,10 +118,10 @@ def _pooling() -> Case:
     """Windows that overlap, over numbers below zero, on planes and behind a convolution."""
     conv = nn.Conv2d(2, 3, 2)
 
-    def build(tape: Tape, x: Port) -> dict[str, Port]:
-        minus = tape.add("clip", x, low=np.array(-9.0, np.float32), high=np.array(-0.5, np.float32))
-        after = _pool(tape, _conv(tape, minus, conv), (2, 2), (1, 1), (1, 1))
-        return {"action": _pool(tape, minus, (3, 3), (2, 1), (1, 1)), "after": after}
+    def build(builder: GraphBuilder, x: Port) -> dict[str, Port]:
+        minus = builder.add("clip", x, low=np.array(-9.0, np.float32), high=np.array(-0.5, np.float32))
+        after = _pool(builder, _conv(builder, minus, conv), (2, 2), (1, 1), (1, 1))
+        return {"action": _pool(builder, minus, (3, 3), (2, 1), (1, 1)), "after": after}
 
     def expect(x: Tensor) -> dict[str, Tensor]:
         minus = x.clamp(-9.0, -0.5)
@@ -132,15 +136,19 @@ def _pieces() -> Case:
     nn.init.normal_(norm.weight)
     nn.init.normal_(norm.bias)
 
-    def build(tape: Tape, x: Port, y: Port) -> dict[str, Port]:
-        z = tape.flat(_conv(tape, x, conv))
-        both = tape.concat([z, y])
-        parts = {"across": tape.slice(both, 10, 14), "inside": tape.slice(both, 2, 5), "rest": tape.slice(both, 12, 16)}
-        image = tape.reshape(tape.slice(tape.concat([y, tape.flat(x)]), 4, 22), (2, 3, 3))
-        normed = tape.add("layer_norm", z, eps=0.1, weight=array(norm.weight), bias=array(norm.bias))
-        doubled = tape.add("tanh", tape.concat([z, z]))
-        found = {"again": _conv(tape, image, conv), "normed": normed, "doubled": doubled}
-        return {"action": _gemm(tape, both, mix), **parts, **found}
+    def build(builder: GraphBuilder, x: Port, y: Port) -> dict[str, Port]:
+        z = builder.flat(_conv(builder, x, conv))
+        both = builder.concat([z, y])
+        parts = {
+            "across": builder.slice(both, 10, 14),
+            "inside": builder.slice(both, 2, 5),
+            "rest": builder.slice(both, 12, 16),
+        }
+        image = builder.reshape(builder.slice(builder.concat([y, builder.flat(x)]), 4, 22), (2, 3, 3))
+        normed = builder.add("layer_norm", z, eps=0.1, weight=array(norm.weight), bias=array(norm.bias))
+        doubled = builder.add("tanh", builder.concat([z, z]))
+        found = {"again": _conv(builder, image, conv), "normed": normed, "doubled": doubled}
+        return {"action": _gemm(builder, both, mix), **parts, **found}
 
     def expect(x: Tensor, y: Tensor) -> dict[str, Tensor]:
         z = conv(x).flatten(1)
@@ -160,12 +168,12 @@ def _each_number() -> Case:
     low, high = (rng.normal(size=24).astype(np.float32) + d for d in (-1, 1))
     half, middle = rng.normal(size=(2, 24)).astype(np.float32)
 
-    def build(tape: Tape, x: Port) -> dict[str, Port]:
-        a = tape.add("channels_first", tape.cast(x, "float64"), (2, 3, 4))
-        a = tape.cast(tape.add("normalize", a, mean=mean, scale=scale, clip=1.2), "float32")
-        b = tape.add("clip", tape.flat(a), low=low.astype(np.float32), high=high.astype(np.float32))
-        c = tape.add("unscale", b, half=half, middle=middle)
-        return {"action": c, "normalized": a, "ints": tape.cast(c, "int32")}
+    def build(builder: GraphBuilder, x: Port) -> dict[str, Port]:
+        a = builder.add("channels_first", builder.cast(x, "float64"), (2, 3, 4))
+        a = builder.cast(builder.add("normalize", a, mean=mean, scale=scale, clip=1.2), "float32")
+        b = builder.add("clip", builder.flat(a), low=low.astype(np.float32), high=high.astype(np.float32))
+        c = builder.add("unscale", b, half=half, middle=middle)
+        return {"action": c, "normalized": a, "ints": builder.cast(c, "int32")}
 
     def expect(x: Tensor) -> dict[str, Tensor]:
         a = ((x.permute(0, 3, 1, 2).double() - torch.tensor(mean)) / torch.tensor(scale)).clamp(-1.2, 1.2).float()
@@ -180,13 +188,13 @@ def _cells(bias: bool) -> Case:
     """Cells behind a wide ReLU, the second reading a part of the state, both giving a part of it."""
     first, gru, lstm = nn.Linear(7, 96), nn.GRUCell(96, 60, bias), nn.LSTMCell(60, 50, bias)
 
-    def build(tape: Tape, x: Port, state: Port) -> dict[str, Port]:
-        a = tape.add("relu", _gemm(tape, x, first))
+    def build(builder: GraphBuilder, x: Port, state: Port) -> dict[str, Port]:
+        a = builder.add("relu", _gemm(builder, x, first))
         weights = [{name: array(t) for name, t in cell.named_parameters()} for cell in (gru, lstm)]
-        h = tape.add("gru_cell", (a, tape.slice(state, 0, 60)), (60,), **weights[0])
-        before = tape.slice(state, 60, 110), tape.slice(state, 110, 160)
-        y, c = tape.add_pair("lstm_cell", (h, *before), (50,), **weights[1])
-        return {"action": y, "state_out": tape.concat([h, y, c])}
+        h = builder.add("gru_cell", (a, builder.slice(state, 0, 60)), (60,), **weights[0])
+        before = builder.slice(state, 60, 110), builder.slice(state, 110, 160)
+        y, c = builder.add_pair("lstm_cell", (h, *before), (50,), **weights[1])
+        return {"action": y, "state_out": builder.concat([h, y, c])}
 
     def expect(x: Tensor, state: Tensor) -> dict[str, Tensor]:
         h = gru(first(x).relu(), state[:, :60])
@@ -199,11 +207,11 @@ def _cells(bias: bool) -> Case:
 def _integers() -> Case:
     """One-hot integers of several kinds, some outside their range, and a choice counted from a number."""
 
-    def build(tape: Tape, x: Port, y: Port) -> dict[str, Port]:
-        a = tape.add("one_hot", x, (5,), "float32", sizes=(2, 3), start=0)
-        b = tape.add("one_hot", tape.cast(y, "int64"), (4,), "float32", sizes=(4,), start=-1)
-        best = tape.add("argmax", tape.concat([a, b]), (), "int64", start=-3)
-        return {"action": tape.cast(best, "int32"), "a": a, "b": b}
+    def build(builder: GraphBuilder, x: Port, y: Port) -> dict[str, Port]:
+        a = builder.add("one_hot", x, (5,), "float32", sizes=(2, 3), start=0)
+        b = builder.add("one_hot", builder.cast(y, "int64"), (4,), "float32", sizes=(4,), start=-1)
+        best = builder.add("argmax", builder.concat([a, b]), (), "int64", start=-3)
+        return {"action": builder.cast(best, "int32"), "a": a, "b": b}
 
     def expect(x: Tensor, y: Tensor) -> dict[str, Tensor]:
         a = torch.cat([x[:, :1] == torch.arange(2), x[:, 1:] == torch.arange(3)], 1).float()
@@ -217,10 +225,10 @@ def _one_channel() -> Case:
     """Images of one channel and of one pixel, for which both orders are one."""
     conv, point = nn.Conv2d(1, 4, 3), nn.Conv2d(4, 6, (2, 1))
 
-    def build(tape: Tape, x: Port) -> dict[str, Port]:
-        a = tape.add("channels_first", x, (1, 4, 3))
-        b = _conv(tape, _conv(tape, a, conv), point)
-        return {"action": tape.add("tanh", tape.flat(b))}
+    def build(builder: GraphBuilder, x: Port) -> dict[str, Port]:
+        a = builder.add("channels_first", x, (1, 4, 3))
+        b = _conv(builder, _conv(builder, a, conv), point)
+        return {"action": builder.add("tanh", builder.flat(b))}
 
     def expect(x: Tensor) -> dict[str, Tensor]:
         return {"action": point(conv(x.permute(0, 3, 1, 2))).tanh().flatten(1)}
@@ -232,10 +240,10 @@ def _through() -> Case:
     """Nothing is done: the observation itself, twice, and a constant."""
     value = np.array([1.5, -2.0], np.float32)
 
-    def build(tape: Tape, x: Port) -> dict[str, Port]:
-        first = tape.reshape(x, (2, 2))
-        constant = tape.add("repeat", tape.slice(x, 0, 2), value=value)
-        return {"action": first, "same": tape.add("identity", x), "constant": constant}
+    def build(builder: GraphBuilder, x: Port) -> dict[str, Port]:
+        first = builder.reshape(x, (2, 2))
+        constant = builder.add("repeat", builder.slice(x, 0, 2), value=value)
+        return {"action": first, "same": builder.add("identity", x), "constant": constant}
 
     def expect(x: Tensor) -> dict[str, Tensor]:
         return {"action": x.view(-1, 2, 2), "same": x, "constant": torch.tensor(value).expand(len(x), 2)}
@@ -247,16 +255,16 @@ def _sums() -> Case:
     """Sums of maps in one order and in two, of a value with itself, and of one that is needed again."""
     conv, same = nn.Conv2d(2, 3, 3, 1, 1), nn.Linear(20, 20)
 
-    def build(tape: Tape, x: Port, y: Port) -> dict[str, Port]:
-        a = _conv(tape, x, conv)
-        b = tape.add("relu", _conv(tape, x, conv))
-        cut = tape.reshape(tape.slice(tape.concat([y, tape.flat(x)]), 0, 60), (3, 4, 5))
-        c = tape.add("add", (y, tape.add("tanh", _gemm(tape, y, same))))
-        twice = tape.add("add", (c, c))
+    def build(builder: GraphBuilder, x: Port, y: Port) -> dict[str, Port]:
+        a = _conv(builder, x, conv)
+        b = builder.add("relu", _conv(builder, x, conv))
+        cut = builder.reshape(builder.slice(builder.concat([y, builder.flat(x)]), 0, 60), (3, 4, 5))
+        c = builder.add("add", (y, builder.add("tanh", _gemm(builder, y, same))))
+        twice = builder.add("add", (c, c))
         found = {
-            "maps": tape.add("add", (a, b)),
-            "orders": tape.add("add", (a, cut)),
-            "other": tape.add("add", (cut, a)),
+            "maps": builder.add("add", (a, b)),
+            "orders": builder.add("add", (a, cut)),
+            "other": builder.add("add", (cut, a)),
         }
         return {"action": twice, "once": c, "kept": a, **found}
 
@@ -275,14 +283,14 @@ def _groups() -> Case:
     alone, wide = nn.Conv2d(4, 4, (3, 2), (2, 1), (1, 1), groups=4), nn.Conv2d(4, 6, 3, groups=2, bias=False)
     single, point = nn.Conv2d(1, 1, 2), nn.Conv2d(4, 4, 1, groups=4, bias=False)
 
-    def build(tape: Tape, first: Port, last: Port) -> dict[str, Port]:
-        a = tape.add("scale", tape.cast(first, "float32"), divisor=255.0)
-        b = tape.add("channels_first", tape.cast(last, "float32"), (4, 5, 6))
-        c = tape.add("relu", _conv(tape, b, alone))
-        d = tape.reshape(tape.slice(tape.flat(a), 0, 30), (1, 5, 6))
-        e = tape.reshape(tape.slice(tape.flat(a), 0, 4), (4, 1, 1))
-        maps = {"bytes": _conv(tape, a, alone), "again": _conv(tape, c, point), "wide": _conv(tape, a, wide)}
-        return {"action": c, **maps, "single": _conv(tape, d, single), "pixel": _conv(tape, e, point), "same": a}
+    def build(builder: GraphBuilder, first: Port, last: Port) -> dict[str, Port]:
+        a = builder.add("scale", builder.cast(first, "float32"), divisor=255.0)
+        b = builder.add("channels_first", builder.cast(last, "float32"), (4, 5, 6))
+        c = builder.add("relu", _conv(builder, b, alone))
+        d = builder.reshape(builder.slice(builder.flat(a), 0, 30), (1, 5, 6))
+        e = builder.reshape(builder.slice(builder.flat(a), 0, 4), (4, 1, 1))
+        maps = {"bytes": _conv(builder, a, alone), "again": _conv(builder, c, point), "wide": _conv(builder, a, wide)}
+        return {"action": c, **maps, "single": _conv(builder, d, single), "pixel": _conv(builder, e, point), "same": a}
 
     def expect(first: Tensor, last: Tensor) -> dict[str, Tensor]:
         a, b = first.float() / 255, last.permute(0, 3, 1, 2).float()
@@ -299,15 +307,15 @@ def _rows() -> Case:
     layer, norm = nn.Linear(6, 8, bias=False), nn.LayerNorm(8)
     nn.init.normal_(norm.weight)
 
-    def build(tape: Tape, x: Port, y: Port, b: Port, valid: Port) -> dict[str, Port]:
-        a = _gemm(tape, x, layer)
-        n = tape.add("layer_norm", a, eps=0.1, weight=array(norm.weight), bias=array(norm.bias))
-        q = _gemm(tape, y, layer)
-        seen = tape.add("attention", (q, a, n), heads=2)
-        places = tape.concat([tape.slice(valid, 0, 2), tape.add("threshold", tape.slice(valid, 2, 5))])
-        masked = tape.add("attention", (q, a, n, b, places), heads=2)
+    def build(builder: GraphBuilder, x: Port, y: Port, b: Port, valid: Port) -> dict[str, Port]:
+        a = _gemm(builder, x, layer)
+        n = builder.add("layer_norm", a, eps=0.1, weight=array(norm.weight), bias=array(norm.bias))
+        q = _gemm(builder, y, layer)
+        seen = builder.add("attention", (q, a, n), heads=2)
+        places = builder.concat([builder.slice(valid, 0, 2), builder.add("threshold", builder.slice(valid, 2, 5))])
+        masked = builder.add("attention", (q, a, n, b, places), heads=2)
         return {
-            "action": tape.add("mean", tape.flat(seen), (8,), groups=2),
+            "action": builder.add("mean", builder.flat(seen), (8,), groups=2),
             "normed": n,
             "seen": seen,
             "masked": masked,

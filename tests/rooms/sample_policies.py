@@ -13,19 +13,19 @@ from torch import nn
 
 from kdcli.agents.action import ActionRule
 from kdcli.agents.agent import Agent
-from kdcli.agents.observation import JointPreprocess, Normalizer, Preprocess, Sees
-from kdcli.agents.packing import pack
+from kdcli.agents.observation import JointPreprocess, Normalizer, Preprocess, Preprocessor
+from kdcli.agents.packed_weights import pack
 from kdcli.agents.policy import Policy, Signal, Spread
 from kdcli.agents.states import States
 from kdcli.choice import Choice
 from kdcli.exporters.config import ExportConfig
 from kdcli.exporters.step import Exported, convert
 from kdcli.networks import build
+from kdcli.networks.activation_grid import Quantize
 from kdcli.networks.activations import ACTIVATIONS
-from kdcli.networks.grid import Quantize
 from kdcli.networks.layers import LayerSpec
 from kdcli.networks.mlp import MLP
-from kdcli.networks.packed import Packed
+from kdcli.networks.packed_weights import Packed
 from kdcli.networks.stack import Branch, Stack
 from kdcli.spec import (
     MASK,
@@ -47,7 +47,9 @@ VECTOR4 = Preprocess(box((4,)))
 BOUNDS = np.array([-1.0, -3.0, 0.25]), np.array([2.0, -1.0, 0.5])
 
 
-def agent(rule: ActionRule, preprocess: Sees = VECTOR, net: dict[str, Any] | None = None, **policy: Any) -> Agent:
+def agent(
+    rule: ActionRule, preprocess: Preprocessor = VECTOR, net: dict[str, Any] | None = None, **policy: Any
+) -> Agent:
     """An agent with random weights, far enough from zero that bounds and limits are reached."""
     with torch.random.fork_rng():
         torch.manual_seed(0)
@@ -104,7 +106,7 @@ def _actions() -> dict[str, Callable[[], Agent]]:
 
 def _observations() -> dict[str, Callable[[], Agent]]:
     image = box((4, 4, 3), 0, 255, "uint8")
-    sights = {
+    input_branches = {
         "normalized": Preprocess(box((5,), dtype="float64"), normalizer((5,))),
         "normalized_float32": Preprocess(box((5,)), normalizer((5,))),
         "normalized_matrix": Preprocess(box((2, 3), dtype="float64"), normalizer((2, 3))),
@@ -126,7 +128,7 @@ def _observations() -> dict[str, Callable[[], Agent]]:
         "some_choices": Preprocess(MultiDiscrete((3, 2, 4)), columns=(0, 4, 8)),
     }
     rule = ActionRule(Discrete(4))
-    return {f"sees_{name}": lambda p=preprocess: agent(rule, p) for name, preprocess in sights.items()}  # type: ignore[misc]
+    return {f"sees_{name}": lambda p=preprocess: agent(rule, p) for name, preprocess in input_branches.items()}  # type: ignore[misc]
 
 
 def _networks() -> dict[str, Callable[[], Agent]]:
@@ -177,7 +179,12 @@ DEEP = (("linear", {"out": 7}), ("layer_norm", {"eps": 1e-5}), ("tanh", {}), ("l
 
 
 def _stacked(
-    rule: ActionRule, sees: Sees, branches: list[Branch], trunk: Sequence[LayerSpec], value: Any = None, **policy: Any
+    rule: ActionRule,
+    sees: Preprocessor,
+    branches: list[Branch],
+    trunk: Sequence[LayerSpec],
+    value: Any = None,
+    **policy: Any,
 ) -> Agent:
     with torch.random.fork_rng():
         torch.manual_seed(0)
@@ -256,8 +263,8 @@ def _both(normalized: bool) -> JointPreprocess:
 
 def _masked(space: Part) -> JointPreprocess:
     rule = ActionRule(space, masked=True)
-    sight = Dict({"obs": box((5,)), MASK: MultiBinary(rule.n_mask)})
-    return JointPreprocess(sight, {name: Preprocess(part) for name, part in sight.spaces.items()})
+    input_shapes = Dict({"obs": box((5,)), MASK: MultiBinary(rule.n_mask)})
+    return JointPreprocess(input_shapes, {name: Preprocess(part) for name, part in input_shapes.spaces.items()})
 
 
 def _stacks() -> dict[str, Callable[[], Agent]]:
@@ -301,7 +308,7 @@ def _students() -> dict[str, Callable[[], Agent]]:
     picture, rows = Preprocess(box((2, 19, 18), 0, 255, "uint8"), image=True), Preprocess(box((6, 5)))
     both = Dict({"rows": box((6, 5)), "vector": box((4,))})
     joint = JointPreprocess(both, {"rows": Preprocess(both.spaces["rows"], normalizer((6, 5))), "vector": VECTOR4})
-    given: dict[str, tuple[str, ActionRule, Sees]] = {
+    given: dict[str, tuple[str, ActionRule, Preprocessor]] = {
         "student_norm": ("mlp:12x9,norm=layer,activation=relu", tanh, VECTOR),
         "student_residual": ("mlp:8x8x8x6,residual=true", choose, VECTOR),
         "student_both": ("mlp:8x8x8,norm=layer,residual=true,activation=silu", tanh, VECTOR),
@@ -318,7 +325,7 @@ def _students() -> dict[str, Callable[[], Agent]]:
     return {name: lambda g=g: student(*g) for name, g in given.items()}  # type: ignore[misc]
 
 
-def student(text: str, rule: ActionRule, sees: Sees) -> Agent:
+def student(text: str, rule: ActionRule, sees: Preprocessor) -> Agent:
     """An untrained student of the architecture that `text` names."""
     network = build(Choice.parse(text), [part.shape for part in sees.parts.values()], rule.n_outputs, seed=0)
     for parameter in network.parameters():

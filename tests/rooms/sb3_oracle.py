@@ -23,7 +23,7 @@ from stable_baselines3.common.base_class import BaseAlgorithm
 from stable_baselines3.common.running_mean_std import RunningMeanStd
 from stable_baselines3.common.vec_env import DummyVecEnv, VecNormalize
 
-from kdcli.agents.agent import Acts
+from kdcli.agents.agent import Actor
 from kdcli.agents.states import States
 from kdcli.spec import MASK, OBS, join_rows, parts
 
@@ -137,13 +137,13 @@ class Teacher:
         return {**found, **masks}
 
 
-def rows(agent: Acts, columns: Columns) -> np.ndarray:
+def rows(agent: Actor, columns: Columns) -> np.ndarray:
     """Columns as kdcli's raw observations (N, *shape), in the agent's own order and dtypes."""
     kinds = parts(agent.observation)
     return join_rows(agent.observation, {name: np.asarray(columns[name], kinds[name].dtype) for name in kinds})
 
 
-def episodes(agent: Acts, columns: Columns, begins: np.ndarray) -> States:
+def episodes(agent: Actor, columns: Columns, begins: np.ndarray) -> States:
     """Columns (T, B, ...) as what an agent goes through."""
     flat = {name: column.reshape(-1, *column.shape[2:]) for name, column in columns.items()}
     return States(rows(agent, flat), "given", begins.shape[1], begins.reshape(-1))

@@ -14,21 +14,21 @@ import torch
 from toy_teachers import CHOOSE, REACH, choose_teacher, reach_teacher
 
 from kdcli.agents.agent import Agent
-from kdcli.agents.packing import pack
+from kdcli.agents.packed_weights import pack
 from kdcli.agents.states import States
 from kdcli.benchmarks.bench import Bench, arena, bench, episode_cap, time_again
 from kdcli.benchmarks.config import BenchConfig
-from kdcli.benchmarks.contender import Contender
+from kdcli.benchmarks.entry import BenchEntry
 from kdcli.benchmarks.latency import Latencies, Timing
 from kdcli.benchmarks.record import SCHEMA, to_json
 from kdcli.benchmarks.speedup import Speedup, precision, split
-from kdcli.envs.play import play
 from kdcli.envs.vector import Vector
 from kdcli.errors import UsageError
 from kdcli.exporters.config import ExportConfig
 from kdcli.exporters.step import convert
-from kdcli.networks.packed import Packed
+from kdcli.networks.packed_weights import Packed
 from kdcli.progress import Event, Note
+from kdcli.rollouts.evaluate import play
 from kdcli.spec import EnvSpec
 
 UNTIMED = BenchConfig(episodes=20, states=200, latency_budget=0)
@@ -48,10 +48,10 @@ def idle(agent: Agent) -> Agent:
     return replace(agent, policy=policy)
 
 
-def measured(*contenders: Contender, config: BenchConfig = UNTIMED, env: EnvSpec = REACH) -> Bench:
-    vector = arena(contenders, env, config)
+def measured(*entries: BenchEntry, config: BenchConfig = UNTIMED, env: EnvSpec = REACH) -> Bench:
+    vector = arena(entries, env, config)
     try:
-        return bench(contenders, vector, config)
+        return bench(entries, vector, config)
     finally:
         vector.close()
 
@@ -61,9 +61,9 @@ def of_three() -> Bench:
     """A teacher, a small agent that is as good, exported, and one that does nothing."""
     small, config = reach_teacher(4), UNTIMED.model_copy(update={"episodes": 80, "latency_budget": 0.3})
     return measured(
-        Contender("teacher", reach_teacher(), exported(reach_teacher())),
-        Contender("small", small, exported(small), plays="onnxruntime"),
-        Contender("idle", idle(small)),
+        BenchEntry("teacher", reach_teacher(), exported(reach_teacher())),
+        BenchEntry("small", small, exported(small), plays="onnxruntime"),
+        BenchEntry("idle", idle(small)),
         config=config,
     )
 
@@ -95,7 +95,7 @@ def test_everyone_plays_the_same_initial_states() -> None:
     assert list(found.random.episodes.seeds) == list(range(10_000, 10_080))
     alone = play(reach_teacher(4), Vector(REACH, 3), found.random.episodes.seeds)
     assert found["small"].played.episodes.returns == pytest.approx(alone.returns, rel=1e-4)
-    other = measured(Contender("a", reach_teacher()), config=UNTIMED.model_copy(update={"seed": 1}))
+    other = measured(BenchEntry("a", reach_teacher()), config=UNTIMED.model_copy(update={"seed": 1}))
     assert not {*other.random.episodes.seeds} & {*found.random.episodes.seeds}
 
 
@@ -114,11 +114,11 @@ def test_states_are_those_of_the_reference() -> None:
 def test_the_same_again() -> None:
     """Law: the same seed gives the same returns, sampled play and random play included; another seed others."""
     config = UNTIMED.model_copy(update={"sampled": True})
-    first, again = (measured(Contender("a", reach_teacher()), config=config) for _ in range(2))
+    first, again = (measured(BenchEntry("a", reach_teacher()), config=config) for _ in range(2))
     assert (first.reference.played.episodes.returns == again.reference.played.episodes.returns).all()
     assert (first.random.episodes.returns == again.random.episodes.returns).all()
     assert (first.states.observations == again.states.observations).all()
-    greedy = measured(Contender("a", reach_teacher()))
+    greedy = measured(BenchEntry("a", reach_teacher()))
     assert greedy.reference.returns.mean != first.reference.returns.mean
 
 
@@ -126,15 +126,15 @@ def test_sampled_play_is_the_same_in_both_runtimes() -> None:
     """Law: an agent and its file, drawing from one seed, play the same episodes."""
     config = UNTIMED.model_copy(update={"sampled": True})
     agent = reach_teacher()
-    file = Contender("file", None, exported(agent, "mean", "log_std"), plays="onnxruntime")
-    found = measured(Contender("agent", agent), file, config=config)
+    file = BenchEntry("file", None, exported(agent, "mean", "log_std"), plays="onnxruntime")
+    found = measured(BenchEntry("agent", agent), file, config=config)
     ours, theirs = (r.played.episodes.returns for r in found.results)
     assert ours == pytest.approx(theirs, rel=1e-4)
 
 
 def test_saturated_returns_are_judged_by_the_zero_failure_rule() -> None:
     """Law: where no episode fails, 100 show that a student holds 0.95, and 20 do not."""
-    pair = Contender("a", choose_teacher()), Contender("b", choose_teacher(8))
+    pair = BenchEntry("a", choose_teacher()), BenchEntry("b", choose_teacher(8))
     for episodes, answer in ((100, "holds"), (20, "undecided")):
         config = UNTIMED.model_copy(update={"episodes": episodes})
         judged = measured(*pair, config=config, env=CHOOSE)["b"].comparison
@@ -146,7 +146,7 @@ def test_saturated_returns_are_judged_by_the_zero_failure_rule() -> None:
 def test_episodes_are_capped() -> None:
     """Law: no episode is longer than --max-steps, the env's own limit holds without, and the record says which."""
     config = UNTIMED.model_copy(update={"max_steps": 7})
-    found = measured(Contender("a", reach_teacher()), config=config)
+    found = measured(BenchEntry("a", reach_teacher()), config=config)
     assert set(found.reference.played.episodes.lengths) == {7}
     assert (found.cap, of_three().cap, episode_cap(CHOOSE)) == (7, 50, 20)
     assert to_json(found)["play"]["max_steps"] == 7
@@ -205,7 +205,7 @@ def test_sizes_and_speed_in_the_record() -> None:
     assert (
         nothing["latency"]["onnxruntime"] is nothing["speedup"]["architecture"] is nothing["size"]["onnx_bytes"] is None
     )
-    untimed = to_json(measured(Contender("a", reach_teacher())))
+    untimed = to_json(measured(BenchEntry("a", reach_teacher())))
     assert untimed["timing"] is None
     assert untimed["contenders"][0]["latency"] == {"torch": None, "onnxruntime": None}
 
@@ -220,10 +220,10 @@ def test_the_speed_up_is_split() -> None:
     times |= {("idle", "torch"): 20.0}
     found = Latencies({key: takes(us) for key, us in times.items()}, {"onnxruntime": takes(1.0)})
     record = to_json(replace(of_three(), latencies=found))
-    splits = [contender["speedup"].pop("runtimes") for contender in record["contenders"]]
+    splits = [entry["speedup"].pop("runtimes") for entry in record["contenders"]]
     assert splits[1]["onnxruntime"] == {"runtime": 4.0, "architecture": 2.0, "precision": None, "total": 8.0}
     assert splits[2]["torch"] == {"runtime": 1.0, "architecture": 2.0, "precision": None, "total": 2.0}
-    assert [contender["speedup"] for contender in record["contenders"]] == [
+    assert [entry["speedup"] for entry in record["contenders"]] == [
         {"runtime": 4.0, "architecture": 1.0, "total": 4.0, "torch": 1.0},
         {"runtime": 4.0, "architecture": 2.0, "total": 8.0, "torch": None},
         {"runtime": 4.0, "architecture": None, "total": None, "torch": 2.0},
@@ -240,9 +240,9 @@ def test_precision_has_a_share_of_its_own() -> None:
     small = reach_teacher(4)
     half = convert(small, None, ExportConfig(precision="fp16")).agent
     done = measured(
-        Contender("teacher", reach_teacher(), exported(reach_teacher())),
-        Contender("small", small, exported(small)),
-        Contender("rounded", None, half, plays="onnxruntime"),
+        BenchEntry("teacher", reach_teacher(), exported(reach_teacher())),
+        BenchEntry("small", small, exported(small)),
+        BenchEntry("rounded", None, half, plays="onnxruntime"),
         config=UNTIMED.model_copy(update={"episodes": 2, "latency_budget": 0.1}),
     )
     record = to_json(done)["contenders"]
@@ -258,8 +258,8 @@ def test_bits_are_a_precision() -> None:
     packed = pack(reach_teacher(4), {"network.head.weight": Packed(codes, 4, scale=np.asarray(scale))})
     states = States(np.zeros((8, 2)))
     file = convert(packed, states, ExportConfig()).agent
-    assert precision(Contender("a", packed)) == precision(Contender("b", None, file, plays="onnxruntime")) == "4 bits"
-    assert precision(Contender("c", reach_teacher(4))) == "fp32"
+    assert precision(BenchEntry("a", packed)) == precision(BenchEntry("b", None, file, plays="onnxruntime")) == "4 bits"
+    assert precision(BenchEntry("c", reach_teacher(4))) == "fp32"
 
 
 # --- what is heard and what goes wrong
@@ -268,8 +268,8 @@ def test_bits_are_a_precision() -> None:
 def test_progress_counts_all_episodes() -> None:
     """Law: events count the episodes of all who play, each under the name of who is playing, and end complete."""
     heard: list[Event | Note] = []
-    contenders = [Contender("a", reach_teacher()), Contender("b", idle(reach_teacher()))]
-    bench(contenders, arena(contenders, REACH, UNTIMED), UNTIMED, heard.append)
+    entries = [BenchEntry("a", reach_teacher()), BenchEntry("b", idle(reach_teacher()))]
+    bench(entries, arena(entries, REACH, UNTIMED), UNTIMED, heard.append)
     events = [event for event in heard if isinstance(event, Event) and event.stage == "bench"]
     done = [event.done for event in events]
     assert done == sorted(done)
@@ -282,40 +282,40 @@ def test_who_cannot_be_sampled_is_named() -> None:
     heard: list[Event | Note] = []
     policy = idle(reach_teacher()).policy
     policy.spread = None
-    contenders = [Contender("a", reach_teacher()), Contender("b", replace(reach_teacher(), policy=policy))]
+    entries = [BenchEntry("a", reach_teacher()), BenchEntry("b", replace(reach_teacher(), policy=policy))]
     config = UNTIMED.model_copy(update={"sampled": True})
-    found = bench(contenders, arena(contenders, REACH, config), config, heard.append)
+    found = bench(entries, arena(entries, REACH, config), config, heard.append)
     assert [note.text for note in heard if isinstance(note, Note)] == [
         "b: no distribution to sample from, so played greedily"
     ]
     assert [c["sampled"] for c in to_json(found)["contenders"]] == [True, False]
 
 
-def twice() -> list[Contender]:
-    return [Contender("a", reach_teacher()), Contender("a", reach_teacher())]
+def twice() -> list[BenchEntry]:
+    return [BenchEntry("a", reach_teacher()), BenchEntry("a", reach_teacher())]
 
 
-def greedy_file() -> list[Contender]:
-    return [Contender("file", None, exported(reach_teacher()), plays="onnxruntime")]
+def greedy_file() -> list[BenchEntry]:
+    return [BenchEntry("file", None, exported(reach_teacher()), plays="onnxruntime")]
 
 
 @pytest.mark.parametrize(
     ("made", "env", "what"),
     [
-        (lambda: [Contender("a", reach_teacher())], CHOOSE, "kdcli/Choose-v0 observes"),
+        (lambda: [BenchEntry("a", reach_teacher())], CHOOSE, "kdcli/Choose-v0 observes"),
         (
-            lambda: [Contender("a", reach_teacher()), Contender("b", choose_teacher())],
+            lambda: [BenchEntry("a", reach_teacher()), BenchEntry("b", choose_teacher())],
             REACH,
             "b cannot play what a plays",
         ),
         (twice, REACH, "agents need names of their own"),
-        (lambda: [Contender("random", reach_teacher())], REACH, "agents need names of their own"),
+        (lambda: [BenchEntry("random", reach_teacher())], REACH, "agents need names of their own"),
         (list, REACH, "agents need names of their own"),
         (greedy_file, REACH, "file: reach cannot be sampled from"),
     ],
 )
 def test_misfits_are_refused_before_anyone_plays(
-    made: Callable[[], list[Contender]], env: EnvSpec, what: str, monkeypatch: pytest.MonkeyPatch
+    made: Callable[[], list[BenchEntry]], env: EnvSpec, what: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Law: agents of another env, or without a name of their own, are a usage error of three lines, at once."""
     monkeypatch.setattr("kdcli.benchmarks.bench.play_one", None)
@@ -330,6 +330,6 @@ def test_torch_is_left_as_it_was() -> None:
     agent = reach_teacher()
     before = {name: value.clone() for name, value in agent.policy.state_dict().items()}
     threads = torch.get_num_threads()
-    measured(Contender("a", agent, exported(agent)), config=UNTIMED.model_copy(update={"latency_budget": 0.05}))
+    measured(BenchEntry("a", agent, exported(agent)), config=UNTIMED.model_copy(update={"latency_budget": 0.05}))
     assert torch.get_num_threads() == threads
     assert all(torch.equal(value, before[name]) for name, value in agent.policy.state_dict().items())

@@ -13,7 +13,7 @@ import torch
 from toy_teachers import reach_teacher
 
 from kdcli.benchmarks import latency
-from kdcli.benchmarks.contender import Contender
+from kdcli.benchmarks.entry import BenchEntry
 from kdcli.benchmarks.latency import BATCH, CALLS, MIN_ROUNDS, Timing, time_all
 from kdcli.benchmarks.program import Program
 from kdcli.exporters.config import ExportConfig
@@ -42,15 +42,15 @@ class Sleeper:
         return np.zeros((len(obs), 1), np.float32)
 
 
-def sleepers(*seconds: float) -> tuple[list[Contender], list[tuple[str, int]]]:
+def sleepers(*seconds: float) -> tuple[list[BenchEntry], list[tuple[str, int]]]:
     log: list[tuple[str, int]] = []
-    return [Contender(f"s{i}", Sleeper(f"s{i}", s, log)) for i, s in enumerate(seconds)], log  # type: ignore[arg-type]
+    return [BenchEntry(f"s{i}", Sleeper(f"s{i}", s, log)) for i, s in enumerate(seconds)], log  # type: ignore[arg-type]
 
 
 def test_ratios_of_known_times() -> None:
     """Law: who takes twice as long is half as fast; p50, p99 and throughput are in their units."""
-    contenders, _ = sleepers(0.001, 0.003)
-    found = time_all(contenders, OBS, 0.4)
+    entries, _ = sleepers(0.001, 0.003)
+    found = time_all(entries, OBS, 0.4)
     assert found.times_faster(("s0", "torch"), ("s1", "torch")) == pytest.approx(3.0, rel=0.5)
     timing = found.get("s1", "torch")
     assert timing is not None
@@ -69,8 +69,8 @@ def test_a_ratio_is_that_of_rounds() -> None:
 
 def test_subjects_take_turns() -> None:
     """Law: no subject is timed twice before all were once, and none always follows the same other."""
-    contenders, log = sleepers(0.0, 0.0, 0.0)
-    time_all(contenders, OBS, 0.2)
+    entries, log = sleepers(0.0, 0.0, 0.0)
+    time_all(entries, OBS, 0.2)
     turns = [name for (name, n), (_, after) in pairwise(log) if n == BATCH != after][
         4:
     ]  # batches end a turn; four warm up
@@ -83,7 +83,7 @@ def test_subjects_take_turns() -> None:
 def test_equal_files_are_equally_fast() -> None:
     """Law: two sessions of one file differ by little, and neither is faster than the empty graph."""
     made = convert(reach_teacher(256), None, ExportConfig())
-    pair = [Contender(name, None, made.agent, plays="onnxruntime") for name in "ab"]
+    pair = [BenchEntry(name, None, made.agent, plays="onnxruntime") for name in "ab"]
     found = time_all(pair, OBS, 1.0)
     assert found.times_faster(("a", "onnxruntime"), ("b", "onnxruntime")) == pytest.approx(1.0, abs=0.15)
     timing = found.get("a", "onnxruntime")
@@ -94,9 +94,9 @@ def test_equal_files_are_equally_fast() -> None:
 
 def test_time_is_bounded() -> None:
     """Law: timing takes about as long as it may, however slow the slowest is."""
-    contenders, log = sleepers(0.0, 0.02)
+    entries, log = sleepers(0.0, 0.02)
     began = time.perf_counter()
-    time_all(contenders, OBS, 0.5)
+    time_all(entries, OBS, 0.5)
     assert time.perf_counter() - began < 2.5
     assert [name for name, n in log if n == 1].count("s1") >= MIN_ROUNDS
 
@@ -114,7 +114,7 @@ def test_nothing_is_left_behind() -> None:
     torch.set_num_threads(2)
     try:
         with pytest.raises(RuntimeError):
-            time_all([Contender("a", Fails("a", 0.0, []))], OBS, 0.1)  # type: ignore[arg-type]
+            time_all([BenchEntry("a", Fails("a", 0.0, []))], OBS, 0.1)  # type: ignore[arg-type]
         assert (torch.get_num_threads(), gc.isenabled()) == (2, True)
     finally:
         torch.set_num_threads(before)
@@ -124,8 +124,8 @@ def test_nothing_is_left_behind() -> None:
 def test_timing_says_how_far_it_is() -> None:
     """Law: the last event is complete, and no other is."""
     heard: list[Event | Note] = []
-    contenders, _ = sleepers(0.0)
-    time_all(contenders, OBS, 0.1, heard.append)
+    entries, _ = sleepers(0.0)
+    time_all(entries, OBS, 0.1, heard.append)
     events = [event for event in heard if isinstance(event, Event)]
     assert [event.done >= event.total for event in events] == [False] * (len(events) - 1) + [True]
 
@@ -152,17 +152,17 @@ def test_floors_are_timed_beside() -> None:
     """Law: each runtime's empty call is timed once, in the same rounds; without programs there is nothing."""
     slow = Program(lambda _: time.sleep(0.002), lambda rows: rows)
     subject = replace(slow, call=lambda _: time.sleep(0.004), floor=slow)
-    pair = [Contender(name, reach_teacher(), timed={"slow": subject, "bare": slow}) for name in "ab"]
+    pair = [BenchEntry(name, reach_teacher(), timed={"slow": subject, "bare": slow}) for name in "ab"]
     found = time_all(pair, OBS, 0.2)
     assert found is not None
     assert (found.runtimes, list(found.floors)) == (["slow", "bare"], ["slow"])
     assert len(found.floors["slow"].single) == found.rounds
     assert found.floors["slow"].p50_us < 0.8 * found.timings["a", "slow"].p50_us
-    assert time_all([Contender("a", reach_teacher(), timed={})], OBS, 0.2) is None
+    assert time_all([BenchEntry("a", reach_teacher(), timed={})], OBS, 0.2) is None
 
 
 def test_files_are_given_their_own_dtype() -> None:
     """Law: onnxruntime is timed on what the file takes, also where the env gives another dtype."""
     file = convert(reach_teacher(), None, ExportConfig()).agent
-    found = time_all([Contender("a", None, file, plays="onnxruntime")], OBS.astype(np.float32), 0.05)
+    found = time_all([BenchEntry("a", None, file, plays="onnxruntime")], OBS.astype(np.float32), 0.05)
     assert found.calls <= CALLS * found.rounds

@@ -17,9 +17,9 @@ from kdcli.agents.agreement import agreement
 from kdcli.agents.states import States
 from kdcli.agents.states import actions as actions_in
 from kdcli.artifact import sha256
-from kdcli.benchmarks.baseline import ROUNDS, Pace, affordable
-from kdcli.benchmarks.contender import Contender
-from kdcli.benchmarks.lineup import choose_env, enter, is_linear, names_of
+from kdcli.benchmarks.baseline_budget import ROUNDS, Throughput, affordable
+from kdcli.benchmarks.entries import choose_env, enter, is_linear, names_of
+from kdcli.benchmarks.entry import BenchEntry
 from kdcli.benchmarks.machine import machine, versions
 from kdcli.benchmarks.returns import Recorder, Seeds, play_one
 from kdcli.benchmarks.similarity import compare_actions, kl_gaussian, kl_logits
@@ -103,7 +103,7 @@ def test_an_agent_and_its_file_are_alike(name: str) -> None:
     """Law: of an agent and its export, where it puts out what it is sampled by, agreement is 1 and KL 0."""
     made = POLICIES[name]()
     outputs = ("logits",) if made.policy.signal == "logits" else ("mean", "log_std")
-    torch_one, file = Contender("a", made), Contender("b", None, exported(made, *outputs), plays="onnxruntime")
+    torch_one, file = BenchEntry("a", made), BenchEntry("b", None, exported(made, *outputs), plays="onnxruntime")
     found = compare_actions(torch_one, file, States(observations(made, 100)))
     assert (found.n_states, found.agreement) == (100, pytest.approx(1.0, abs=1e-5))
     assert found.kl == pytest.approx(0.0, abs=1e-5)
@@ -112,22 +112,22 @@ def test_an_agent_and_its_file_are_alike(name: str) -> None:
 def test_kl_is_absent_where_a_distribution_is() -> None:
     """Law: no KL with a file that puts out actions alone, of Q-values, or between different squashes."""
     clip, tanh = POLICIES["constant_spread"](), POLICIES["linear_spread"]()
-    greedy = Contender("file", None, exported(clip), plays="onnxruntime")
-    q = Contender("q", POLICIES["q"]())
+    greedy = BenchEntry("file", None, exported(clip), plays="onnxruntime")
+    q = BenchEntry("q", POLICIES["q"]())
     states = States(observations(clip, 9))
-    assert compare_actions(Contender("a", clip), greedy, states).kl is None
+    assert compare_actions(BenchEntry("a", clip), greedy, states).kl is None
     assert compare_actions(q, q, states).kl is None
-    assert compare_actions(Contender("a", clip), Contender("b", tanh), states).kl is None
+    assert compare_actions(BenchEntry("a", clip), BenchEntry("b", tanh), states).kl is None
 
 
 def test_similarity_of_agents_with_memory() -> None:
     """Law: who remembers is compared along episodes, each with its own memory; beside itself agreement is 1."""
     made = POLICIES["lstm"]()
-    one, file = Contender("a", made), Contender("b", None, exported(made), plays="onnxruntime")
+    one, file = BenchEntry("a", made), BenchEntry("b", None, exported(made), plays="onnxruntime")
     states = States(observations(made, 100), "given", 4)
     found = compare_actions(one, file, states)
     assert (found.agreement, found.kl) == (pytest.approx(1.0, abs=1e-5), None)
-    other = Contender("c", POLICIES["stack_layers"]())
+    other = BenchEntry("c", POLICIES["stack_layers"]())
     assert compare_actions(one, other, states).agreement < 0.99
 
 
@@ -139,7 +139,7 @@ def test_agent_and_file_have_one_size(name: str) -> None:
     """Law: parameters, constants and multiply-adds are the same in agent and file; the bytes are the file's."""
     made = POLICIES[name]()
     file = exported(made)
-    alone, both = measure(Contender("a", made)), measure(Contender("a", made, file))
+    alone, both = measure(BenchEntry("a", made)), measure(BenchEntry("a", made, file))
     assert alone.params == both.params == made.n_params
     assert (alone.constants, alone.multiply_adds) == (both.constants, both.multiply_adds)
     assert (alone.onnx_bytes, both.onnx_bytes) == (None, file.size_bytes)
@@ -149,10 +149,10 @@ def test_critics_are_counted_apart() -> None:
     """Law: what does not act adds to the total alone, and the total survives an export."""
     made = replace(POLICIES["value"](), facts={"total_params": 999})
     plain = replace(made, policy=replace_value(made))
-    assert measure(Contender("a", made)).params == measure(Contender("a", plain)).params
-    assert measure(Contender("a", made)).total_params == 999
-    assert measure(Contender("a", None, exported(made), plays="onnxruntime")).total_params == 999
-    assert measure(Contender("a", POLICIES["value"]())).total_params is None
+    assert measure(BenchEntry("a", made)).params == measure(BenchEntry("a", plain)).params
+    assert measure(BenchEntry("a", made)).total_params == 999
+    assert measure(BenchEntry("a", None, exported(made), plays="onnxruntime")).total_params == 999
+    assert measure(BenchEntry("a", POLICIES["value"]())).total_params is None
 
 
 def replace_value(made):
@@ -169,9 +169,9 @@ def replace_value(made):
 def test_a_contender_must_have_what_it_plays_with() -> None:
     """Law: a contender that could not play is not made."""
     with pytest.raises(ValueError, match="cannot play with onnxruntime"):
-        Contender("a", reach_teacher(), plays="onnxruntime")
+        BenchEntry("a", reach_teacher(), plays="onnxruntime")
     with pytest.raises(ValueError, match="cannot play with torch"):
-        Contender("a")
+        BenchEntry("a")
 
 
 def test_who_can_be_sampled() -> None:
@@ -179,8 +179,8 @@ def test_who_can_be_sampled() -> None:
     stochastic = {"discrete": True, "constant_spread": True, "q": False, "clip": False}
     for name, answer in stochastic.items():
         made = POLICIES[name]()
-        assert Contender("a", made).is_stochastic is answer
-        assert Contender("a", None, exported(made), plays="onnxruntime").is_stochastic is answer
+        assert BenchEntry("a", made).is_stochastic is answer
+        assert BenchEntry("a", None, exported(made), plays="onnxruntime").is_stochastic is answer
 
 
 def test_files_enter_with_their_digest(tmp_path: Path) -> None:
@@ -219,11 +219,11 @@ def test_the_env_is_that_of_the_first_who_knows() -> None:
     """Law: the reference's env, else the next that is known; who was trained elsewhere is named; none is an error."""
     heard: list[Event | Note] = []
     agents = [replace(reach_teacher(), env=None), reach_teacher(), replace(reach_teacher(), env=CHOOSE)]
-    contenders = [Contender(name, agent) for name, agent in zip("abc", agents, strict=True)]
-    assert choose_env(contenders, heard.append) == REACH
+    entries = [BenchEntry(name, agent) for name, agent in zip("abc", agents, strict=True)]
+    assert choose_env(entries, heard.append) == REACH
     assert heard == [Note("c was trained on kdcli/Choose-v0; here it plays kdcli/Reach-v0")]
     with pytest.raises(UsageError) as caught:
-        choose_env(contenders[:1])
+        choose_env(entries[:1])
     assert "--env" in caught.value.fix
 
 
@@ -231,8 +231,8 @@ def test_linear_is_seen_in_either_runtime() -> None:
     """Law: linear is a network without hidden layers, exported or not."""
     for name, answer in (("net_linear", True), ("net_tanh", False)):
         made = POLICIES[name]()
-        assert is_linear(Contender("a", made)) is answer
-        assert is_linear(Contender("a", None, exported(made), plays="onnxruntime")) is answer
+        assert is_linear(BenchEntry("a", made)) is answer
+        assert is_linear(BenchEntry("a", None, exported(made), plays="onnxruntime")) is answer
 
 
 # --- states
@@ -275,12 +275,12 @@ def test_a_lesson_fits_its_time() -> None:
     """Law: labels and measured episodes take no longer than the time at the measured speed; too little time is None."""
     for steps in (50.0, 500.0, 5e3, 5e5):
         for length in (20.0, 1000.0):
-            lesson = affordable(Pace(steps, length, 1.0), 20.0)
-            if lesson is not None:
-                assert (lesson.labels + ROUNDS * lesson.episodes * length) / steps <= 0.6 * 20
-    assert affordable(Pace(50.0, 1000.0, 1.0), 20.0) is None
-    assert affordable(Pace(5e3, 100.0, 21.0), 20.0) is None
-    assert affordable(Pace(5e5, 100.0, 0.1), 20.0) is not None
+            training_budget = affordable(Throughput(steps, length, 1.0), 20.0)
+            if training_budget is not None:
+                assert (training_budget.labels + ROUNDS * training_budget.episodes * length) / steps <= 0.6 * 20
+    assert affordable(Throughput(50.0, 1000.0, 1.0), 20.0) is None
+    assert affordable(Throughput(5e3, 100.0, 21.0), 20.0) is None
+    assert affordable(Throughput(5e5, 100.0, 0.1), 20.0) is not None
 
 
 # --- where

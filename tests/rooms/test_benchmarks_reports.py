@@ -51,9 +51,9 @@ def test_a_column_without_a_number_is_left_out(record: dict[str, Any]) -> None:
     """Law: no column of dashes: without timing there are no times, without distributions no KL."""
     assert "KL" not in quality(record).columns or any(row["KL"] != "-" for row in cells(quality(record)).values())
     record["timing"] = None
-    for contender in record["contenders"]:
-        contender["latency"] = {"torch": None, "onnxruntime": None}
-        contender["speedup"] = dict.fromkeys(contender["speedup"])
+    for entry in record["contenders"]:
+        entry["latency"] = {"torch": None, "onnxruntime": None}
+        entry["speedup"] = dict.fromkeys(entry["speedup"])
     assert speed(record).columns == ["agent", "params", "fewer", "mult-adds", "ONNX bytes"]
     assert machine_line(record) == ""
     assert not any("us" in note.split() for note in notes(record))
@@ -69,12 +69,12 @@ class Terminal(io.StringIO):
 def test_tables_fit_a_terminal(record: dict[str, Any], monkeypatch: pytest.MonkeyPatch) -> None:
     """Law: with long names and numbers both tables fit 120 columns: no cell is folded, every row is one line."""
     monkeypatch.setenv("COLUMNS", "120")
-    for contender in record["contenders"]:
-        contender["name"] = f"{contender['name']:x<20}"
-        contender["size"] |= {"params": 1_234_567, "multiply_adds": 1_234_567, "onnx_bytes": 4_900_000}
-        contender["speedup"]["architecture"] = 1.25
-        contender["latency"]["onnxruntime"] = {"p50_us": 7.123, "p99_us": 24.35, "throughput_256": 10_234_567}
-        contender["return"] |= {"mean": -264.91, "low": -270.82, "high": -258.31, "iqm": -263.81, "minimum": -1218.9}
+    for entry in record["contenders"]:
+        entry["name"] = f"{entry['name']:x<20}"
+        entry["size"] |= {"params": 1_234_567, "multiply_adds": 1_234_567, "onnx_bytes": 4_900_000}
+        entry["speedup"]["architecture"] = 1.25
+        entry["latency"]["onnxruntime"] = {"p50_us": 7.123, "p99_us": 24.35, "throughput_256": 10_234_567}
+        entry["return"] |= {"mean": -264.91, "low": -270.82, "high": -258.31, "iqm": -263.81, "minimum": -1218.9}
     for table in (quality(record), speed(record)):
         screen = Terminal()
         Console(screen).table(*table.padded())

@@ -242,7 +242,7 @@ def test_a_shared_extractor_is_counted_once(tmp_path: Path) -> None:
     same = {f"vf_{name}": state["value_net.weight"] for name in "ab"}
     with pytest.raises(RefusedError, match="vf_a is part of a network not read yet"):
         read(_edit(teacher.path, policy_pth=_packed({**state, **same}, tmp_path)))
-    from kdcli.checkpoints.weights import Weights
+    from kdcli.checkpoints.safe.weights import Weights
 
     assert Weights({**state, **same}, "policy.pth").count() == before
 

@@ -10,7 +10,7 @@ from torch import nn
 
 from kdcli.checkpoints import assembly
 from kdcli.checkpoints.assembly import FLATTEN, Part
-from kdcli.checkpoints.weights import Weights
+from kdcli.checkpoints.safe.weights import Weights
 from kdcli.errors import RefusedError
 from kdcli.networks.mlp import MLP
 

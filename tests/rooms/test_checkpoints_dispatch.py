@@ -18,10 +18,10 @@ from sample_policies import POLICIES
 from torch import nn
 
 from kdcli.checkpoints import FORMATS
-from kdcli.checkpoints.asked import statistics
 from kdcli.checkpoints.config import LoadConfig
+from kdcli.checkpoints.files import inspect
 from kdcli.checkpoints.read import find_file, read, read_any, sniff
-from kdcli.checkpoints.step import inspect
+from kdcli.checkpoints.user_hints import statistics
 from kdcli.cli.console import Console
 from kdcli.cli.main import main
 from kdcli.errors import KdcliError, RefusedError, UsageError

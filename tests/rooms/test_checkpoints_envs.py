@@ -11,7 +11,7 @@ import pytest
 
 from kdcli.checkpoints.config import LoadConfig
 from kdcli.checkpoints.env_ids import Inputs, today
-from kdcli.checkpoints.zoo import find_env, look_around
+from kdcli.checkpoints.sb3.zoo import find_env, read_surroundings
 from kdcli.choice import Choice
 from kdcli.envs import WRAPPERS
 from kdcli.envs.make import make
@@ -29,7 +29,7 @@ def found_beside(path: Path) -> tuple[EnvSpec | None, list[str]]:
         assert isinstance(note, Note)
         heard.append(note.text)
 
-    return find_env(path, LoadConfig(), look_around(path), Inputs(4), listen), heard
+    return find_env(path, LoadConfig(), read_surroundings(path), Inputs(4), listen), heard
 
 
 @pytest.mark.parametrize(

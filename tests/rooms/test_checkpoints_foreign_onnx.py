@@ -14,10 +14,10 @@ from foreign import here as here
 from foreign import where as where
 from onnx import TensorProto, helper, numpy_helper
 
-from kdcli.agents.runtime import OnnxAgent
+from kdcli.agents.onnx.session import OnnxAgent
 from kdcli.checkpoints.config import LoadConfig
+from kdcli.checkpoints.files import inspect
 from kdcli.checkpoints.read import read_any, sniff
-from kdcli.checkpoints.step import inspect
 from kdcli.errors import RefusedError, UsageError
 from kdcli.spec import Box, Dict, Discrete, MultiBinary, MultiDiscrete, Part, box, join_rows
 
@@ -249,8 +249,8 @@ def hidden(change: Callable[[onnx.ModelProto], onnx.ModelProto]) -> Callable[[on
 @pytest.mark.parametrize("rows", ["batch", 1])
 def test_it_is_tried_first(rows: Any, tmp_path: Path, where: Where, monkeypatch: pytest.MonkeyPatch) -> None:
     """Law: before any of it is run here, the file is tried in another process."""
-    from kdcli.agents import runtime
-    from kdcli.checkpoints import foreign_onnx
+    from kdcli.agents.onnx import session as runtime
+    from kdcli.checkpoints.blackbox import onnx_policy as foreign_onnx
 
     where(VECTOR, Discrete(5))
 

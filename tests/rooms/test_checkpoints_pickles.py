@@ -14,8 +14,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from kdcli.checkpoints.arrays import KINDS, Array
-from kdcli.checkpoints.pickles import MAX_DEPTH, MAX_OPCODES, Global, Record, decode
+from kdcli.checkpoints.safe.arrays import KINDS, Array
+from kdcli.checkpoints.safe.pickles import MAX_DEPTH, MAX_OPCODES, Global, Record, decode
 from kdcli.errors import RefusedError
 
 SCALARS = st.none() | st.booleans() | st.integers() | st.floats(allow_nan=False) | st.text() | st.binary()

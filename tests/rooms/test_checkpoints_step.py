@@ -14,7 +14,7 @@ import torch
 from sb3_oracle import ACTIONS, OBSERVATIONS, Teacher, fresh
 
 from kdcli import artifact
-from kdcli.checkpoints import step
+from kdcli.checkpoints import files as step
 from kdcli.checkpoints.config import LoadConfig
 from kdcli.checkpoints.read import read, read_any
 from kdcli.cli.console import Console

@@ -16,8 +16,8 @@ from sample_policies import POLICIES
 from torch import Tensor, nn
 
 from kdcli.checkpoints.config import LoadConfig
+from kdcli.checkpoints.files import inspect
 from kdcli.checkpoints.read import read_any, sniff
-from kdcli.checkpoints.step import inspect
 from kdcli.errors import RefusedError, UsageError
 from kdcli.exporters.config import ExportConfig
 from kdcli.exporters.step import export

@@ -18,10 +18,10 @@ from kdcli.distillation.learner import copy_agent
 from kdcli.distillation.loop import Judge
 from kdcli.distillation.multi_task import Task
 from kdcli.distillation.penalties import fisher, parse_penalty
-from kdcli.distillation.pool import Collector, Pool
-from kdcli.envs.play import play
+from kdcli.distillation.replay_pool import ReplayPool, RolloutCollector
 from kdcli.envs.vector import Vector
 from kdcli.errors import UsageError
+from kdcli.rollouts.evaluate import play
 
 CONFIG = DistillConfig(student="mlp:8x8", labels=600, rounds=2, updates=400, episodes=8, envs=4)
 KINDS = ["discrete", "multi_discrete", "multi_binary", "tanh_each", "q"]
@@ -115,8 +115,8 @@ def test_a_student_forgets_and_a_penalty_keeps_it_from_it() -> None:
 
     def turn(*keep: str) -> InTurn:
         first = task(choose_teacher(), returns())
-        collector = Collector(opposite(), Vector(CHOOSE, 4), 0)
-        pool = Pool(opposite(), collector.collect(None, 1.0, 500), 10_000, collector, first.pool.preprocess)
+        collector = RolloutCollector(opposite(), Vector(CHOOSE, 4), 0)
+        pool = ReplayPool(opposite(), collector.collect(None, 1.0, 500), 10_000, collector, first.pool.preprocess)
         second = Task(opposite(), pool, lambda agent: -returns()(agent))
         return distill_in_turn([first, second], CONFIG, keep)
 

@@ -13,20 +13,20 @@ from toy_teachers import CHOOSE, REACH, choose_teacher, reach_teacher
 from kdcli.agents import store
 from kdcli.agents.agent import Agent
 from kdcli.agents.heads import Heads
-from kdcli.agents.teaching import label
+from kdcli.agents.labels import label
 from kdcli.distillation import DATA
 from kdcli.distillation.buffer import Buffer
 from kdcli.distillation.config import DistillConfig
-from kdcli.distillation.data import share_of_teacher
+from kdcli.distillation.data_modes import share_of_teacher
 from kdcli.distillation.learner import Learner, agreement_of
 from kdcli.distillation.loop import distill
 from kdcli.distillation.objective import Objective
-from kdcli.distillation.pool import Collector, Pool, watch
-from kdcli.distillation.step import distill_to, pool_of
+from kdcli.distillation.online import distill_to, pool_of
+from kdcli.distillation.replay_pool import ReplayPool, RolloutCollector, watch
 from kdcli.distillation.student import default_losses, new_student
-from kdcli.envs.play import play
 from kdcli.envs.vector import Vector
 from kdcli.errors import RefusedError, UsageError
+from kdcli.rollouts.evaluate import play
 
 QUICK = DistillConfig(student="mlp:8", labels=1500, rounds=3, updates=900, episodes=8, envs=4)
 
@@ -127,7 +127,7 @@ def test_labels_are_a_budget() -> None:
 def test_states_that_are_there_already_are_no_part_of_the_budget() -> None:
     """Law: a student that begins with recorded states asks for as many labels of its own as one that begins without."""
     teacher = reach_teacher()
-    given = Collector(teacher, Vector(REACH, 4), 1).collect(None, 1.0, 2000)
+    given = RolloutCollector(teacher, Vector(REACH, 4), 1).collect(None, 1.0, 2000)
     pool = pool_of(teacher, REACH, QUICK, given)
     done = distill(teacher, QUICK, pool, lambda _: 0.0)
     assert done.rounds[0].labels == 0
@@ -151,8 +151,8 @@ def test_data_modes() -> None:
 def test_a_fixed_pool_does_not_grow() -> None:
     """Law: offline learning uses the recorded states and no others."""
     teacher = reach_teacher()
-    data = Collector(teacher, Vector(REACH, 4), 0).collect(None, 1.0, 800)
-    pool = Pool(teacher, data, 10_000)
+    data = RolloutCollector(teacher, Vector(REACH, 4), 0).collect(None, 1.0, 800)
+    pool = ReplayPool(teacher, data, 10_000)
     distill(teacher, QUICK, pool, lambda _: 0.0)
     assert pool.fixed
     assert len(pool.buffer) == 800
@@ -176,7 +176,7 @@ def test_buffer_is_bounded_and_forgets_the_oldest() -> None:
     assert agreement_of(teacher.rule, said, rows[0].teacher) == pytest.approx(1.0, abs=1e-5)
 
 
-def teacher_on(pool: Pool, teacher: Agent) -> Agent:
+def teacher_on(pool: ReplayPool, teacher: Agent) -> Agent:
     """The teacher's own weights moved behind the pool's normalizer, so that it reads the pool's features."""
     import copy
 

@@ -24,17 +24,17 @@ from kdcli.distillation.curriculum import stages_of
 from kdcli.distillation.learner import Learner
 from kdcli.distillation.loop import Distilled, distill
 from kdcli.distillation.objective import Objective
+from kdcli.distillation.online import distill_in_env, distill_to, pool_of
 from kdcli.distillation.replay import chances
-from kdcli.distillation.step import distill_in_env, distill_to, pool_of
 from kdcli.distillation.student import new_student
-from kdcli.distillation.weights import parse_weight
+from kdcli.distillation.term_weights import parse_weight
 from kdcli.envs.make import make, to_space
-from kdcli.envs.play import play
 from kdcli.envs.vector import Vector
 from kdcli.errors import UsageError
 from kdcli.networks.cnn import cnn
 from kdcli.networks.stack import Branch, Stack
 from kdcli.progress import Event
+from kdcli.rollouts.evaluate import play
 from kdcli.spec import EnvSpec
 
 QUICK = DistillConfig(student="mlp:8", labels=1200, rounds=3, updates=600, episodes=8, envs=4)
@@ -103,7 +103,7 @@ def test_attention_is_transferred() -> None:
         distill_in_env(choose_teacher(), with_(loss=("kl", "attention")))
 
 
-class Told:
+class ResolvedRecipe:
     """Plays kdcli/Remember-v0 perfectly, as a black box that remembers the signal."""
 
     name, env, state_size = "told", REMEMBER, 1
@@ -120,15 +120,15 @@ def recurrent(cell: str) -> Agent:
     """An untrained policy of kdcli/Remember-v0 with one cell."""
     torch.manual_seed(0)
     network = Stack([Branch(0, (2,))], [(f"{cell}_cell", {"out": 8})], 2)
-    policy = Policy(network, ActionRule(Told.action), "logits")  # type: ignore[arg-type]
-    return Agent(Preprocess(Told.observation), policy, cell, REMEMBER)
+    policy = Policy(network, ActionRule(ResolvedRecipe.action), "logits")  # type: ignore[arg-type]
+    return Agent(Preprocess(ResolvedRecipe.observation), policy, cell, REMEMBER)
 
 
 @pytest.mark.parametrize("cell", ["gru", "lstm"])
 def test_a_student_with_memory_learns_from_sequences(cell: str) -> None:
     """Law: what can only be known from what was seen before is learned, by a student that is taught along episodes."""
     config = with_(labels=2400, updates=900, batch=128, window=16, lr="0.01")
-    teacher = Told()
+    teacher = ResolvedRecipe()
     pool = pool_of(teacher, REMEMBER, config)  # type: ignore[arg-type]
     done = distill(teacher, config, pool, mean_return, start=recurrent(cell))  # type: ignore[arg-type]
     assert mean_return(done.student) == 10.0

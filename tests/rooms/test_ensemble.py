@@ -16,9 +16,9 @@ from kdcli.agents.agent import Agent
 from kdcli.agents.ensemble import COMBINATIONS, Ensemble
 from kdcli.agents.memory import Memory, Turn
 from kdcli.cli.main import main
-from kdcli.envs.play import play
 from kdcli.envs.vector import Vector
 from kdcli.errors import Exit, UsageError
+from kdcli.rollouts.evaluate import play
 from kdcli.spec import Discrete
 
 KINDS = ["discrete", "multi_discrete", "multi_binary", "tanh_each", "clip", "q", "gru", "masked_discrete", "dict"]

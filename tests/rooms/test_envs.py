@@ -13,14 +13,14 @@ import pytest
 from toy_teachers import CHOOSE, REACH, choose_teacher, reach_teacher
 
 from kdcli.agents.memory import Memory, Turn
-from kdcli.envs.chance import random_actions
 from kdcli.envs.make import check_fits, make, to_action
-from kdcli.envs.mixture import RANDOM, STUDENT, TEACHER, Mixture, perturb
-from kdcli.envs.play import collect_observations, open_vector, play, seeds_from
-from kdcli.envs.seeds import first_seed
-from kdcli.envs.stream import stream
 from kdcli.envs.vector import Vector
 from kdcli.errors import UsageError
+from kdcli.rollouts.behavior_policy import RANDOM, STUDENT, TEACHER, Mixture, perturb
+from kdcli.rollouts.evaluate import collect_observations, open_vector, play, seeds_from
+from kdcli.rollouts.random_policy import random_actions
+from kdcli.rollouts.seeds import first_seed
+from kdcli.rollouts.step_loop import stream
 from kdcli.spec import EnvSpec, MultiBinary, MultiDiscrete, box
 
 

@@ -79,7 +79,7 @@ class Called:
 def module(monkeypatch: pytest.MonkeyPatch) -> str:
     """The name of a module with classes of somebody's own."""
     made = types.ModuleType("somebodys_games")
-    vars(made).update(Sized=Sized, helper=called, parallel_env=Team, Kept=Called)
+    vars(made).update(Sized=Sized, helper=called, parallel_env=Team, SavedState=Called)
     monkeypatch.setitem(sys.modules, made.__name__, made)
     return made.__name__
 

@@ -10,11 +10,11 @@ import numpy as np
 import pytest
 from gymnasium import spaces
 
-from kdcli.envs.chance import random_actions
 from kdcli.envs.make import check_fits, make, spaces_of, to_action, to_space
 from kdcli.envs.toys import Reach
 from kdcli.envs.vector import Vector
 from kdcli.errors import UsageError
+from kdcli.rollouts.random_policy import random_actions
 from kdcli.spec import MASK, OBS, Dict, Discrete, EnvSpec, MultiBinary, Space, box, space_from_json, space_to_json
 
 BOTH, ALLOWED = EnvSpec("kdcli/Both-v0"), EnvSpec("kdcli/Allowed-v0", wrappers=("action-mask",))

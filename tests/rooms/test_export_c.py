@@ -27,12 +27,12 @@ from kdcli.exporters.c.files import HEADER, NO_RECORD, PROGRAM, SOURCE
 from kdcli.exporters.c.lower import lower
 from kdcli.exporters.c.memory import plan
 from kdcli.exporters.c.run import FLAGS, bind
-from kdcli.exporters.c.sheet import number
+from kdcli.exporters.c.source_builder import number
 from kdcli.exporters.c.stamp import contract
 from kdcli.exporters.config import ExportConfig
 from kdcli.exporters.step import convert
+from kdcli.graph.graph_builder import GraphBuilder
 from kdcli.graph.operations import KINDS, Graph, Op, Port
-from kdcli.graph.tape import Tape
 from kdcli.graph.trace import output_names, trace
 from kdcli.spec import STATE_IN, STATE_OUT, Box, feed
 
@@ -149,9 +149,9 @@ def test_functions_are_right_everywhere() -> None:
     """Without the C library: each function to 1e-6 of its size from 0 to the largest numbers, and nan stays nan."""
     sizes = np.concatenate([np.linspace(0, 30, 3001), np.logspace(-30, 38, 500)])
     x = np.concatenate([sizes, -sizes]).astype(np.float32)
-    port, tape = Port("x", (x.size,)), Tape()
-    outputs = {"action": port} | {name: tape.add(name, port) for name in activations()}
-    run = runner(write(tape.graph((port,), outputs), PLAIN, "functions"))
+    port, builder = Port("x", (x.size,)), GraphBuilder()
+    outputs = {"action": port} | {name: builder.add(name, port) for name in activations()}
+    run = runner(write(builder.graph((port,), outputs), PLAIN, "functions"))
     found, nothing = run({"x": x[None]}), run({"x": np.full((1, x.size), np.nan, np.float32)})
     exact = torch.from_numpy(x).double()
     for name in activations():
@@ -166,8 +166,8 @@ def test_a_half_is_torchs_half() -> None:
     """The bit is set from the same float32 on as in torch, whose sigmoid rounds to a half around 0."""
     near = np.arange(0x33C00000 - 20, 0x33C00000 + 20, dtype=np.uint32)
     x = np.concatenate([near, np.arange(0x33000000, 0x35000000, 1 << 16, dtype=np.uint32)]).view(np.float32)
-    port, tape = Port("x", (x.size,)), Tape()
-    run = runner(write(tape.graph((port,), {"action": tape.add("threshold", port)}), PLAIN, "half"))
+    port, builder = Port("x", (x.size,)), GraphBuilder()
+    run = runner(write(builder.graph((port,), {"action": builder.add("threshold", port)}), PLAIN, "half"))
     wanted = torch.from_numpy(x).sigmoid().round().numpy()
     assert set(wanted) == {0.0, 1.0}
     assert np.array_equal(run({"x": x[None]})["action"][0], wanted)
@@ -375,11 +375,11 @@ def test_values_do_not_lie_on_each_other() -> None:
                 apart = a.offset + a.size <= b.offset or b.offset + b.size <= a.offset
                 assert apart or a.dtype != b.dtype or not a.meets(b)
         assert all(block.offset + block.size <= memory.sizes[block.dtype] for block in blocks)
-    tape, x = Tape(), Port("x", (64,))
+    builder, x = GraphBuilder(), Port("x", (64,))
     y = x
     for _ in range(9):
-        y = tape.add("tanh", tape.add("gemm", y, (64,), weight=np.zeros((64, 64), np.float32)))
-    assert plan(lower(tape.graph((x,), {"action": y}))).sizes == {"float32": 128}
+        y = builder.add("tanh", builder.add("gemm", y, (64,), weight=np.zeros((64, 64), np.float32)))
+    assert plan(lower(builder.graph((x,), {"action": y}))).sizes == {"float32": 128}
 
 
 def test_what_only_renames_costs_nothing() -> None:
@@ -405,8 +405,10 @@ def test_numbers_are_written_exactly() -> None:
 
 def test_what_is_no_number_is_refused() -> None:
     """A policy with nan in it is not written; infinite bounds are the largest numbers."""
-    port, tape = Port("x", (2,)), Tape()
-    bad = tape.graph((port,), {"action": tape.add("gemm", port, (1,), weight=np.full((1, 2), np.nan, np.float32))})
+    port, builder = Port("x", (2,)), GraphBuilder()
+    bad = builder.graph(
+        (port,), {"action": builder.add("gemm", port, (1,), weight=np.full((1, 2), np.nan, np.float32))}
+    )
     with pytest.raises(RefusedError, match="cannot be written as C"):
         write(bad, PLAIN, "policy")
 
@@ -447,7 +449,7 @@ ZOO = Path(os.environ.get("KDCLI_ZOO", "/nonexistent"))
 
 
 @pytest.mark.skipif(not ZOO.is_dir(), reason="set KDCLI_ZOO to a folder of Stable-Baselines3 checkpoints")
-@pytest.mark.parametrize("form", ["kdcli.exporters.c:FORMAT", "kdcli.exporters.numpy_file:FORMAT"])
+@pytest.mark.parametrize("form", ["kdcli.exporters.c:FORMAT", "kdcli.exporters.numpy.writer:FORMAT"])
 @pytest.mark.parametrize("path", sorted(ZOO.glob("*/*/*.zip")), ids=lambda path: path.parent.name)
 def test_real_agents(path: Path, form: str) -> None:
     """Agents that people trained act in C and in NumPy as they did, on a thousand states of their own play."""

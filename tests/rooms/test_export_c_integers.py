@@ -21,7 +21,7 @@ from test_export_c import build, save
 from kdcli.agents.action import ActionRule
 from kdcli.agents.agent import Agent
 from kdcli.agents.observation import Preprocess
-from kdcli.agents.packing import pack
+from kdcli.agents.packed_weights import pack
 from kdcli.agents.policy import Policy
 from kdcli.agents.states import States
 from kdcli.checkpoints.read import find_file, read
@@ -30,20 +30,20 @@ from kdcli.exporters.c import runner, write
 from kdcli.exporters.c.files import SOURCE
 from kdcli.exporters.c.fixed import INT32, rescale, steps
 from kdcli.exporters.c.lower import lower
-from kdcli.exporters.c.product import Clamped, Decoded, Scored, Stepped
+from kdcli.exporters.c.matmul import Clamped, Decoded, Scored, Stepped
 from kdcli.exporters.c.rows import rows
 from kdcli.exporters.config import ExportConfig
-from kdcli.exporters.grid_step import grid_step
 from kdcli.exporters.parity import check
+from kdcli.exporters.quant_step import grid_step
 from kdcli.exporters.states import played
 from kdcli.exporters.step import convert
+from kdcli.graph.graph_builder import GraphBuilder
 from kdcli.graph.operations import Graph, Op, Port
-from kdcli.graph.tape import Tape
 from kdcli.graph.trace import trace
-from kdcli.networks.grid import Quantize
+from kdcli.networks.activation_grid import Quantize
 from kdcli.networks.layers import LayerSpec
 from kdcli.networks.mlp import MLP
-from kdcli.networks.packed import Packed
+from kdcli.networks.packed_weights import Packed
 from kdcli.networks.stack import Branch, Stack
 from kdcli.spec import Discrete, box, feed
 
@@ -178,18 +178,18 @@ WEIGHT = np.random.default_rng(1).normal(size=(7, 13)).astype(np.float32)
 @pytest.mark.parametrize("grid", ["shared", "each", "none"])
 def test_every_packing_is_read(grid: str) -> None:
     """Weights in 2 to 16 bits, with and without a zero, in rows or on tables, for whole and for real numbers."""
-    tape, x = Tape(), Port("x", (13,))
+    builder, x = GraphBuilder(), Port("x", (13,))
     rng = np.random.default_rng(2)
     scale = rng.uniform(0.005, 0.05, 13) if grid == "each" else 0.03
     wide = {"scale": np.asarray(scale, np.float32), "zero": np.asarray(np.zeros_like(scale) + 3, np.float32)}
     outputs, packings = {}, forms(WEIGHT)
-    y = x if grid == "none" else tape.add("quantize", x, low=-128, high=127, **wide)
+    y = x if grid == "none" else builder.add("quantize", x, low=-128, high=127, **wide)
     for name, packed in packings.items():
         out = Port(name, (7,))
         weights = {"weight": packed.decoded(), "bias": np.arange(7, dtype=np.float32) / 8}
-        tape.ops.append(Op("gemm", (y,), (out,), {}, weights, {"weight": packed}))
+        builder.ops.append(Op("gemm", (y,), (out,), {}, weights, {"weight": packed}))
         outputs[name] = out
-    graph = Graph((x,), tape.graph((x,), outputs).ops, tuple(outputs.values()))
+    graph = Graph((x,), builder.graph((x,), outputs).ops, tuple(outputs.values()))
     given = rng.normal(size=(50, 13)).astype(np.float32)
     found = runner(write(graph, PLAIN, "policy"))({"x": given})
     read_ = given.astype(np.float64)
@@ -230,10 +230,10 @@ def test_features_get_the_nearest_code(dtype: str, scale: float) -> None:
     ties = np.arange(-300, 1300) * scale / 2
     x = np.concatenate([ties, rng.normal(size=2000) * 300 * scale, 10.0 ** rng.uniform(-45, 38, 200), [0.0, -0.0]])
     x = np.concatenate([x, -x, [np.inf, -np.inf, np.nan]]).astype(dtype)
-    port, tape = Port("x", (1,), dtype), Tape()
+    port, builder = Port("x", (1,), dtype), GraphBuilder()
     grid = {"scale": np.array(scale, np.float32), "zero": np.array(zero, np.float32)}
-    codes = tape.add("quantize", tape.cast(port, "float32"), low=low, high=high, **grid)
-    graph = tape.graph((port,), {"action": tape.add("gemm", codes, (1,), weight=np.ones((1, 1), np.float32))})
+    codes = builder.add("quantize", builder.cast(port, "float32"), low=low, high=high, **grid)
+    graph = builder.graph((port,), {"action": builder.add("gemm", codes, (1,), weight=np.ones((1, 1), np.float32))})
     one = Packed(np.ones((1, 1), np.int8), 8, scale=np.array(1, np.float32))
     ops = tuple(replace(op, packed={"weight": one}) if op.kind == "gemm" else op for op in graph.ops)
     graph = Graph(graph.inputs, ops, graph.outputs)

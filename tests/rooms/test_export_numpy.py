@@ -22,12 +22,12 @@ from sample_graphs import CASES
 from sample_policies import POLICIES, observations
 
 from kdcli.agents.agent import Agent
-from kdcli.exporters import numpy_page
 from kdcli.exporters.config import ExportConfig
-from kdcli.exporters.numpy_file import PAGE, RECORD, SUFFIX, runner, stamp, write
-from kdcli.exporters.numpy_page import OPERATIONS, Policy
+from kdcli.exporters.numpy import template as numpy_page
+from kdcli.exporters.numpy.template import OPERATIONS, Policy
+from kdcli.exporters.numpy.writer import PAGE, RECORD, SUFFIX, runner, stamp, write
+from kdcli.graph.graph_builder import GraphBuilder
 from kdcli.graph.operations import KINDS, Graph, Port
-from kdcli.graph.tape import Tape
 from kdcli.graph.trace import output_names, trace
 from kdcli.spec import STATE_IN, STATE_OUT, Dict, feed, join_rows, split_rows
 
@@ -93,8 +93,8 @@ def test_layers_are_torchs(name: str) -> None:
 def test_functions_are_right_everywhere(name: str) -> None:
     """Each function to 1e-6 of its size, also where float32 does not hold an exponential, without a warning."""
     x = np.concatenate([np.linspace(-300, 300, 3001), np.logspace(-30, 2, 500), [-1e18, 1e18]]).astype(np.float32)
-    port, tape = Port("x", (x.size,)), Tape()
-    run = runner(write(tape.graph((port,), {"action": tape.add(name, port)}), PLAIN, "policy"))
+    port, builder = Port("x", (x.size,)), GraphBuilder()
+    run = runner(write(builder.graph((port,), {"action": builder.add(name, port)}), PLAIN, "policy"))
     function = getattr(torch if name in ("sigmoid", "tanh") else torch.nn.functional, name)
     wanted = function(torch.from_numpy(x).double()).numpy()
     found = run({"x": x[None]})["action"]
@@ -225,10 +225,10 @@ def test_the_shipped_page_is_what_runs() -> None:
 def test_names_of_any_kind_are_taken() -> None:
     """Inputs and outputs may be called anything."""
     ports = tuple(Port(name, (2,)) for name in ("a b", "../x", "höhe", "for", "graph"))
-    tape = Tape()
-    both = tape.add("concat", ports, (10,))
-    out = tape.add("gemm", both, (1,), weight=np.ones((1, 10), np.float32))
-    graph: Graph = tape.graph(ports, {"record/..": out})
+    builder = GraphBuilder()
+    both = builder.add("concat", ports, (10,))
+    out = builder.add("gemm", both, (1,), weight=np.ones((1, 10), np.float32))
+    graph: Graph = builder.graph(ports, {"record/..": out})
     given = {port.name: np.full((3, 2), 1.5, np.float32) for port in ports}
     assert runner(stamp(write(graph, PLAIN, "policy"), {}))(given)["record/.."].tolist() == [[15.0]] * 3
 

@@ -20,11 +20,12 @@ from sample_graphs import CASES
 from sample_policies import POLICIES, agent, exported, observations, plain
 
 from kdcli import artifact
-from kdcli.agents import runtime, store
+from kdcli.agents import store
 from kdcli.agents.action import ActionRule
 from kdcli.agents.agent import Agent
 from kdcli.agents.folding import deployed
 from kdcli.agents.observation import Preprocess
+from kdcli.agents.onnx import session as runtime
 from kdcli.agents.states import States
 from kdcli.cli.console import Console
 from kdcli.cli.main import main
@@ -32,7 +33,7 @@ from kdcli.errors import Exit, KdcliError, RefusedError, UsageError
 from kdcli.exporters import EXPORTERS
 from kdcli.exporters.config import OUTPUTS, ExportConfig
 from kdcli.exporters.formats import Format
-from kdcli.exporters.onnx import FORMAT, WRITERS
+from kdcli.exporters.onnx.writer import FORMAT, WRITERS
 from kdcli.exporters.states import gather, played
 from kdcli.exporters.step import convert, export
 from kdcli.graph.count import count

@@ -13,10 +13,10 @@ from kdcli.agents.ensemble import Ensemble
 from kdcli.agents.heads import Heads
 from kdcli.distillation.config import DistillConfig
 from kdcli.distillation.losses.gate import Gated
-from kdcli.distillation.step import distill_in_env
-from kdcli.envs.play import play
+from kdcli.distillation.online import distill_in_env
 from kdcli.envs.vector import Vector
 from kdcli.errors import UsageError
+from kdcli.rollouts.evaluate import play
 
 CONFIG = DistillConfig(student="mlp:8", loss=("gated",), labels=1500, rounds=3, updates=900, episodes=8, envs=4)
 

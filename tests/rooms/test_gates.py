@@ -14,7 +14,7 @@ from kdcli.reports.config import ReportConfig
 from kdcli.reports.gates import METRICS, Gate, check_agents, exit_code, judge, wants_retiming
 
 
-def contender(name: str = "student", role: str = "candidate", **numbers: Any) -> dict[str, Any]:
+def entry(name: str = "student", role: str = "candidate", **numbers: Any) -> dict[str, Any]:
     """A contender's record; `score` and `return` as (value, low, high)."""
     found: dict[str, Any] = {"name": name, "role": role, "score": None, "return": interval("mean", (5.0, 4.0, 6.0))}
     found["size"] = {"params": 100, "multiply_adds": 90, "onnx_bytes": 1000}
@@ -30,9 +30,9 @@ def interval(key: str, values: tuple[float | None, ...], n: int = 100) -> dict[s
     return {key: values[0], "low": values[1], "high": values[2], "n": n, "reason": "no score is defined"}
 
 
-def verdicts(texts: str | list[str], *contenders: dict[str, Any]) -> list[str]:
+def verdicts(texts: str | list[str], *entries: dict[str, Any]) -> list[str]:
     asked = [Gate.parse(text) for text in ([texts] if isinstance(texts, str) else texts)]
-    record = {"contenders": [contender("teacher", "reference"), *contenders]}
+    record = {"contenders": [entry("teacher", "reference"), *entries]}
     return [outcome.verdict for outcome in judge(record, asked)]
 
 
@@ -43,7 +43,7 @@ def test_every_metric_can_be_asked_for(metric: str, sign: str) -> None:
     gate = Gate.parse(f" {metric} {sign} 0.5 ")
     assert gate == Gate(metric, sign, 0.5)
     assert Gate.parse(str(gate)) == gate
-    assert verdicts(str(gate), contender(score=(1.0, 0.9, 1.1)))[0] in ("passed", "failed", "undecided")
+    assert verdicts(str(gate), entry(score=(1.0, 0.9, 1.1)))[0] in ("passed", "failed", "undecided")
 
 
 @pytest.mark.parametrize(
@@ -102,8 +102,8 @@ def test_an_unknown_metric_gets_a_suggestion() -> None:
 def test_score_and_return_are_judged_by_their_interval(low: float, high: float, sign: str, result: str) -> None:
     """Law: passed when every value of the interval would pass, failed when none would, else undecided."""
     value = (low + high) / 2
-    assert verdicts(f"score{sign}0.95", contender(score=(value, low, high))) == [result]
-    returns = {**contender(), "return": interval("mean", (value, low, high))}
+    assert verdicts(f"score{sign}0.95", entry(score=(value, low, high))) == [result]
+    returns = {**entry(), "return": interval("mean", (value, low, high))}
     assert verdicts(f"return{sign}0.95", returns) == [result]
 
 
@@ -115,7 +115,7 @@ def test_a_gate_on_the_score_is_the_verdict(n: int, quality: float, min_score: f
     rng = np.random.default_rng(0)
     teacher, chance = rng.normal(100, 5, n), rng.normal(0, 5, n)
     judged = verdict.compare(quality * teacher, teacher, chance, min_score)
-    record = contender(score=(judged.score, judged.low, judged.high), n=n)
+    record = entry(score=(judged.score, judged.low, judged.high), n=n)
     same = {"holds": "passed", "fails": "failed", "undecided": "undecided"}[judged.verdict]
     assert verdicts(f"score>={min_score}", record) == [same]
     assert gates._MIN_EPISODES == verdict.MIN_EPISODES
@@ -124,19 +124,19 @@ def test_a_gate_on_the_score_is_the_verdict(n: int, quality: float, min_score: f
 def test_few_episodes_show_nothing_good() -> None:
     """Law: below ten episodes an interval can fail a gate, never pass it, as in the verdict."""
     for low, high, result in ((0.96, 1.1, "undecided"), (0.8, 0.9, "failed")):
-        assert verdicts("score>=0.95", contender(score=(low, low, high), n=9)) == [result]
-    assert verdicts("score>=0.95", contender(score=(0.96, 0.96, 1.1), n=10)) == ["passed"]
+        assert verdicts("score>=0.95", entry(score=(low, low, high), n=9)) == [result]
+    assert verdicts("score>=0.95", entry(score=(0.96, 0.96, 1.1), n=10)) == ["passed"]
 
 
 def test_other_metrics_are_judged_as_they_are() -> None:
     """Law: counts and medians pass at the bound of <= and >=, and fail at that of < and >."""
     asked = ["params<=100", "params<100", "params>=100", "params>100", "agreement>=0.9", "latency_ratio>1.1"]
-    assert verdicts(asked, contender()) == ["passed", "failed", "passed", "failed", "passed", "passed"]
+    assert verdicts(asked, entry()) == ["passed", "failed", "passed", "failed", "passed", "passed"]
 
 
 def test_what_was_not_measured_is_undecided() -> None:
     """Law: a number that is missing neither passes nor fails, and the outcome says why."""
-    record = {"contenders": [contender("t", "reference"), contender(score=(None, None, None))]}
+    record = {"contenders": [entry("t", "reference"), entry(score=(None, None, None))]}
     asked = [Gate.parse(text) for text in ("score>=0.9", "kl<=1", "latency_torch_us<=50")]
     outcomes = judge(record, asked)
     assert [outcome.verdict for outcome in outcomes] == ["undecided"] * 3
@@ -145,11 +145,11 @@ def test_what_was_not_measured_is_undecided() -> None:
 
 def test_whom_a_gate_asks() -> None:
     """Law: every candidate, never reference or baseline; by name, anyone; the reference where it is alone."""
-    people = [contender("a"), contender("b"), contender("linear", "baseline")]
-    record = {"contenders": [contender("teacher", "reference"), *people]}
+    people = [entry("a"), entry("b"), entry("linear", "baseline")]
+    record = {"contenders": [entry("teacher", "reference"), *people]}
     names = [outcome.agent for outcome in judge(record, [Gate.parse("params<=1"), Gate.parse("linear:params<=1")])]
     assert names == ["a", "b", "linear"]
-    alone = {"contenders": [contender("teacher", "reference")]}
+    alone = {"contenders": [entry("teacher", "reference")]}
     assert [outcome.agent for outcome in judge(alone, [Gate.parse("params<=1")])] == ["teacher"]
     with pytest.raises(UsageError, match="unknown agent"):  # it would pass unseen
         judge(alone, [Gate.parse("linear:params<=1")])
@@ -159,7 +159,7 @@ def test_exit_codes() -> None:
     """Law: a failure is 1 and beats what is undecided, which is 3; all passed, or nothing asked, is 0."""
 
     def code(*texts: str) -> Exit:
-        record = {"contenders": [contender("t", "reference"), contender(score=(0.95, 0.9, 1.0))]}
+        record = {"contenders": [entry("t", "reference"), entry(score=(0.95, 0.9, 1.0))]}
         return exit_code(judge(record, [Gate.parse(text) for text in texts]))
 
     assert code() == code("params<=100") == Exit.DONE
@@ -170,7 +170,7 @@ def test_exit_codes() -> None:
 
 def test_only_a_failed_latency_is_measured_again() -> None:
     """Law: sizes do not change by measuring again, and what passed needs no second chance."""
-    record = {"contenders": [contender("t", "reference"), contender()]}
+    record = {"contenders": [entry("t", "reference"), entry()]}
     wants = {
         text: wants_retiming(judge(record, [Gate.parse(text)]))
         for text in (

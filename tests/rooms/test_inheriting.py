@@ -11,9 +11,9 @@ from sample_policies import POLICIES, VECTOR, agent, normalizer, observations, s
 
 from kdcli.agents.action import ActionRule
 from kdcli.agents.agent import Agent
-from kdcli.agents.inheriting import inherited
 from kdcli.agents.observation import JointPreprocess, Normalizer, Preprocess
 from kdcli.agents.policy import Policy, Signal
+from kdcli.agents.weight_init import init_from_teacher
 from kdcli.choice import Choice
 from kdcli.errors import UsageError
 from kdcli.networks import build
@@ -46,7 +46,7 @@ def test_it_says_what_the_teacher_says(text: str, ours: str, theirs: str) -> Non
     """Law: a student of equal widths says what its teacher says of the same observations, however each normalizes."""
     teacher = student(text, CHOOSE, Preprocess(box((5,)), OTHERS[theirs]))
     begun = fresh(text, Preprocess(box((5,)), OTHERS[ours]))
-    child, obs = inherited(begun, teacher), observations(teacher, 30)
+    child, obs = init_from_teacher(begun, teacher), observations(teacher, 30)
     assert child.preprocess is begun.preprocess
     assert all(parameter.requires_grad for parameter in child.policy.parameters())
     torch.testing.assert_close(child.heads(obs).logits, teacher.heads(obs).logits, rtol=1e-4, atol=1e-5)
@@ -56,14 +56,16 @@ def test_quantiles_become_their_mean() -> None:
     """Law: a student of a teacher with quantiles of the return has Q-values, the same."""
     teacher = POLICIES["quantiles"]()
     obs = observations(teacher, 30)
-    torch.testing.assert_close(inherited(fresh("mlp:16x12", VECTOR, "q"), teacher).heads(obs).q, teacher.heads(obs).q)
+    torch.testing.assert_close(
+        init_from_teacher(fresh("mlp:16x12", VECTOR, "q"), teacher).heads(obs).q, teacher.heads(obs).q
+    )
 
 
 def test_nothing_passed_in_changes() -> None:
     """Law: teacher and student stay as they were."""
     teacher, begun = agent(CHOOSE), agent(CHOOSE, net={"hidden": (8, 6)})
     before = [[p.clone() for p in who.policy.parameters()] for who in (teacher, begun)]
-    child = inherited(begun, teacher)
+    child = init_from_teacher(begun, teacher)
     with torch.no_grad():
         for parameter in child.policy.parameters():
             parameter += 1.0
@@ -89,5 +91,5 @@ def _agents() -> dict[str, tuple[Agent, Agent]]:
 def test_agents_that_see_otherwise(name: str) -> None:
     """Law: where the student could not see what its teacher sees, the user is told so."""
     with pytest.raises(UsageError, match=r"cannot (begin|be scaled)") as raised:
-        inherited(*_agents()[name])
+        init_from_teacher(*_agents()[name])
     assert raised.value.fix

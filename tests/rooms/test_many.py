@@ -13,13 +13,13 @@ from toy_teachers import CHOOSE, REACH, choose_teacher, reach_teacher
 from kdcli.agents import store
 from kdcli.agents.agent import Agent
 from kdcli.cli.main import main
-from kdcli.distillation import many
+from kdcli.distillation import teacher_chains as many
 from kdcli.distillation.config import ChainConfig, DistillConfig, TasksConfig
 from kdcli.distillation.loop import Distilled
-from kdcli.distillation.many import chain_to, distill_tasks_to
-from kdcli.envs.play import play
+from kdcli.distillation.teacher_chains import chain_to, distill_tasks_to
 from kdcli.envs.vector import Vector
 from kdcli.errors import Exit, UsageError
+from kdcli.rollouts.evaluate import play
 
 CONFIG = DistillConfig(student="mlp:8x8", labels=900, rounds=3, updates=600, episodes=8, envs=4)
 FEW = ["--labels", "900", "--rounds", "3", "--updates", "600", "--episodes", "8", "--envs", "4", "--quiet"]

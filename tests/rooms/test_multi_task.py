@@ -10,13 +10,13 @@ from kdcli.agents.agent import Agent
 from kdcli.distillation.config import DistillConfig
 from kdcli.distillation.loop import Judge
 from kdcli.distillation.multi_task import JointLearner, Task, distill_tasks
-from kdcli.distillation.pool import watch
+from kdcli.distillation.parameter_sharing import copy_together, n_shared, share_trunk
+from kdcli.distillation.replay_pool import watch
 from kdcli.distillation.schedules import parse_schedule
-from kdcli.distillation.sharing import copy_together, n_shared, share_trunk
 from kdcli.distillation.student import settled
-from kdcli.envs.play import play
 from kdcli.envs.vector import Vector
 from kdcli.errors import UsageError
+from kdcli.rollouts.evaluate import play
 
 CONFIG = DistillConfig(student="mlp:8x8", labels=1500, rounds=3, updates=900, episodes=8, envs=4)
 

@@ -14,10 +14,10 @@ from sample_policies import POLICIES, observations
 from kdcli import artifact
 from kdcli.agents import store
 from kdcli.agents.folding import can_fold, deployed
-from kdcli.agents.packing import held, pack
+from kdcli.agents.packed_weights import held, pack
 from kdcli.errors import RefusedError
 from kdcli.graph.trace import trace
-from kdcli.networks.packed import Packed, pack_bits, packed_size, unpack_bits
+from kdcli.networks.packed_weights import Packed, pack_bits, packed_size, unpack_bits
 
 ONE = np.float32(0.5)
 

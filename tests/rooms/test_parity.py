@@ -16,7 +16,7 @@ from kdcli.agents.states import States
 from kdcli.errors import RefusedError, UsageError
 from kdcli.exporters.config import ExportConfig
 from kdcli.exporters.formats import Run
-from kdcli.exporters.onnx import runner, write
+from kdcli.exporters.onnx.writer import runner, write
 from kdcli.exporters.parity import SINGLES, TOLERANCE, check
 from kdcli.exporters.states import sampled
 from kdcli.exporters.step import convert

@@ -15,12 +15,12 @@ from kdcli.agents.agent import Agent
 from kdcli.agents.observation import Preprocess
 from kdcli.errors import UsageError
 from kdcli.pruning import PACES
-from kdcli.pruning.budgets import Budget, nonzeros
 from kdcli.pruning.config import PruneConfig
-from kdcli.pruning.evidence import Evidence
 from kdcli.pruning.loop import Tools, prune
 from kdcli.pruning.masks import masked, n_of_m, sparsest, weight_scores
+from kdcli.pruning.size_targets import Budget, nonzeros
 from kdcli.pruning.sparse import storage
+from kdcli.pruning.unit_stats import UnitStats
 from kdcli.spec import Discrete, box
 
 CLIP, CHOOSE, FLAT = ActionRule(box((3,), -1.0, 1.0)), ActionRule(Discrete(4)), Preprocess(box((5,)))
@@ -30,8 +30,8 @@ def made(text: str = "mlp:20x10,activation=relu") -> Agent:
     return student(text, CLIP, FLAT)
 
 
-def evidence(given: Agent, before: Agent | None = None) -> Evidence:
-    return Evidence(given, states_of(given), before)
+def unit_stats(given: Agent, before: Agent | None = None) -> UnitStats:
+    return UnitStats(given, states_of(given), before)
 
 
 @pytest.mark.parametrize("importance", ["magnitude", "activation", "taylor", "movement"])
@@ -40,7 +40,7 @@ def evidence(given: Agent, before: Agent | None = None) -> Evidence:
 def test_so_many_numbers_are_left(name: str, uniform: bool, importance: str) -> None:
     """Law: as many weights as asked for are not zero, biases stay, shapes stay, and zeros stay zeros."""
     given = POLICIES[name]()
-    found = evidence(given, before=given)
+    found = unit_stats(given, before=given)
     scores = weight_scores(found, importance)
     goal = given.n_params // 2
     thin = masked(found, sparsest(found, scores, goal, uniform))
@@ -50,7 +50,7 @@ def test_so_many_numbers_are_left(name: str, uniform: bool, importance: str) -> 
     for key, tensor in before.items():
         assert after[key].shape == tensor.shape
         assert tensor.ndim > 1 or torch.equal(after[key], tensor)
-    again = evidence(thin, before=given)
+    again = unit_stats(thin, before=given)
     sparser = masked(again, sparsest(again, weight_scores(again, importance), goal // 2 + 40, uniform))
     assert nonzeros(sparser) >= goal // 2 + 32
     zeros = [tensor == 0 for tensor in thin.policy.network.parameters()]
@@ -59,7 +59,7 @@ def test_so_many_numbers_are_left(name: str, uniform: bool, importance: str) -> 
 
 def test_the_largest_stay() -> None:
     """Law: by magnitude, no weight that goes is larger than one that stays, in all or in each matrix."""
-    found = evidence(made())
+    found = unit_stats(made())
     for uniform in (True, False):
         masks = sparsest(found, weight_scores(found, "magnitude"), 200, uniform)
         pairs = [(found.tensors[name].abs(), mask) for name, mask in masks.items()]
@@ -72,7 +72,7 @@ def test_the_largest_stay() -> None:
 @pytest.mark.parametrize(("n", "m"), [(2, 4), (1, 4), (4, 8), (1, 2)])
 def test_n_of_m(n: int, m: int) -> None:
     """Law: of every m neighbours along the inputs the n largest stay, a shorter rest stays whole."""
-    found = evidence(made("mlp:10x9"))
+    found = unit_stats(made("mlp:10x9"))
     scores = weight_scores(found, "magnitude")
     for name, mask in n_of_m(scores, n, m).items():
         width = mask.shape[1] - mask.shape[1] % m
@@ -86,10 +86,10 @@ def test_n_of_m(n: int, m: int) -> None:
 def test_units_are_not_judged_weight_by_weight() -> None:
     """Law: an importance that judges units only says so, and so does one that needs training."""
     with pytest.raises(UsageError, match="disagreement"):
-        weight_scores(evidence(made()), "disagreement")
+        weight_scores(unit_stats(made()), "disagreement")
     with pytest.raises(UsageError, match="movement"):
-        weight_scores(evidence(made()), "movement")
-    found = evidence(made())
+        weight_scores(unit_stats(made()), "movement")
+    found = unit_stats(made())
     with pytest.raises(UsageError, match="too few"):
         sparsest(found, weight_scores(found, "magnitude"), 10, uniform=False)
 

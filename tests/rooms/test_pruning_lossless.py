@@ -23,10 +23,10 @@ from kdcli.exporters.config import ExportConfig
 from kdcli.exporters.step import convert
 from kdcli.networks.mlp import MLP
 from kdcli.networks.stack import Branch
-from kdcli.pruning.alike import compare
-from kdcli.pruning.form import as_stack, like
+from kdcli.pruning.equivalence import compare
 from kdcli.pruning.lossless import lossless, proved
 from kdcli.pruning.slicing import with_biases
+from kdcli.pruning.surgery import as_stack, like
 from kdcli.spec import Discrete, box
 
 QUANTIZED = ("quantized", "quantized_dynamic", "quantized_image")

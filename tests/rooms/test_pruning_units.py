@@ -17,14 +17,14 @@ from kdcli.agents.action import ActionRule
 from kdcli.agents.agent import Agent
 from kdcli.agents.observation import Preprocess
 from kdcli.errors import UsageError
-from kdcli.networks.anatomy import NOBODY
+from kdcli.networks.dependency_graph import NOBODY
 from kdcli.pruning import IMPORTANCE
-from kdcli.pruning.alike import margins, moved
-from kdcli.pruning.budgets import Budget, params
-from kdcli.pruning.evidence import Evidence
-from kdcli.pruning.form import as_stack, with_network
+from kdcli.pruning.equivalence import margins, moved
+from kdcli.pruning.size_targets import Budget, params
 from kdcli.pruning.slicing import keep
 from kdcli.pruning.structured import order, shrink
+from kdcli.pruning.surgery import as_stack, with_network
+from kdcli.pruning.unit_stats import UnitStats
 from kdcli.spec import Discrete, MultiBinary, MultiDiscrete, box
 
 KINDS = ("net_", "stack", "student", "dict", "gru", "lstm")
@@ -34,13 +34,13 @@ CLIP, CHOOSE = ActionRule(box((3,), -1.0, 1.0)), ActionRule(Discrete(4))
 
 
 @cache
-def evidence(name: str) -> Evidence:
+def unit_stats(name: str) -> UnitStats:
     made = POLICIES[name]()
     bare = with_network(made, made.policy.network)
-    return Evidence(bare, states_of(bare))
+    return UnitStats(bare, states_of(bare))
 
 
-def judged() -> Evidence:
+def judged() -> UnitStats:
     """A ReLU network whose unit 0 nobody reads, unit 1 is dead, and unit 2 is read ten times as loudly as unit 3."""
     made = agent(CLIP, net={"activation_name": "relu", "hidden": (8, 8)})
     first, second, head = made.policy.network.linears()
@@ -50,13 +50,13 @@ def judged() -> Evidence:
         first.weight[1], first.bias[1] = 0.0, -1.0
         first.weight[3], first.bias[3] = first.weight[2], first.bias[2]
         second.weight[:, 2] = 10 * second.weight[:, 3]
-    return Evidence(made, states_of(made))
+    return UnitStats(made, states_of(made))
 
 
 @every_network
 def test_every_number_has_its_place(name: str) -> None:
     """Law: an owner for each entry along the axis it names; units are features or of one group, each read somewhere."""
-    found = evidence(name)
+    found = unit_stats(name)
     body, tensors = found.body, found.tensors
     for slot in body.slots:
         assert len(slot.owner) == tensors[slot.key].shape[slot.axis]
@@ -73,7 +73,7 @@ def test_a_cut_is_a_constant_in_the_units_place(name: str) -> None:
 
     Not so where a normalization reads it with others, nor exactly where zeros are padded around it.
     """
-    found = evidence(name)
+    found = unit_stats(name)
     body, checked = found.body, 0
     padded = {u for reader in body.readers if reader.padded for u in reader.owner.tolist()}
     for group in body.groups:
@@ -81,14 +81,14 @@ def test_a_cut_is_a_constant_in_the_units_place(name: str) -> None:
             continue
         unit = group.first + group.size // 2
         thin = found.kept([unit])
-        scores = Evidence(thin, found.states).scores
+        scores = UnitStats(thin, found.states).scores
         torch.testing.assert_close(scores, found.without(unit), rtol=1e-4, atol=1e-4)
         assert not torch.equal(scores, found.scores) or not _is_alive(found, unit)
         checked += 1
     assert checked or not body.groups or body.mixed or body.fixed or padded or all(g.size < 2 for g in body.groups)
 
 
-def _is_alive(found: Evidence, unit: int) -> bool:
+def _is_alive(found: UnitStats, unit: int) -> bool:
     seen = zip(found.body.readers, found.seen, strict=True)
     return any(bool((said.variance[reader.owner == unit] > 1e-6).any()) for reader, said in seen)
 
@@ -96,7 +96,7 @@ def _is_alive(found: Evidence, unit: int) -> bool:
 @every_network
 def test_cuts_of_many_units_fit_together(name: str) -> None:
     """Law: half of every layer's units cut leaves a network that runs, is described by its config, and is smaller."""
-    found = evidence(name)
+    found = unit_stats(name)
     halves = (unit for group in found.body.groups for unit in group.units[: group.size // 2])
     gone = [unit for unit in halves if unit not in found.body.fixed]
     thin = found.kept(gone)
@@ -109,7 +109,7 @@ def test_cuts_of_many_units_fit_together(name: str) -> None:
 @pytest.mark.parametrize("name", ["student_residual", "student_both", "student_mobilenet"])
 def test_what_is_added_goes_together(name: str) -> None:
     """Law: a unit of a residual stream is cut from everything that adds to it, and from convolutions of it alone."""
-    found = evidence(name)
+    found = unit_stats(name)
     stream = next(g for g in found.body.groups if sum((s.owner == g.first).any() for s in found.body.slots) > 3)
     thin = found.kept([stream.first])
     before, after = found.tensors, dict(as_stack(thin.policy.network).named_parameters())
@@ -144,7 +144,7 @@ def test_torch_pruning_cuts_the_same(text: str, sees: Preprocess) -> None:
     import torch_pruning as tp
 
     made = student(text, CHOOSE, sees)
-    found = Evidence(made, states_of(made, 20))
+    found = UnitStats(made, states_of(made, 20))
     x = sees(found.states.observations).reshape(20, *found.stack.parts[0].shape)
     for group in found.body.groups:
         theirs = oracle(as_stack(found.stack))
@@ -160,7 +160,7 @@ def test_torch_pruning_cuts_the_same(text: str, sees: Preprocess) -> None:
         torch.testing.assert_close(oracle(ours)(x), theirs(x), rtol=1e-5, atol=1e-5)
 
 
-def _layer(theirs: nn.Sequential, found: Evidence, path: str) -> nn.Module:
+def _layer(theirs: nn.Sequential, found: UnitStats, path: str) -> nn.Module:
     """The oracle's copy of the module at `path` of the stack."""
     wanted = found.stack.get_submodule(path)
     places = {id(m): i for i, m in enumerate(oracle(found.stack).modules())}
@@ -171,8 +171,8 @@ def _layer(theirs: nn.Sequential, found: Evidence, path: str) -> nn.Module:
 def test_importance_is_a_number_a_unit(name: str) -> None:
     """Law: finite numbers, one a unit, the same each time, for networks of every kind."""
     for kind in ("net_tanh", "lstm", "student_entities", "stack_image", "multi_binary", "student_gru_image"):
-        found = evidence(kind)
-        moving = Evidence(found.given, found.states, before=found.given)
+        found = unit_stats(kind)
+        moving = UnitStats(found.given, found.states, before=found.given)
         scores = IMPORTANCE.load(name)(moving)
         assert scores.shape == (found.body.n_units,)
         assert np.isfinite(scores).all()
@@ -189,10 +189,10 @@ def test_who_says_nothing_is_worth_nothing(name: str) -> None:
 
 def test_first_order_is_the_measured_change_where_all_is_linear() -> None:
     """Law: with no activation between, taylor is the root mean square change of the outputs, exactly."""
-    found = evidence("net_linear")
+    found = unit_stats("net_linear")
     assert not found.body.groups
     made = student("mlp:6,activation=relu", ActionRule(box((2,))), FLAT)
-    deep = Evidence(made, states_of(made))
+    deep = UnitStats(made, states_of(made))
     scores = IMPORTANCE.load("taylor")(deep)
     for unit in deep.body.groups[0].units:
         change = (deep.without(unit) - deep.scores).square().sum(1).mean().sqrt()
@@ -206,7 +206,7 @@ def test_movement_is_away_from_zero() -> None:
         first = grown.given.policy.network.linears()[0]
         first.weight[4] *= 2.0
         first.weight[5] *= 0.5
-    scores = IMPORTANCE.load("movement")(Evidence(grown.given, grown.states, before))[5:]
+    scores = IMPORTANCE.load("movement")(UnitStats(grown.given, grown.states, before))[5:]
     assert scores[4] > 0 > scores[5]
     assert scores[6] == 0
     with pytest.raises(UsageError):
@@ -216,7 +216,7 @@ def test_movement_is_away_from_zero() -> None:
 def test_uniform_takes_the_same_share_of_every_layer() -> None:
     """Law: half of all units are half of each layer; the best of each layer always stays."""
     made = student("mlp:20x10,activation=relu", CLIP, FLAT)
-    found = Evidence(made, states_of(made))
+    found = UnitStats(made, states_of(made))
     scores = IMPORTANCE.load("magnitude")(found)
     going = order(found, scores, "uniform", comparable=False)
     assert len(going) == 28
@@ -232,7 +232,7 @@ def test_uniform_takes_the_same_share_of_every_layer() -> None:
 def test_global_goes_by_score() -> None:
     """Law: scores that compare decide alone; others are taken relative to their layer's mean."""
     made = student("mlp:6x6,activation=relu", CLIP, FLAT)
-    found = Evidence(made, states_of(made))
+    found = UnitStats(made, states_of(made))
     scores = np.zeros(found.body.n_units)
     scores[5:] = np.arange(12) + 1.0
     assert order(found, scores, "global", comparable=True)[:5] == [5, 6, 7, 8, 9]
@@ -247,7 +247,7 @@ SIZES: dict[str, Callable[[Agent], float]] = {"params": params, "macs": Budget.p
 def test_shrink_takes_as_few_as_needed(text: str, measure: str) -> None:
     """Law: at most the size that was asked for, and one unit more would be too many; what fits already stays."""
     made = student(text, CHOOSE, FLAT)
-    found, size = Evidence(made, states_of(made)), SIZES[measure]
+    found, size = UnitStats(made, states_of(made)), SIZES[measure]
     going = order(found, IMPORTANCE.load("magnitude")(found), "uniform", comparable=False)
     goal = size(made) / 2
     thin = shrink(found, going, size, goal)

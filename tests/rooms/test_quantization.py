@@ -19,25 +19,25 @@ from kdcli.agents.action import ActionRule
 from kdcli.agents.agent import Agent
 from kdcli.agents.folding import fold
 from kdcli.agents.observation import Normalizer, Preprocess
-from kdcli.agents.packing import held
+from kdcli.agents.packed_weights import held
 from kdcli.agents.policy import Policy
 from kdcli.agents.states import States
 from kdcli.errors import RefusedError, UsageError
 from kdcli.exporters.config import ExportConfig
-from kdcli.exporters.onnx import WRITERS
+from kdcli.exporters.onnx.writer import WRITERS
 from kdcli.exporters.step import Exported, convert
 from kdcli.graph.count import count
 from kdcli.graph.operations import Graph
 from kdcli.graph.trace import trace
-from kdcli.networks.grid import DynamicQuantize, Quantize, on_grid
+from kdcli.networks.activation_grid import DynamicQuantize, Quantize, on_grid
 from kdcli.networks.stack import Branch, Stack
 from kdcli.quantization import CALIBRATIONS, SCHEMES
 from kdcli.quantization.calibration import parse_calibration
-from kdcli.quantization.fake import Grid, between, prepare, settle
 from kdcli.quantization.plan import Plan
+from kdcli.quantization.qat import Grid, between, prepare, settle
+from kdcli.quantization.quantize import quantize
 from kdcli.quantization.rounding import straight_through
 from kdcli.quantization.schemes import parse_scheme
-from kdcli.quantization.work import quantize
 from kdcli.spec import box
 
 every_scheme = pytest.mark.parametrize(

@@ -15,24 +15,24 @@ import torch
 from pydantic import ValidationError
 
 from kdcli.agents.action import ActionRule
-from kdcli.agents.agent import Acts, Agent
+from kdcli.agents.agent import Actor, Agent
+from kdcli.agents.labels import label
 from kdcli.agents.observation import Preprocess
 from kdcli.agents.policy import Policy, Spread
-from kdcli.agents.teaching import label
 from kdcli.agents.threads import one_thread
 from kdcli.datasets import Dataset
 from kdcli.datasets.shards import Columns
 from kdcli.envs.make import make
-from kdcli.envs.mixture import RANDOM, STUDENT, TEACHER
-from kdcli.envs.seeds import first_seed
 from kdcli.envs.toys import Reach
 from kdcli.errors import UsageError
 from kdcli.networks.mlp import MLP
 from kdcli.progress import Event, Note
-from kdcli.rollouts import step
+from kdcli.rollouts import record as step
+from kdcli.rollouts.behavior_policy import RANDOM, STUDENT, TEACHER
 from kdcli.rollouts.config import RolloutConfig
-from kdcli.rollouts.step import rollout
-from kdcli.rollouts.work import Cast, Share, record
+from kdcli.rollouts.record import rollout
+from kdcli.rollouts.recording import Cast, Share, record
+from kdcli.rollouts.seeds import first_seed
 from kdcli.spec import Box, Discrete, EnvSpec, box
 
 REACH, CHOOSE = EnvSpec("kdcli/Reach-v0"), EnvSpec("kdcli/Choose-v0")
@@ -90,7 +90,7 @@ EVERYONE: dict[str, dict[str, Any]] = {
 }
 
 
-def cast(teacher: Acts | None = None, student: Acts | None = None, env: EnvSpec = REACH) -> Cast:
+def cast(teacher: Actor | None = None, student: Actor | None = None, env: EnvSpec = REACH) -> Cast:
     return Cast(env, teacher or reaching(), student)
 
 

@@ -15,10 +15,10 @@ from hypothesis import strategies as st
 from onnx import TensorProto, helper
 from sample_policies import POLICIES, exported, observations, plain
 
-from kdcli.agents import runtime
+from kdcli.agents.onnx import session as runtime
 from kdcli.errors import RefusedError, UsageError
 from kdcli.exporters.config import ExportConfig
-from kdcli.exporters.onnx import SUFFIX, stamp
+from kdcli.exporters.onnx.writer import SUFFIX, stamp
 from kdcli.exporters.step import export
 from kdcli.spec import Discrete, space_to_json
 
@@ -30,7 +30,7 @@ def sample() -> bytes:
 
 
 LOAD_ALONE = """
-import sys, pathlib, kdcli.exporters.config, kdcli.agents.runtime as runtime
+import sys, pathlib, kdcli.exporters.config, kdcli.agents.onnx.session as runtime
 assert not {"torch", "onnx", "onnxruntime"} & sys.modules.keys()
 agent = runtime.load(pathlib.Path(sys.argv[1]))
 agent.act(__import__("numpy").zeros((3, 5)))

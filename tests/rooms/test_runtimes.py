@@ -12,7 +12,7 @@ from sb3_oracle import ACTIONS, ZOO, ZOO_AGENTS, fresh, needs_zoo, rows
 from toy_teachers import REACH, choose_teacher, reach_teacher
 
 from kdcli.agents.agent import Agent
-from kdcli.benchmarks.contender import Contender
+from kdcli.benchmarks.entry import BenchEntry
 from kdcli.benchmarks.latency import BATCH
 from kdcli.benchmarks.program import Program
 from kdcli.checkpoints.read import find_file, read, read_any
@@ -22,9 +22,10 @@ from kdcli.exporters.config import ExportConfig
 from kdcli.exporters.states import sampled
 from kdcli.exporters.step import convert
 from kdcli.progress import Event, Note
-from kdcli.recipes.runtimes import RUNTIMES, lab
-from kdcli.recipes.runtimes.runtime import Entrant
-from kdcli.recipes.runtimes.sb3 import SB3
+from kdcli.runtimes import RUNTIMES
+from kdcli.runtimes import prepare as lab
+from kdcli.runtimes.runtime import RuntimeEntry
+from kdcli.runtimes.sb3 import SB3
 
 OURS = [name for name in RUNTIMES.names() if name != "sb3"]
 SAMPLE = Path(__file__).parents[2] / "sample_checkpoints" / "ppo" / "LunarLander-v3_1"
@@ -37,15 +38,15 @@ SEEN: dict[str, tuple[str, spaces.Space, dict]] = {
 ALGORITHMS = ("A2C", "ARS", "CrossQ", "DDPG", "DQN", "MaskablePPO", "QRDQN", "SAC", "TD3", "TQC", "TRPO")
 
 
-def entrant(agent: Agent, path: Path | None = None) -> Entrant:
+def entrant(agent: Agent, path: Path | None = None) -> RuntimeEntry:
     """The agent with its export and 80 states."""
     states = sampled(agent, 80, 0)
     file = convert(agent, states, ExportConfig()).agent
-    return Entrant(Contender(agent.name, agent, file, path=path), states)
+    return RuntimeEntry(BenchEntry(agent.name, agent, file, path=path), states)
 
 
 @pytest.fixture(scope="module", params=SEEN)
-def seen(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Entrant:
+def seen(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> RuntimeEntry:
     """Agents that see a vector, an image, a Dict, and one with memory."""
     name, observation, settings = SEEN[request.param]
     teacher = fresh(tmp_path_factory.mktemp(name), name, observation, ACTIONS["discrete"], **settings)
@@ -60,7 +61,7 @@ def first_action(made: Program, obs: np.ndarray) -> np.ndarray:
 
 
 @pytest.mark.parametrize("name", OURS)
-def test_what_is_timed_acts_as_the_agent(name: str, seen: Entrant) -> None:
+def test_what_is_timed_acts_as_the_agent(name: str, seen: RuntimeEntry) -> None:
     """Law: in every runtime, on one observation and on 256, the call gives the agent's action."""
     made = RUNTIMES.load(name).program(seen)
     agent = seen.agent
@@ -74,7 +75,7 @@ def test_what_is_timed_acts_as_the_agent(name: str, seen: Entrant) -> None:
 
 
 @pytest.mark.parametrize("name", OURS)
-def test_floors_take_the_same_and_do_nothing(name: str, seen: Entrant) -> None:
+def test_floors_take_the_same_and_do_nothing(name: str, seen: RuntimeEntry) -> None:
     """Law: the empty call of every runtime takes what the policy takes, and gives its first input back."""
     made, obs = RUNTIMES.load(name).program(seen), seen.states.observations[:1]
     assert made.floor is not None
@@ -126,9 +127,9 @@ def test_who_cannot_run_there_is_named(tmp_path: Path) -> None:
     file = convert(choose_teacher(), None, ExportConfig())
     path = file.save(tmp_path / "choose.onnx")
     states = sampled(choose_teacher(), 80, 0)
-    alone = Entrant(Contender("file", None, file.agent, plays="onnxruntime", path=path), states)
+    alone = RuntimeEntry(BenchEntry("file", None, file.agent, plays="onnxruntime", path=path), states)
     ready = lab.equip([entrant(choose_teacher()), alone], ["torch", "onnxruntime", "openvino"], heard.append)
-    assert [list(contender.programs) for contender in ready] == [
+    assert [list(entry.programs) for entry in ready] == [
         ["torch", "onnxruntime", "openvino"],
         ["onnxruntime", "openvino"],
     ]
@@ -163,16 +164,16 @@ def test_a_twin_is_made_and_compared(monkeypatch: pytest.MonkeyPatch) -> None:
     """Law: an agent enters with its ONNX file, and without one, but with a note, where the file is refused."""
     heard: list[Event | Note] = []
     vector = Vector(REACH, 2)
-    contender = Contender("reach", reach_teacher())
-    made = lab.enter(contender, vector, 40, 0, heard.append)
-    assert (made.contender.exported is not None, len(made.states), heard) == (True, 40, [])
+    entry = BenchEntry("reach", reach_teacher())
+    made = lab.enter(entry, vector, 40, 0, heard.append)
+    assert (made.entry.exported is not None, len(made.states), heard) == (True, 40, [])
     assert made.onnx == convert(reach_teacher(), made.states, ExportConfig()).data
 
-    def refused(_: Entrant, form: str) -> None:
+    def refused(_: RuntimeEntry, form: str) -> None:
         raise KdcliError(f"no {form}", "why not")
 
-    monkeypatch.setattr(Entrant, "exported", refused)
-    assert lab.enter(contender, vector, 40, 0, heard.append).contender is contender
+    monkeypatch.setattr(RuntimeEntry, "exported", refused)
+    assert lab.enter(entry, vector, 40, 0, heard.append).entry is entry
     assert [note.text for note in heard if isinstance(note, Note)] == [
         "reach is not timed in onnxruntime: no onnx: why not"
     ]

@@ -16,8 +16,8 @@ from kdcli.agents.observation import plain
 from kdcli.agents.policy import Policy
 from kdcli.choice import Choice
 from kdcli.envs.make import make, to_space
-from kdcli.envs.play import open_vector, play
 from kdcli.networks import build
+from kdcli.rollouts.evaluate import open_vector, play
 from kdcli.spec import EnvSpec
 
 REMEMBER, CROWD = EnvSpec("kdcli/Remember-v0"), EnvSpec("kdcli/Crowd-v0")
@@ -50,7 +50,7 @@ def along(policy: Policy, seen: Tensor) -> Tensor:
     return torch.stack(said)
 
 
-def lesson(agent: Agent, draw: Callable[[], tuple[Tensor, Tensor]], n: int = 80) -> float:
+def training(agent: Agent, draw: Callable[[], tuple[Tensor, Tensor]], n: int = 80) -> float:
     """Follow the right answers `n` times, then the return that it earns in its env."""
     adam = torch.optim.Adam(agent.policy.parameters(), lr=0.01)
     for _ in range(n):
@@ -72,13 +72,13 @@ def lesson(agent: Agent, draw: Callable[[], tuple[Tensor, Tensor]], n: int = 80)
 def test_memory_is_learned_through_time(text: str) -> None:
     """Law: labels along episodes teach a student what only who remembers can do."""
     rng = np.random.default_rng(0)
-    assert lesson(untrained(REMEMBER, text), lambda: episodes(rng, 64)) == 10.0
+    assert training(untrained(REMEMBER, text), lambda: episodes(rng, 64)) == 10.0
 
 
 def test_nobody_remembers_without_memory() -> None:
     """Law: the same lessons are lost on a student without memory, so that the law above says something."""
     rng = np.random.default_rng(0)
-    assert lesson(untrained(REMEMBER, "mlp:12"), lambda: episodes(rng, 64)) < 8.0
+    assert training(untrained(REMEMBER, "mlp:12"), lambda: episodes(rng, 64)) < 8.0
 
 
 def crowds(rng: np.random.Generator, n: int) -> tuple[Tensor, Tensor]:
@@ -93,7 +93,7 @@ def test_entities_learn_what_has_no_order() -> None:
     found = {}
     for text in ("entities:12,heads=2", "mlp:32x32,activation=relu"):
         agent, rng = untrained(CROWD, text), np.random.default_rng(0)
-        found[text] = lesson(agent, lambda rng=rng: crowds(rng, 128), 250)
+        found[text] = training(agent, lambda rng=rng: crowds(rng, 128), 250)
     things, plain_one = found.values()
     assert things > 19.0
     assert things > plain_one + 0.3

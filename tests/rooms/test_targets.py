@@ -10,16 +10,17 @@ from toy_teachers import reach_teacher
 
 from kdcli.benchmarks.target import METRICS, TIMED, Target, met
 from kdcli.bounds import Bound
+from kdcli.compression import target_filter as fitting
+from kdcli.compression import targets
+from kdcli.compression.search import PASSES, search_best
+from kdcli.compression.size_grid import Architecture
+from kdcli.compression.target_filter import fit, measure_twice
+from kdcli.compression.targets import measure, read_targets
 from kdcli.errors import UsageError
 from kdcli.exporters.config import ExportConfig
 from kdcli.exporters.states import sampled
 from kdcli.exporters.step import convert
 from kdcli.progress import Event, Note
-from kdcli.recipes import fitting, targets
-from kdcli.recipes.fitting import fit, measure_twice
-from kdcli.recipes.ladder import Rung
-from kdcli.recipes.search import PASSES, search_best
-from kdcli.recipes.targets import measure, read_targets
 
 STATES = sampled(reach_teacher(), 80, 0)
 
@@ -90,25 +91,27 @@ def test_what_is_met() -> None:
     assert [met(Target.parse("params<17"), value).holds for value in (16, 17)] == [True, False]
 
 
-def shop(heard: list[Event | Note]) -> Any:
+def trainer(heard: list[Event | Note]) -> Any:
     """Of a workshop, what fitting needs; a rung is named after the width of its student."""
     return SimpleNamespace(
-        untrained=lambda rung: reach_teacher(int(rung.student)), states=lambda n: STATES, listener=heard.append
+        untrained=lambda architecture: reach_teacher(int(architecture.student)),
+        states=lambda n: STATES,
+        listener=heard.append,
     )
 
 
-RUNGS = [Rung(str(width), 4 * width + 1) for width in (4, 8, 16, 32)]
+RUNGS = [Architecture(str(width), 4 * width + 1) for width in (4, 8, 16, 32)]
 
 
 def test_sizes_that_fit_are_found_before_training() -> None:
     """Law: the rungs that meet all targets are kept, in order; where none does, the error names the smallest."""
     heard: list[Event | Note] = []
-    assert fit(shop(heard), RUNGS, read_targets(["params<=70", "c:bytes<=300"])) == RUNGS[:3]
+    assert fit(trainer(heard), RUNGS, read_targets(["params<=70", "c:bytes<=300"])) == RUNGS[:3]
     assert [note.text for note in heard if isinstance(note, Note)] == [
         "3 of 4 sizes fit; the largest is 16: params<=70 (65), c:bytes<=300 (260)"
     ]
     with pytest.raises(UsageError) as caught:
-        fit(shop(heard), RUNGS, read_targets(["params<=70", "c:bytes<=20"]))
+        fit(trainer(heard), RUNGS, read_targets(["params<=70", "c:bytes<=20"]))
     assert caught.value.lines()[:2] == ["no student meets c:bytes<=20", "the smallest, 4 of 17 parameters, has 68"]
 
 

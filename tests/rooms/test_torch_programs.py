@@ -18,7 +18,7 @@ from kdcli.agents.states import States
 from kdcli.errors import UsageError
 from kdcli.exporters.config import ExportConfig
 from kdcli.exporters.step import Exported, convert
-from kdcli.exporters.torch_module import FUNCTIONS, GraphModule
+from kdcli.exporters.torch.module import FUNCTIONS, GraphModule
 from kdcli.graph.operations import KINDS
 from kdcli.graph.trace import output_names, trace
 from kdcli.spec import feed

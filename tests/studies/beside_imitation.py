@@ -38,10 +38,10 @@ from kdcli.agents.policy import Policy
 from kdcli.checkpoints.config import LoadConfig
 from kdcli.checkpoints.read import find_file, read
 from kdcli.distillation.config import DistillConfig
-from kdcli.distillation.step import distill_to
-from kdcli.envs.play import collect_observations, open_vector, play, seeds_from
-from kdcli.envs.seeds import first_seed
+from kdcli.distillation.online import distill_to
 from kdcli.networks.mlp import MLP
+from kdcli.rollouts.evaluate import collect_observations, open_vector, play, seeds_from
+from kdcli.rollouts.seeds import first_seed
 
 WORKER = Path(__file__).with_name("imitation_worker.py")
 N_EPISODES, N_THERE, N_CHECKED = 32, 8, 256

@@ -28,7 +28,7 @@ from sb3_oracle import ZOO, zoo_teacher
 
 import kdcli.envs.toys  # noqa: F401
 from kdcli.agents.agent import Agent
-from kdcli.agents.runtime import OnnxAgent
+from kdcli.agents.onnx.session import OnnxAgent
 from kdcli.agents.states import States
 from kdcli.checkpoints.config import LoadConfig
 from kdcli.checkpoints.read import find_file, read

@@ -33,12 +33,14 @@ from safetensors.torch import load_file
 from kdcli.agents.action import ActionRule
 from kdcli.agents.agent import Agent
 from kdcli.agents.observation import Preprocess
+from kdcli.agents.onnx.session import start
 from kdcli.agents.policy import Policy
-from kdcli.agents.runtime import start
 from kdcli.checkpoints.read import find_file, read
-from kdcli.exporters import c, numpy_file, onnx
+from kdcli.exporters import c
 from kdcli.exporters.c.stamp import contract
 from kdcli.exporters.config import ExportConfig
+from kdcli.exporters.numpy import writer as numpy_file
+from kdcli.exporters.onnx import writer as onnx
 from kdcli.exporters.states import played
 from kdcli.graph.trace import trace
 from kdcli.networks.mlp import MLP

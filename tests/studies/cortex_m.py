@@ -25,7 +25,7 @@ from cortex_m import MACHINES, Machine, run
 from on_grids import on_grids
 
 from kdcli.agents.agent import Agent
-from kdcli.agents.packing import is_quantized
+from kdcli.agents.packed_weights import is_quantized
 from kdcli.agents.states import States
 from kdcli.checkpoints.read import find_file, read
 from kdcli.exporters.config import ExportConfig

@@ -204,7 +204,7 @@ def skrl() -> Iterator[Case]:
     """Models of skrl's instantiators, in its agents."""
     import gymnasium
 
-    from kdcli.checkpoints import asked
+    from kdcli.checkpoints import user_hints as asked
     from kdcli.spec import Discrete, EnvSpec, MultiDiscrete, box
 
     two = skrl_version() >= (2,)

@@ -24,10 +24,10 @@ from kdcli.distillation.config import DistillConfig
 from kdcli.distillation.learner import Learner, some_features
 from kdcli.distillation.losses.choices import kl
 from kdcli.distillation.objective import Objective
-from kdcli.distillation.pool import Collector, Labelled, Pool
+from kdcli.distillation.replay_pool import Labelled, ReplayPool, RolloutCollector
 from kdcli.distillation.student import new_student
-from kdcli.envs.play import open_vector, play, seeds_from
-from kdcli.envs.seeds import first_seed
+from kdcli.rollouts.evaluate import open_vector, play, seeds_from
+from kdcli.rollouts.seeds import first_seed
 
 # name -> normalized, batch, first learning rate
 ARMS = {
@@ -44,10 +44,10 @@ STATES, NEW, RANDOM, EPISODES = 16_000, 2_000, 0.25, 8
 def states(teacher: Agent, n: int, seed: int) -> Labelled:
     """Labelled states of the teacher's play, disturbed by chance."""
     assert teacher.env is not None
-    return Collector(teacher, open_vector(teacher.env, teacher, 8), seed, RANDOM).collect(None, 1.0, n)
+    return RolloutCollector(teacher, open_vector(teacher.env, teacher, 8), seed, RANDOM).collect(None, 1.0, n)
 
 
-def trained(teacher: Agent, pool: Pool, student: str, arm: str, seconds: float, seed: int) -> tuple[Agent, int]:
+def trained(teacher: Agent, pool: ReplayPool, student: str, arm: str, seconds: float, seed: int) -> tuple[Agent, int]:
     """A student after so many seconds of processor time, and its gradient steps."""
     normalized, batch, rate = ARMS[arm]
     config = DistillConfig(student=student, batch=batch, lr=f"cosine:{rate}->0.00003", seed=seed)
@@ -84,7 +84,7 @@ def main() -> None:
     teacher = read(args.teacher, load)
     assert isinstance(teacher, Agent)
     assert teacher.env is not None
-    pool, (obs, _) = Pool(teacher, states(teacher, STATES, 0), STATES), states(teacher, NEW, 1)
+    pool, (obs, _) = ReplayPool(teacher, states(teacher, STATES, 0), STATES), states(teacher, NEW, 1)
     vector, seeds = open_vector(teacher.env, teacher, EPISODES), seeds_from(first_seed("bench", 0), EPISODES)
     print(f"teacher: {play(teacher, vector, seeds).returns.mean():.2f}", flush=True)
     with torch.inference_mode():

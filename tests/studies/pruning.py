@@ -27,23 +27,23 @@ from kdcli.agents import store
 from kdcli.agents.agent import Agent
 from kdcli.checkpoints.config import LoadConfig
 from kdcli.checkpoints.read import find_file, read
+from kdcli.compression.pruning import Scale, unit_stats_of
+from kdcli.compression.recovery import Recovery
 from kdcli.distillation.config import DistillConfig
 from kdcli.distillation.learner import copy_agent
 from kdcli.distillation.loop import distill
-from kdcli.distillation.pool import Collector, Pool
-from kdcli.distillation.step import judge_of, pool_of
-from kdcli.envs.play import open_vector
+from kdcli.distillation.online import judge_of, pool_of
+from kdcli.distillation.replay_pool import ReplayPool, RolloutCollector
 from kdcli.graph.count import count
 from kdcli.graph.trace import trace
 from kdcli.networks import from_config
-from kdcli.pruning.budgets import Budget
 from kdcli.pruning.config import PruneConfig
-from kdcli.pruning.form import with_network
 from kdcli.pruning.loop import Tools, prune
 from kdcli.pruning.lossless import lossless, proved
+from kdcli.pruning.size_targets import Budget
 from kdcli.pruning.states import real_states
-from kdcli.recipes.prune import Scale, evidence_of
-from kdcli.recipes.recovery import Recovery
+from kdcli.pruning.surgery import with_network
+from kdcli.rollouts.evaluate import open_vector
 
 LABELS, UPDATES, STATES = 12_000, 6_000, 20_000
 FAST, SLOW = "cosine:0.003->0.00003", "cosine:0.001->0.00003"
@@ -79,9 +79,9 @@ def fresh(agent: Agent, seed: int) -> Agent:
 def from_scratch(teacher: Agent, shape: Agent, seed: int) -> Agent:
     config, env = lesson(1, FAST, seed), teacher.env
     assert env is not None
-    collector = Collector(teacher, open_vector(env, teacher, config.envs), seed)
+    collector = RolloutCollector(teacher, open_vector(env, teacher, config.envs), seed)
     first = collector.collect(None, 1.0, config.labels // config.rounds)
-    pool = Pool(teacher, first, config.capacity, collector, shape.preprocess)
+    pool = ReplayPool(teacher, first, config.capacity, collector, shape.preprocess)
     start = copy_agent(fresh(shape, seed))
     start.policy.requires_grad_(True)
     return distill(teacher, config, pool, judge_of(teacher, env, config), start=start).student
@@ -94,14 +94,14 @@ def pruned(teacher: Agent, thin: Agent, params: int, arm: str, seed: int) -> Age
     taught = lesson(rounds, lr, seed)
     vector = open_vector(teacher.env, teacher, taught.envs)
     recover = Recovery(teacher, vector, taught, judge_of(teacher, teacher.env, taught), keep_zeros=False)
-    states = evidence_of(real_states(teacher, 4_000, seed), config.evidence)
+    states = unit_stats_of(real_states(teacher, 4_000, seed), config.unit_stats)
     return prune(thin, states, config, Tools(recover, lambda _: 0.0, Budget.parse(str(config.to)))).agent
 
 
 def shape_of(thin: Agent, params: int, seed: int, states: int = 64) -> Agent:
     """What pruning to so many parameters comes to, whoever is cut."""
     config = PruneConfig(to=f"params<={params}", importance="random", rounds=1, min_score=-1e9, seed=seed)
-    seen = evidence_of(real_states(thin, 512, seed), states)
+    seen = unit_stats_of(real_states(thin, 512, seed), states)
     return prune(thin, seen, config, Tools(lambda a: a, lambda _: 0.0, Budget.parse(str(config.to)))).agent
 
 

@@ -24,17 +24,17 @@ import torch
 from scipy import stats
 
 from kdcli.agents import store
-from kdcli.agents.agent import Acts, Agent
+from kdcli.agents.agent import Actor, Agent
 from kdcli.agents.states import States
 from kdcli.checkpoints.read import find_file, read
+from kdcli.compression.quantization import recovery
 from kdcli.distillation.config import DistillConfig
-from kdcli.distillation.pool import Collector, Pool
-from kdcli.distillation.step import distill_in_env, judge_of
-from kdcli.envs.play import collect_turns, open_vector, play, seeds_from
-from kdcli.envs.seeds import first_seed
+from kdcli.distillation.online import distill_in_env, judge_of
+from kdcli.distillation.replay_pool import ReplayPool, RolloutCollector
 from kdcli.quantization.plan import Plan
-from kdcli.quantization.work import quantize
-from kdcli.recipes.quantize import recovery
+from kdcli.quantization.quantize import quantize
+from kdcli.rollouts.evaluate import collect_turns, open_vector, play, seeds_from
+from kdcli.rollouts.seeds import first_seed
 from kdcli.spec import EnvSpec
 
 HERE = Path(__file__).parents[2] / "sample_checkpoints"
@@ -96,7 +96,7 @@ class Study:
         self.vector = open_vector(self.spec, self.teacher)
         self.seeds = seeds_from(first_seed("bench", 0), LONG.get(env, EPISODES))
 
-    def returns(self, name: str, make: Callable[[], Acts | None]) -> None:
+    def returns(self, name: str, make: Callable[[], Actor | None]) -> None:
         """Play the episodes that decide nothing with what `make` gives, unless that was done."""
         path = self.folder / f"{self.env}.{self.seed}.{name.replace(':', '')}.json"
         if not path.exists():
@@ -123,9 +123,9 @@ class Study:
         if not trained:
             return quantize(student, plan, states)
         config = TRAINED.model_copy(update={"seed": self.seed})
-        collector = Collector(self.teacher, open_vector(self.spec, self.teacher, 8), self.seed)
+        collector = RolloutCollector(self.teacher, open_vector(self.spec, self.teacher, 8), self.seed)
         first = collector.collect(None, 1.0, config.labels // 2)
-        pool = Pool(self.teacher, first, config.capacity, collector, preprocess=student.preprocess)
+        pool = ReplayPool(self.teacher, first, config.capacity, collector, preprocess=student.preprocess)
         return quantize(
             student, plan, states, recovery(self.teacher, config, pool, judge_of(self.teacher, self.spec, config))
         )

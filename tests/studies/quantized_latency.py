@@ -20,14 +20,14 @@ from onnx import TensorProto, helper, numpy_helper
 from kdcli.agents.action import ActionRule
 from kdcli.agents.agent import Agent
 from kdcli.agents.observation import Preprocess
+from kdcli.agents.onnx.session import OnnxAgent, start
 from kdcli.agents.policy import Policy
-from kdcli.agents.runtime import OnnxAgent, start
 from kdcli.agents.states import States
 from kdcli.exporters.config import ExportConfig
 from kdcli.exporters.step import convert
 from kdcli.networks.mlp import MLP
 from kdcli.quantization.plan import Plan
-from kdcli.quantization.work import quantize
+from kdcli.quantization.quantize import quantize
 from kdcli.spec import box
 
 SHAPES = ((17, (64, 64)), (17, (256, 256)), (17, (400, 300)), (376, (1024, 1024)), (64, (2048, 2048)))

@@ -23,13 +23,13 @@ import numpy as np
 
 from kdcli.agents.threads import one_thread
 from kdcli.checkpoints.read import read
-from kdcli.envs.chance import random_actions
-from kdcli.envs.play import open_vector
-from kdcli.envs.stream import stream
 from kdcli.envs.vector import Vector
 from kdcli.rollouts.config import RolloutConfig
-from kdcli.rollouts.step import rollout
-from kdcli.rollouts.work import Cast
+from kdcli.rollouts.evaluate import open_vector
+from kdcli.rollouts.random_policy import random_actions
+from kdcli.rollouts.record import rollout
+from kdcli.rollouts.recording import Cast
+from kdcli.rollouts.step_loop import stream
 
 
 class Took(NamedTuple):

@@ -42,9 +42,9 @@ def main() -> None:
     parser.add_argument("--steps", type=int, default=600_000)
     parser.add_argument("--seed", type=int, default=0)
     args = parser.parse_args()
-    pace = {"learning_starts": 10_000, "train_freq": 8, "gradient_steps": 32, "policy_delay": 2}
+    throughput = {"learning_starts": 10_000, "train_freq": 8, "gradient_steps": 32, "policy_delay": 2}
     envs = make_vec_env(ENV, n_envs=4, seed=args.seed)
-    trained = TQC("MlpPolicy", envs, seed=args.seed, policy_kwargs={"net_arch": [256, 256]}, **pace)
+    trained = TQC("MlpPolicy", envs, seed=args.seed, policy_kwargs={"net_arch": [256, 256]}, **throughput)
     trained.learn(args.steps)
     agent, env = converted(trained), gym.make(ENV)
     agent.save(args.output)

@@ -25,21 +25,21 @@ import numpy as np
 import torch
 from scipy import stats
 
-from kdcli.agents.agent import Acts, Agent
+from kdcli.agents.agent import Actor, Agent
 from kdcli.agents.ensemble import Ensemble
-from kdcli.agents.observation import Sees
+from kdcli.agents.observation import Preprocessor
 from kdcli.checkpoints.config import LoadConfig
 from kdcli.checkpoints.read import find_file, read
 from kdcli.distillation.config import DistillConfig
 from kdcli.distillation.continual import distill_in_turn
 from kdcli.distillation.generations import ladder
 from kdcli.distillation.loop import Distilled, Judge, distill
-from kdcli.distillation.many import open_task
 from kdcli.distillation.multi_task import distill_tasks
-from kdcli.distillation.pool import Pool
-from kdcli.distillation.step import judge_of, pool_of
-from kdcli.envs.play import open_vector, play, seeds_from
-from kdcli.envs.seeds import first_seed
+from kdcli.distillation.online import judge_of, pool_of
+from kdcli.distillation.replay_pool import ReplayPool
+from kdcli.distillation.teacher_chains import open_task
+from kdcli.rollouts.evaluate import open_vector, play, seeds_from
+from kdcli.rollouts.seeds import first_seed
 
 Row = dict[str, Any]
 # The name of a cell, and what makes its rows.
@@ -63,14 +63,14 @@ KEEP = {"in turn": (), "in turn, ewc@1": ("ewc@1",)}
 _CACHE: dict[tuple[str, str], float] = {}
 
 
-def mean_return(agent: Acts | None, like: Acts) -> float:
+def mean_return(agent: Actor | None, like: Actor) -> float:
     """The mean of paired episodes in the env of `like`, on initial states that no training saw."""
     assert like.env is not None
     seeds = seeds_from(first_seed("bench", 0), EPISODES[like.env.id])
     return float(play(agent, open_vector(like.env, None), seeds).returns.mean())
 
 
-def score(student: Acts, teacher: Acts) -> float:
+def score(student: Actor, teacher: Actor) -> float:
     """The share of the teacher's advantage over random play that is kept."""
     for who, agent in (("teacher", teacher), ("random", None)):
         if (teacher.name, who) not in _CACHE:
@@ -79,17 +79,17 @@ def score(student: Acts, teacher: Acts) -> float:
     return (mean_return(student, teacher) - chance) / (best - chance)
 
 
-def gathering(config: DistillConfig) -> Callable[[Acts, Sees | None], Pool]:
+def gathering(config: DistillConfig) -> Callable[[Actor, Preprocessor | None], ReplayPool]:
     """Pools of a teacher's env with so many labels as the config says."""
 
-    def gather(teacher: Acts, preprocess: Sees | None = None) -> Pool:
+    def gather(teacher: Actor, preprocess: Preprocessor | None = None) -> ReplayPool:
         assert teacher.env is not None
         return pool_of(teacher, teacher.env, config, preprocess=preprocess)
 
     return gather
 
 
-def judging(teacher: Acts, config: DistillConfig) -> Judge:
+def judging(teacher: Actor, config: DistillConfig) -> Judge:
     """The mean return on the same episodes for everyone."""
     assert teacher.env is not None
     return judge_of(teacher, teacher.env, config)
@@ -99,9 +99,9 @@ def many(seed: int, folder: Path) -> Iterator[Cell]:
     """Three imperfect teachers, what they play seen as one, and students of them so, or heard apart by a gate."""
     for env in TRAINED:
         teachers = [read(folder / f"{env}-seed{i}.zip", LoadConfig(env=env)) for i in (1, 2, 3)]
-        together: dict[str, Acts] = {name: Ensemble(teachers, name) for name in ("mean", "confidence", "value")}
+        together: dict[str, Actor] = {name: Ensemble(teachers, name) for name in ("mean", "confidence", "value")}
         if seed == 0:
-            alone: dict[str, Acts | None] = {f"teacher {i + 1}": teacher for i, teacher in enumerate(teachers)}
+            alone: dict[str, Actor | None] = {f"teacher {i + 1}": teacher for i, teacher in enumerate(teachers)}
             for name, agent in (alone | together | {"random": None}).items():
                 yield f"{env}-{name}", partial(_played, env, name, "itself", agent, teachers[0])
         for name, loss in (("mean", "kl"), ("mean", "gated"), ("value", "kl")):
@@ -110,15 +110,15 @@ def many(seed: int, folder: Path) -> Iterator[Cell]:
             yield f"{env}-{name}-{loss}", partial(_taught, env, name, teacher, config)
 
 
-def _played(env: str, who: str, what: str, agent: Acts | None, like: Acts) -> list[Row]:
+def _played(env: str, who: str, what: str, agent: Actor | None, like: Actor) -> list[Row]:
     return [{"env": env, "who": who, "what": what, "return": mean_return(agent, like)}]
 
 
-def _taught(env: str, who: str, teacher: Acts, config: DistillConfig) -> list[Row]:
+def _taught(env: str, who: str, teacher: Actor, config: DistillConfig) -> list[Row]:
     return _played(env, who, f"student by {config.loss[0]}", learn(teacher, config).student, teacher)
 
 
-def learn(teacher: Acts, config: DistillConfig) -> Distilled:
+def learn(teacher: Actor, config: DistillConfig) -> Distilled:
     """One student of one teacher."""
     return distill(teacher, config, gathering(config)(teacher, None), judging(teacher, config))
 

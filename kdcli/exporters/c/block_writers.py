@@ -6,37 +6,37 @@ from collections.abc import Callable, Mapping
 
 import numpy as np
 
-from kdcli.exporters.c.sheet import Sheet, number
+from kdcli.exporters.c.source_builder import SourceBuilder, number
 from kdcli.exporters.c.values import Step
 
 
-def tables(sheet: Sheet, step: Step) -> tuple[str, str]:
+def tables(builder: SourceBuilder, step: Step) -> tuple[str, str]:
     """Tables of a step's weight (I, O) and its bias (O,), zeros where it has none."""
     weight = step.weights["weight"]
     bias = step.weights.get("bias", np.zeros(weight.shape[1], np.float32))
     name = step.y.root
-    return sheet.table(f"{name}_weight", np.ascontiguousarray(weight)), sheet.table(f"{name}_bias", bias)
+    return builder.table(f"{name}_weight", np.ascontiguousarray(weight)), builder.table(f"{name}_bias", bias)
 
 
-def _conv2d_alone(sheet: Sheet, step: Step) -> None:
-    window = sheet.window(f"{step.y.root}_window", step.attrs["window"].values())
-    sheet.call("convolve_alone", window, sheet.at(step.x), *tables(sheet, step), sheet.at(step.y))
+def _conv2d_alone(builder: SourceBuilder, step: Step) -> None:
+    window = builder.window(f"{step.y.root}_window", step.attrs["window"].values())
+    builder.call("convolve_alone", window, builder.at(step.x), *tables(builder, step), builder.at(step.y))
 
 
-def _add(sheet: Sheet, step: Step) -> None:
-    x, y = map(sheet.item, step.inputs)
-    sheet.each(step.y.size, f"{sheet.item(step.y)} = {x} + {y};")
+def _add(builder: SourceBuilder, step: Step) -> None:
+    x, y = map(builder.item, step.inputs)
+    builder.each(step.y.size, f"{builder.item(step.y)} = {x} + {y};")
 
 
-def _attention(sheet: Sheet, step: Step) -> None:
+def _attention(builder: SourceBuilder, step: Step) -> None:
     heads, width = step.attrs["heads"], step.attrs["width"]
     sizes = step.attrs["m"], step.attrs["n"], width, heads, number((width // heads) ** -0.5, "float32")
-    places = [sheet.at(value) for value in step.inputs]
-    ends = [*places, *["0"] * (5 - len(places)), sheet.at(step.scratch[0]), sheet.at(step.y)]
-    sheet.call("attention", *sizes, *ends)
+    places = [builder.at(value) for value in step.inputs]
+    ends = [*places, *["0"] * (5 - len(places)), builder.at(step.scratch[0]), builder.at(step.y)]
+    builder.call("attention", *sizes, *ends)
 
 
-BLOCKS: Mapping[str, Callable[[Sheet, Step], None]] = {
+BLOCKS: Mapping[str, Callable[[SourceBuilder, Step], None]] = {
     "add": _add,
     "attention": _attention,
     "conv2d_alone": _conv2d_alone,

@@ -7,7 +7,7 @@ from collections.abc import Mapping
 import numpy as np
 
 from kdcli.exporters.c.names import words
-from kdcli.exporters.c.sheet import braces
+from kdcli.exporters.c.source_builder import braces
 from kdcli.exporters.c.values import CTYPES
 from kdcli.graph.operations import Graph, Port
 

@@ -20,7 +20,7 @@ from kdcli.exporters.c.kernels import texts
 from kdcli.exporters.c.lower import lower
 from kdcli.exporters.c.memory import Memory, plan
 from kdcli.exporters.c.names import json_words, symbol, words
-from kdcli.exporters.c.sheet import Sheet
+from kdcli.exporters.c.source_builder import SourceBuilder
 from kdcli.exporters.c.values import CTYPES, Step
 from kdcli.exporters.c.writers import WRITERS
 from kdcli.exporters.config import ExportConfig
@@ -50,12 +50,12 @@ def write(
     name = symbol(stem)
     _check_dtypes((*graph.inputs, *graph.outputs))
     steps = lower(graph)
-    sheet = Sheet(graph, plan(steps))
+    builder = SourceBuilder(graph, plan(steps))
     for step in steps:
-        WRITERS[step.kind](sheet, step)
+        WRITERS[step.kind](builder, step)
     texts_by_suffix = {
-        SOURCE: _source(graph, sheet, name, stem, steps),
-        HEADER: _header(graph, sheet, name, stem),
+        SOURCE: _source(graph, builder, name, stem, steps),
+        HEADER: _header(graph, builder, name, stem),
         PROGRAM: check_program(graph, name, stem, examples),
     }
     return {suffix: text.encode() for suffix, text in texts_by_suffix.items()}
@@ -68,30 +68,30 @@ def _check_dtypes(ports: tuple[Port, ...]) -> None:
             raise UsageError(f"{port.name} is of type {port.dtype}", why, "choose another --format")
 
 
-def _signature(graph: Graph, sheet: Sheet, name: str) -> str:
-    inputs = [f"const {CTYPES[port.dtype]} *{sheet.inputs[port.name]}" for port in graph.inputs]
-    outputs = [f"{CTYPES[port.dtype]} *{sheet.outputs[port.name]}" for port in graph.outputs]
+def _signature(graph: Graph, builder: SourceBuilder, name: str) -> str:
+    inputs = [f"const {CTYPES[port.dtype]} *{builder.inputs[port.name]}" for port in graph.inputs]
+    outputs = [f"{CTYPES[port.dtype]} *{builder.outputs[port.name]}" for port in graph.outputs]
     return f"void {name}_run({', '.join([*inputs, *outputs, f'{name}_work *work'])})"
 
 
-def _source(graph: Graph, sheet: Sheet, name: str, stem: str, steps: list[Step]) -> str:
+def _source(graph: Graph, builder: SourceBuilder, name: str, stem: str, steps: list[Step]) -> str:
     read = {value.root for step in steps for value in step.inputs}
-    unused = [f"    (void){sheet.inputs[port.name]};\n" for port in graph.inputs if port.name not in read]
-    arenas = [f"    {CTYPES[dtype]} *const {dtype} = work->{dtype};\n" for dtype in sheet.memory.sizes] or [
+    unused = [f"    (void){builder.inputs[port.name]};\n" for port in graph.inputs if port.name not in read]
+    arenas = [f"    {CTYPES[dtype]} *const {dtype} = work->{dtype};\n" for dtype in builder.memory.sizes] or [
         "    (void)work;\n"
     ]
     return "".join(
         [
             f"/* {words(stem)}: see the header. Compile with -O3, and for this machine alone with -march=native. */\n",
             f'#include "{stem}.h"\n',
-            texts(sheet.used),
+            texts(builder.used),
             "\n/* The policy's numbers; weights lie in rows, one row of outputs for each input. */\n",
-            *sheet.tables,
+            *builder.tables,
             *(_reset(name, port) for port in graph.inputs if port.name == STATE_IN),
-            f"\n{_signature(graph, sheet, name)}\n{{\n",
+            f"\n{_signature(graph, builder, name)}\n{{\n",
             *arenas,
             *unused,
-            *sheet.statements,
+            *builder.statements,
             "}\n",
         ]
     )
@@ -104,7 +104,7 @@ def _reset(name: str, state: Port) -> str:
     )
 
 
-def _header(graph: Graph, sheet: Sheet, name: str, stem: str) -> str:
+def _header(graph: Graph, builder: SourceBuilder, name: str, stem: str) -> str:
     guard, state = f"{name.upper()}_H", [port for port in graph.inputs if port.name == STATE_IN]
     resets = [
         "\n/* Begins an episode: the state that the first step gets. Later ones get what the step before gave. */\n"
@@ -114,44 +114,44 @@ def _header(graph: Graph, sheet: Sheet, name: str, stem: str) -> str:
     return "".join(
         [
             f"/*\n * {words(stem)}: a policy as C99. Observation in, as the env gives it; action for the env out.\n",
-            *_explained(graph, sheet),
-            *_used(sheet, name),
-            f"{CONTRACT}{json_words(_contract(graph, sheet, name, stem))}\n */\n",
+            *_explained(graph, builder),
+            *_used(builder, name),
+            f"{CONTRACT}{json_words(_contract(graph, builder, name, stem))}\n */\n",
             f"#ifndef {guard}\n#define {guard}\n\n#include <stdint.h>\n\n",
             '#ifdef __cplusplus\nextern "C" {\n#endif\n\n',
             NO_RECORD,
             "\n",
-            *_sizes(graph, sheet, name),
-            *_workspace(sheet.memory, name),
+            *_sizes(graph, builder, name),
+            *_workspace(builder.memory, name),
             *resets,
-            f"\n/* One decision. */\n{_signature(graph, sheet, name)};\n",
+            f"\n/* One decision. */\n{_signature(graph, builder, name)};\n",
             "\n#ifdef __cplusplus\n}\n#endif\n\n#endif\n",
         ]
     )
 
 
-def _explained(graph: Graph, sheet: Sheet) -> list[str]:
+def _explained(graph: Graph, builder: SourceBuilder) -> list[str]:
     """Lines on what goes in and out, and on what it costs."""
-    rows = [("in", sheet.inputs[port.name], port) for port in graph.inputs]
-    rows += [("out", sheet.outputs[port.name], port) for port in graph.outputs]
+    rows = [("in", builder.inputs[port.name], port) for port in graph.inputs]
+    rows += [("out", builder.outputs[port.name], port) for port in graph.outputs]
     lines = [f" *   {way:<4}{given}: {_shape(port)}{_called(given, port)}\n" for way, given, port in rows]
-    counted, memory = count(graph), sheet.memory.n_bytes
+    counted, memory = count(graph), builder.memory.n_bytes
     cost = f"{counted.n_params} parameters, {counted.multiply_adds} multiply-adds"
     return [
         " *\n",
         *lines,
         " *\n",
-        f" * {cost}; {sheet.n_table_bytes} bytes of constants (flash), {memory} bytes of workspace (RAM).\n",
+        f" * {cost}; {builder.n_table_bytes} bytes of constants (flash), {memory} bytes of workspace (RAM).\n",
         " * No allocation, no globals, no C library; nothing is kept between calls: threads may call it at once,\n",
         " * each with a workspace of its own.\n",
         " *\n",
     ]
 
 
-def _used(sheet: Sheet, name: str) -> list[str]:
+def _used(builder: SourceBuilder, name: str) -> list[str]:
     """Lines that show how the policy is called."""
-    state = sheet.inputs.get(STATE_IN)
-    arguments = ", ".join([*sheet.inputs.values(), *sheet.outputs.values(), "&work"])
+    state = builder.inputs.get(STATE_IN)
+    arguments = ", ".join([*builder.inputs.values(), *builder.outputs.values(), "&work"])
     reset = (
         [f" *     {name}_reset({state});  where an episode begins; state_out may be the same array\n"] if state else []
     )
@@ -166,21 +166,23 @@ def _called(given: str, port: Port) -> str:
     return "" if given == port.name else f" (called {words(port.name)})"
 
 
-def _contract(graph: Graph, sheet: Sheet, name: str, stem: str) -> dict[str, object]:
+def _contract(graph: Graph, builder: SourceBuilder, name: str, stem: str) -> dict[str, object]:
     """What a program needs to call the policy, as JSON values."""
 
     def listed(ports: tuple[Port, ...]) -> list[dict[str, object]]:
         return [{"name": port.name, "dtype": port.dtype, "shape": list(port.shape)} for port in ports]
 
     ends = {"inputs": listed(graph.inputs), "outputs": listed(graph.outputs)}
-    sizes = {"constant_bytes": sheet.n_table_bytes, "work_bytes": sheet.memory.n_bytes}
+    sizes = {"constant_bytes": builder.n_table_bytes, "work_bytes": builder.memory.n_bytes}
     return {**ends, "symbol": name, "header": f"{stem}.h", **sizes}
 
 
-def _sizes(graph: Graph, sheet: Sheet, name: str) -> list[str]:
-    lines = [f"#define {name.upper()}_{sheet.inputs[port.name].upper()}_SIZE {port.size}\n" for port in graph.inputs]
-    lines += [f"#define {name.upper()}_{sheet.outputs[port.name].upper()}_SIZE {port.size}\n" for port in graph.outputs]
-    flash = f"/* Bytes of constants (flash). */\n#define {name.upper()}_CONSTANT_BYTES {sheet.n_table_bytes}\n\n"
+def _sizes(graph: Graph, builder: SourceBuilder, name: str) -> list[str]:
+    lines = [f"#define {name.upper()}_{builder.inputs[port.name].upper()}_SIZE {port.size}\n" for port in graph.inputs]
+    lines += [
+        f"#define {name.upper()}_{builder.outputs[port.name].upper()}_SIZE {port.size}\n" for port in graph.outputs
+    ]
+    flash = f"/* Bytes of constants (flash). */\n#define {name.upper()}_CONSTANT_BYTES {builder.n_table_bytes}\n\n"
     return ["/* How many numbers each array holds. */\n", *lines, "\n", flash]
 
 

@@ -15,7 +15,7 @@ import numpy as np
 
 from kdcli.exporters.c.fixed import encode, rescale
 from kdcli.exporters.c.grids import Grid, Gridded, Late, Numbers, Scaled, Sums
-from kdcli.exporters.c.product import BITS, Decoded, Product, Scored, product_of
+from kdcli.exporters.c.matmul import BITS, Decoded, Product, Scored, product_of
 from kdcli.exporters.c.rows import rows
 from kdcli.exporters.c.values import Joined, Step, Value
 from kdcli.graph.operations import Op, Port

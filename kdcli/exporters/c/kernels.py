@@ -6,8 +6,8 @@ import re
 from collections.abc import Iterable, Mapping
 
 from kdcli.exporters.c.functions import FUNCTIONS
-from kdcli.exporters.c.products import PRODUCTS
-from kdcli.exporters.c.whole import WHOLE
+from kdcli.exporters.c.int_kernels import WHOLE
+from kdcli.exporters.c.matmul_kernels import PRODUCTS
 
 TEXTS: Mapping[str, str] = {**PRODUCTS, **FUNCTIONS, **WHOLE}
 

@@ -15,7 +15,7 @@ import numpy as np
 from kdcli.exporters.c.grids import Late
 from kdcli.exporters.c.integers import SMOOTH, Integers
 from kdcli.exporters.c.lower_images import conv2d, max_pool2d
-from kdcli.exporters.c.product import real_product
+from kdcli.exporters.c.matmul import real_product
 from kdcli.exporters.c.values import Joined, Step, Value
 from kdcli.exporters.c.windows import tidy
 from kdcli.graph.operations import Graph, Op, Port

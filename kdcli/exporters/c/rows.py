@@ -7,7 +7,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from kdcli.exporters.c.fixed import INT32
-from kdcli.networks.packed import Packed, pack_bits
+from kdcli.networks.packed_weights import Packed, pack_bits
 
 _FINEST = 1 << 23  # the largest level of a table, in its integers, where sums have 64 bits
 _SHORT = 1 << 12  # x below this leaves a level 19 bits less those of the number of inputs

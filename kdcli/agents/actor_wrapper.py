@@ -1,0 +1,33 @@
+"""An agent in the place of another one: what it is, is the other's; what it does, its subclasses say."""
+
+from __future__ import annotations
+
+from kdcli.agents.agent import Actor
+from kdcli.spec import EnvSpec, Part, Space
+
+
+class ActorWrapper:
+    """Passes for `agent` in everything but how it acts."""
+
+    def __init__(self, agent: Actor) -> None:
+        self.agent = agent
+
+    @property
+    def name(self) -> str:
+        return self.agent.name
+
+    @property
+    def env(self) -> EnvSpec | None:
+        return self.agent.env
+
+    @property
+    def observation(self) -> Space:
+        return self.agent.observation
+
+    @property
+    def action(self) -> Part:
+        return self.agent.action
+
+    @property
+    def state_size(self) -> int:
+        return self.agent.state_size

@@ -1,0 +1,1 @@
+"""Foreign ONNX, TorchScript and torch.export programs as black-box policies."""

@@ -1,0 +1,1 @@
+"""Tensors with a JSON card that describes them."""

@@ -1,0 +1,1 @@
+"""d3rlpy's `.d3` files."""

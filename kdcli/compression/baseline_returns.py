@@ -1,0 +1,56 @@
+"""What a score is measured against: the teacher's and a random policy's returns on the same initial states."""
+
+from __future__ import annotations
+
+import time
+from dataclasses import dataclass
+
+import numpy as np
+
+from kdcli.agents.agent import Actor
+from kdcli.envs.vector import Vector
+from kdcli.errors import UsageError
+from kdcli.rollouts.evaluate import play
+
+
+@dataclass(frozen=True)
+class BaselineReturns:
+    """Returns (n,) of teacher and random play on `seeds`, and what playing costs here."""
+
+    seeds: range
+    teacher: np.ndarray
+    random: np.ndarray
+    steps_per_second: float
+    mean_length: float
+
+
+def measure(teacher: Actor, vector: Vector, seeds: range, seconds: float) -> BaselineReturns:
+    """Play teacher and random policy on as many of the seeds as `seconds` allow, at least one a slot.
+
+    Raises:
+        UsageError: the teacher is not better than random play.
+    """
+    pilot = seeds[: len(vector)]
+    begin = time.perf_counter()
+    first = play(teacher, vector, pilot)
+    taken = time.perf_counter() - begin
+    allowed = len(pilot) * max(1, int(seconds / (2 * taken)))
+    rest = seeds[len(pilot) : allowed]
+    returns = [first.returns] + ([play(teacher, vector, rest).returns] if rest else [])
+    used = seeds[: len(pilot) + len(rest)]
+    chance = play(None, vector, used)
+    found = BaselineReturns(
+        used, np.concatenate(returns), chance.returns, float(first.lengths.sum() / taken), float(first.lengths.mean())
+    )
+    _check(found, vector)
+    return found
+
+
+def _check(reference: BaselineReturns, vector: Vector) -> None:
+    teacher, chance = reference.teacher.mean(), reference.random.mean()
+    if teacher <= chance:
+        raise UsageError(
+            f"the teacher returns {teacher:.1f} on {vector.spec}, random play {chance:.1f}",
+            "there is nothing to hold: a wrong env, a missing normalizer (--vecnormalize), or an untrained agent",
+            "check both with kdcli inspect and kdcli bench",
+        )

@@ -1,0 +1,1 @@
+"""A graph as a NumPy script and its weights."""

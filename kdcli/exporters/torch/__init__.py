@@ -1,0 +1,1 @@
+"""A graph as a torch module: TorchScript and torch.export programs."""

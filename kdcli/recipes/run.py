@@ -1,0 +1,164 @@
+"""A recipe's run: one folder with everything in it; what is there as asked for is kept, what is missing is made.
+
+recipe.toml     the recipe
+recipe.json     every step: what it does, its options, what it was made from, the digest of what it made
+NAME...         what the steps made
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import shutil
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from kdcli import artifact
+from kdcli.errors import RefusedError, UsageError
+from kdcli.outputs import claim, options_changed
+from kdcli.progress import Listener, Note, silent
+from kdcli.recipes.plan import Step, plan
+from kdcli.recipes.recipe import ResolvedRecipe
+from kdcli.recipes.step_kind import Job
+from kdcli.spec import Json
+
+SCHEMA = "kdcli.run/1"
+
+
+@dataclass
+class Run:
+    """A run folder: the records of steps that are done, by name, and where their outputs are."""
+
+    path: Path
+    records: dict[str, Json]
+    outputs: dict[str, Path] = field(default_factory=dict)
+
+    @classmethod
+    def open(cls, path: Path) -> Run:
+        """Begin, or go on.
+
+        Raises:
+            UsageError: there is something else at this path.
+            RefusedError: its record is damaged.
+        """
+        mark = path / "recipe.json"
+        if not mark.exists():
+            if path.is_file() or (path.is_dir() and any(file.name != ".lock" for file in path.iterdir())):
+                raise UsageError(f"{path} exists", "it is not the folder of a recipe's run", "name another output")
+            return cls(path, {})
+        try:
+            return cls(path, {step["name"]: step for step in json.loads(mark.read_text())["steps"]})
+        except (KeyError, TypeError, ValueError) as error:
+            raise RefusedError(f"{mark} is damaged", repr(error)[:200], "name another output") from None
+
+    def keep(self, name: str, steps: Sequence[Step]) -> None:
+        """Write down what is done."""
+        done = [self.records[step.name] for step in steps if step.name in self.records]
+        found = artifact.versions("torch", "numpy", "gymnasium", "mujoco", "onnxruntime")
+        record = {"schema": SCHEMA, "recipe": name, "steps": done, "versions": found}
+        artifact.write_json(self.path / "recipe.json", record, force=True)
+
+    def changed(self, step: Step, parents: Mapping[str, Sequence[str]]) -> list[str]:
+        """How a recorded step differs from what is asked for; `parents` are digests by input, as far as known."""
+        then = self.records[step.name]
+        if then["do"] != step.do:
+            return [f"do {then['do']} -> {step.do}"]
+        other = [f"another {key}" for key, found in parents.items() if then["parents"].get(key) != found]
+        return options_changed(step.options, then["options"]) + other
+
+    def is_whole(self, step: Step) -> bool:
+        """Whether what a step made is there, as it was."""
+        then, file = self.records.get(step.name), self.path / step.file
+        return then is not None and file.exists() and digest(file) == then["sha256"]
+
+
+def run(resolved: ResolvedRecipe, text: bytes, output: Path, force: bool = False, listener: Listener = silent) -> Json:
+    """Do what is missing; the answer has each step with its output, seconds, and what is worth knowing.
+
+    Raises:
+        UsageError: a value is not given, the recipe does not make sense, or the folder holds what was made with other
+            options or from other files, without `force`; whatever a step raises.
+    """
+    if resolved.open:
+        first = resolved.open[0]
+        raise UsageError(f"{resolved.name} needs {first}", resolved.recipe.given[first].help, f"add --set {first}=...")
+    steps, folder = plan(resolved), Run.open(output)
+    with claim(output / ".lock") as mine:
+        if not mine:
+            raise UsageError(f"{output} is in use", "another kdcli is writing there", "wait, or name another output")
+        if not force:
+            _refuse_changed(steps, folder)
+        artifact.write_bytes(output / "recipe.toml", text, force=True)
+        done = []
+        for step in steps:
+            done.append(_do(step, folder, force, listener))
+            folder.keep(resolved.name, steps)
+    return {"schema": SCHEMA, "recipe": resolved.name, "path": str(output), "steps": done}
+
+
+def _refuse_changed(steps: Sequence[Step], folder: Run) -> None:
+    """Before anything runs: options, and files that come from outside."""
+    for step in steps:
+        if folder.is_whole(step):
+            files = {key: [source.file for source in found if source.file] for key, found in step.inputs.items()}
+            outside = {key: list(map(digest, found)) for key, found in files.items() if found}
+            known = {key: found for key, found in outside.items() if len(found) == len(step.inputs[key])}
+            _refuse(step, folder.changed(step, known))
+
+
+def _refuse(step: Step, changes: Sequence[str]) -> None:
+    if changes:
+        what = f"{step.file} was made otherwise"
+        raise UsageError(what, ", ".join(changes), "--force makes it again, or name another output")
+
+
+def _do(step: Step, folder: Run, force: bool, listener: Listener) -> Json:
+    """Keep what is there, or make it."""
+    inputs = {key: tuple(source.path(folder.outputs) for source in found) for key, found in step.inputs.items()}
+    parents = {key: [digest(path) for path in paths] for key, paths in inputs.items()}
+    file = folder.outputs[step.name] = folder.path / step.file
+    whole = folder.is_whole(step)
+    if whole and not (changes := folder.changed(step, parents)):
+        return _said(step, folder.records[step.name], kept=True)
+    if whole and not force:
+        _refuse(step, changes)
+    if step.kind.gives != "dataset" or whole:  # an unfinished dataset is continued
+        _remove(file)
+    listener(Note(f"{step.name}: {step.do}"))
+    begin = time.perf_counter()
+    facts = step.kind.make(Job(inputs, step.options, file, listener))
+    folder.records[step.name] = {
+        "name": step.name,
+        "do": step.do,
+        "options": step.options.model_dump(mode="json"),
+        "parents": parents,
+        "output": step.file,
+        "sha256": digest(file),
+        "seconds": round(time.perf_counter() - begin, 3),
+        "facts": facts,
+    }
+    return _said(step, folder.records[step.name], kept=False)
+
+
+def _said(step: Step, record: Json, kept: bool) -> Json:
+    return {key: record[key] for key in ("name", "do", "output", "seconds", "facts")} | {"kept": kept}
+
+
+def _remove(file: Path) -> None:
+    if file.is_dir():
+        shutil.rmtree(file)
+    file.unlink(missing_ok=True)
+
+
+def digest(path: Path) -> str:
+    """Of a file; of a dataset by its manifest; of another folder by the files in it."""
+    if not path.is_dir():
+        return artifact.sha256(path)
+    if (path / "manifest.json").exists():
+        return artifact.sha256(path / "manifest.json")
+    total = hashlib.sha256()
+    for file in sorted(path.iterdir()):
+        total.update(f"{file.name}:{artifact.sha256(file)}\n".encode())
+    return total.hexdigest()

@@ -1,0 +1,67 @@
+"""What a study keeps on disk: one file a cell, written whole, and made by one process at a time.
+
+study.json                  what was asked for
+teachers/NAME.json          a teacher's and random play's returns on the initial states of the measurement
+cells/NAME.json             one student: options, score, agreement, size, seconds, every episode and round
+students/NAME.safetensors   the students
+table.md, table.json        what follows from the cells so far
+"""
+
+from __future__ import annotations
+
+import json
+from contextlib import AbstractContextManager
+from dataclasses import dataclass
+from pathlib import Path
+
+from kdcli import artifact
+from kdcli.errors import RefusedError, UsageError
+from kdcli.outputs import claim
+from kdcli.spec import Json
+
+
+@dataclass(frozen=True)
+class Folder:
+    """The folder of one study."""
+
+    path: Path
+
+    def open(self, asked: Json) -> None:
+        """Begin, or go on.
+
+        Raises:
+            UsageError: there is something else at this path, or it cannot be written.
+        """
+        mark = self.path / "study.json"
+        if self.path.exists() and not mark.exists() and (self.path.is_file() or any(self.path.iterdir())):
+            raise UsageError(f"{self.path} exists", "it is not the folder of a study", "name another output")
+        artifact.write_json(mark, asked, force=True)
+
+    def student(self, name: str) -> Path:
+        """Where the student of a cell is."""
+        return self.path / "students" / f"{name}.safetensors"
+
+    def read(self, kind: str, name: str) -> Json | None:
+        """The record of a cell (`cells`) or a teacher (`teachers`); None where there is none yet.
+
+        Raises:
+            RefusedError: it is damaged.
+        """
+        file = self._file(kind, name)
+        try:
+            return json.loads(file.read_text())
+        except FileNotFoundError:
+            return None
+        except ValueError as error:
+            raise RefusedError(f"{file} is damaged", str(error), "remove it, and it is made again") from None
+
+    def write(self, kind: str, name: str, record: Json) -> None:
+        """Keep a record, whole or not at all."""
+        artifact.write_json(self._file(kind, name), record, force=True)
+
+    def _file(self, kind: str, name: str) -> Path:
+        return self.path / kind / f"{name}.json"
+
+    def claim(self, name: str, wait: bool = False) -> AbstractContextManager[bool]:
+        """Whether this process may make `name` now; nobody else may until it is done. With `wait`, it will."""
+        return claim(self.path / ".locks" / name, wait)
