@@ -230,4 +230,5 @@ def _line(found: Candidate) -> str:
     architecture, seen = found.architecture, found.screening
     numbers = "no score" if seen.score is None else f"score {seen.score:.3f} [{seen.low:.3f}, {seen.high:.3f}]"
     word = "promising" if found.promising else "not enough"
-    return f"{architecture.student}, {architecture.n_params:,} parameters: {numbers} in screening, {word} ({found.seconds:.0f} s)"
+    size = f"{architecture.student}, {architecture.n_params:,} parameters"
+    return f"{size}: {numbers} in screening, {word} ({found.seconds:.0f} s)"

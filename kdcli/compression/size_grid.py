@@ -38,10 +38,10 @@ def mlp_params(inputs: int, hidden: tuple[int, ...], outputs: int) -> int:
 def size_grid(
     input_shapes: Sequence[Shape], outputs: int, teacher_params: int, quick: bool = False, memory: bool = False
 ) -> list[Architecture]:
-    """Rungs of growing size, all of at most half the teacher's parameters.
+    """Architectures of growing size, all of at most half the teacher's parameters.
 
-    `input_shapes` are the shapes of the features side by side. Linear is always the first, where nothing seen is an image;
-    then convolutions of growing width, with wide strides, too, where `quick` ones are asked for. With `memory`, GRUs.
+    `input_shapes` are the shapes of the features side by side. Linear comes first, unless an image is among them; then
+    convolutions of growing width, also with wide strides where `quick` ones are asked for. With `memory`, GRUs.
     """
     if memory:
         return _remembering(input_shapes, outputs, teacher_params)
