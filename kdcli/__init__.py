@@ -1,17 +1,45 @@
-"""kdcli gives back the smallest policy that is provably as good as a trained agent, as a file other runtimes read.
+"""kdcli compresses trained reinforcement-learning agents: smaller policies, statistically verified to match.
 
-The map of the house; each stage is one room, one subcommand, one file on disk:
+    import kdcli
 
-    checkpoints    foreign file -> Agent            kdcli load, inspect
-    rollouts       Agent x env -> Dataset           kdcli rollout
-    distillation   teacher x data -> smaller Agent  kdcli distill
-    pruning        Agent -> thinner Agent           kdcli prune
-    quantization   Agent -> fewer bits              kdcli quantize
-    exporters      Agent -> ONNX, C, NumPy, torch   kdcli export
-    benchmarks     Agents x env -> numbers          kdcli bench
-    recipes        the whole line                   kdcli compress, run, study
+    result = kdcli.compress("agent.zip", budget="5m")
+    result.student.predict(obs)
 
-Below them: `networks` (architectures), `agents` (everything needed to act), `graph` (a policy as a list of
-operations), `envs` (the only room that knows gymnasium), `datasets`, and the words `errors`, `registry`, `choice`,
-`spec`, `artifact`, `progress`. Above them: `cli`, the only room that prints.
+Each verb is also a command: `kdcli.distill(...)` is `kdcli distill ...`. See docs/python.md.
 """
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from kdcli.api.export import export as export
+    from kdcli.api.load import inspect as inspect
+    from kdcli.api.load import load as load
+    from kdcli.errors import KdcliError as KdcliError
+    from kdcli.errors import RefusedError as RefusedError
+    from kdcli.errors import UsageError as UsageError
+
+# Resolved on first use, so that `import kdcli` loads no torch.
+_PUBLIC = {
+    "load": "kdcli.api.load",
+    "inspect": "kdcli.api.load",
+    "export": "kdcli.api.export",
+    "KdcliError": "kdcli.errors",
+    "UsageError": "kdcli.errors",
+    "RefusedError": "kdcli.errors",
+}
+__all__ = ["__version__", *_PUBLIC]
+
+
+def __getattr__(name: str) -> Any:
+    if name == "__version__":
+        from importlib.metadata import version
+
+        return version("kdcli")
+    if name not in _PUBLIC:
+        raise AttributeError(f"module 'kdcli' has no attribute {name!r}")
+    return getattr(import_module(_PUBLIC[name]), name)
+
+
+def __dir__() -> list[str]:
+    return sorted(__all__)

@@ -1,12 +1,26 @@
-"""What goes wrong, in three lines: what, why, what to do. The exit code belongs to the kind of error."""
+"""Errors a user can act on, in three lines: what happened, why, what to do.
+
+    KdcliError            any error kdcli raises on purpose
+    +-- UsageError        a wrong option, configuration or environment; exit code 2
+    +-- RefusedError      a file that is corrupt, unsafe or unsupported; exit code 4
+
+A message names an option with `option("augment", "shift:4")`, and whoever shows the message spells it: `--augment
+shift:4` in the shell, `augment='shift:4'` in Python and in recipes.
+"""
 
 from __future__ import annotations
 
 import difflib
-from collections.abc import Iterable
+import re
+import shlex
+from collections.abc import Callable, Iterable
 from enum import IntEnum
 
 MAX_LINE = 500
+# Marks around an option in a message; neither occurs in text that people write.
+_OPEN, _EQUALS, _CLOSE = "\ue000", "\ue001", "\ue002"
+_MARKED = re.compile(f"{_OPEN}([^{_CLOSE}{_EQUALS}]*)(?:{_EQUALS}([^{_CLOSE}]*))?{_CLOSE}")
+Spelling = Callable[[str, str | None], str]
 
 
 class Exit(IntEnum):
@@ -22,6 +36,27 @@ class Exit(IntEnum):
     TERMINATED = 143
 
 
+def option(field: str, value: object = None) -> str:
+    """An option inside a message, by the name of its config's field, with a value where one is advised."""
+    return f"{_OPEN}{field}{'' if value is None else f'{_EQUALS}{value}'}{_CLOSE}"
+
+
+def shell(field: str, value: str | None) -> str:
+    """An option as the command line takes it: `--env-kwargs gravity=-9`."""
+    flag = f"--{field.replace('_', '-')}"
+    return flag if value is None else f"{flag} {shlex.quote(value)}"
+
+
+def python(field: str, value: str | None) -> str:
+    """An option as Python and recipes take it: `augment='shift:4'`."""
+    return field if value is None else f"{field}={value!r}"
+
+
+def spell(text: str, spelling: Spelling = python) -> str:
+    """`text` with each option spelled for its reader."""
+    return _MARKED.sub(lambda found: spelling(found[1], found[2]), text)
+
+
 class KdcliError(Exception):
     """An error a user can act on: `what` happened, `why`, and the way out (`fix`), one line each."""
 
@@ -31,9 +66,12 @@ class KdcliError(Exception):
         super().__init__(what)
         self.what, self.why, self.fix = what, why, fix
 
-    def lines(self) -> list[str]:
-        """The non-empty lines, as printed: one line each, however much of a file they quote."""
-        lines = (" ".join(line.split()) for line in (self.what, self.why, self.fix))
+    def __str__(self) -> str:
+        return "; ".join(self.lines())
+
+    def lines(self, spelling: Spelling = python) -> list[str]:
+        """The non-empty lines, as shown: one line each, however much of a file they quote."""
+        lines = (" ".join(spell(line, spelling).split()) for line in (self.what, self.why, self.fix))
         return [line if len(line) <= MAX_LINE else f"{line[:MAX_LINE]}..." for line in lines if line]
 
 

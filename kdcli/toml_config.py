@@ -13,9 +13,9 @@ from typing import Annotated, Any, TypeVar
 from pydantic import BaseModel, StringConstraints, ValidationError
 
 from kdcli.errors import UsageError, unknown
+from kdcli.options import typed
 
 Model = TypeVar("Model", bound=BaseModel)
-Schema = Mapping[str, Any]
 # Names are part of file names.
 Name = Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9][\w.+=@,-]*$", max_length=80)]
 
@@ -44,16 +44,9 @@ def built(model: type[Model], values: Mapping[str, Any], where: str) -> Model:
     """
     fields = model.model_json_schema()["properties"]
     try:
-        return model.model_validate({key: _typed(fields.get(key, {}), value) for key, value in values.items()})
+        return model.model_validate({key: typed(fields.get(key, {}), value) for key, value in values.items()})
     except ValidationError as error:
         raise _explain(error, model, where) from None
-
-
-def _typed(schema: Schema, value: Any) -> Any:
-    kinds = {branch.get("type") for branch in schema.get("anyOf", [schema])}
-    if "string" in kinds and "number" not in kinds and isinstance(value, int | float) and not isinstance(value, bool):
-        return f"{value:g}" if isinstance(value, float) else str(value)
-    return [value] if "array" in kinds and isinstance(value, str) else value
 
 
 def _explain(error: ValidationError, model: type[BaseModel], where: str) -> UsageError:
@@ -76,7 +69,7 @@ def _place(where: str, loc: Sequence[int | str]) -> str:
     return f"{where}, {inside}" if inside else where
 
 
-def _keys(schema: Schema, loc: Sequence[int | str]) -> list[str]:
+def _keys(schema: Mapping[str, Any], loc: Sequence[int | str]) -> list[str]:
     """The keys of the table at `loc` in a model's JSON schema."""
     node = schema
     for part in loc:

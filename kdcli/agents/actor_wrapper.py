@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from kdcli.agents.agent import Actor
+from kdcli.agents.actor import Actor
 from kdcli.spec import EnvSpec, Part, Space
 
 

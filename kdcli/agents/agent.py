@@ -1,90 +1,29 @@
-"""The agent run by torch, and what every agent promises."""
+"""An agent run by torch."""
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Mapping
-from dataclasses import dataclass, field
-from typing import Any, Protocol, TypeGuard
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor
 
+from kdcli import artifact
 from kdcli.agents.action import ActionRule
+from kdcli.agents.actor import no_memory
+from kdcli.agents.description import describe, tensors_of
 from kdcli.agents.distributions import sample
 from kdcli.agents.heads import Heads
 from kdcli.agents.observation import Preprocessor
+from kdcli.agents.packed_weights import held, unpack_into
 from kdcli.agents.policy import Policy, Signal
-from kdcli.errors import UsageError
+from kdcli.agents.predict import Observation, predict
+from kdcli.networks.packed_weights import Packed
 from kdcli.spec import EnvSpec, Part, Space, zeros
-
-
-class Actor(Protocol):
-    """Whatever can be rolled out and benchmarked: a teacher, a student, an exported file."""
-
-    @property
-    def name(self) -> str: ...
-
-    @property
-    def env(self) -> EnvSpec | None: ...
-
-    @property
-    def observation(self) -> Space: ...
-
-    @property
-    def action(self) -> Part: ...
-
-    @property
-    def state_size(self) -> int:
-        """Numbers it carries from one step of an episode to the next; 0 without memory."""
-        ...
-
-    def act(self, obs: np.ndarray, rng: np.random.Generator | None = None) -> np.ndarray:
-        """Raw observations (B, *shape) -> env-ready actions (B, *shape); deterministic without `rng`, else sampled.
-
-        Raises:
-            UsageError: the agent has memory: use `step`.
-        """
-        ...
-
-    def step(
-        self, obs: np.ndarray, state: np.ndarray, rng: np.random.Generator | None = None
-    ) -> tuple[np.ndarray, np.ndarray]:
-        """As `act`, with the states before (B, S); returns those after, too. Zeros begin an episode."""
-        ...
-
-
-class LabelingActor(Actor, Protocol):
-    """Who can say more than what to do: an agent run by torch, or several seen as one."""
-
-    @property
-    def rule(self) -> ActionRule: ...
-
-    @property
-    def signal(self) -> Signal: ...
-
-    @property
-    def preprocess(self) -> Preprocessor: ...
-
-    def heads(self, obs: np.ndarray, state: np.ndarray | None = None) -> Heads:
-        """Every signal for raw observations (B, *shape) and states (B, S), at first none."""
-        ...
-
-    def decode(self, heads: Heads) -> np.ndarray:
-        """The env-ready deterministic actions (B, *shape) of what was said."""
-        ...
-
-
-def teaches(agent: Actor) -> TypeGuard[LabelingActor]:
-    """Whether the agent says more than what to do."""
-    return hasattr(agent, "heads")
-
-
-def no_memory(agent: Actor) -> None:
-    """Raise UsageError for an agent that cannot act without its state."""
-    if agent.state_size:
-        why = f"it carries {agent.state_size} numbers from one step to the next"
-        raise UsageError(f"{agent.name} has memory", why, "call step(obs, state), with zeros where an episode begins")
 
 
 @dataclass(frozen=True, eq=False)
@@ -121,6 +60,35 @@ class Agent:
     def n_params(self) -> int:
         """Weights and biases of the deployed actor."""
         return self.policy.n_params
+
+    def predict(
+        self,
+        observation: Observation,
+        state: np.ndarray | None = None,
+        episode_start: np.ndarray | None = None,
+        deterministic: bool = True,
+    ) -> tuple[np.ndarray, np.ndarray | None]:
+        """Actions and the next state, in Stable-Baselines3's form; see `kdcli.agents.predict`."""
+        return predict(self, observation, state, episode_start, deterministic)
+
+    def save(self, path: Path | str, record: Mapping[str, Any] | None = None, force: bool = False) -> Path:
+        """Write the agent to one safetensors file, with the `record` of how it was made.
+
+        Raises:
+            UsageError: the file exists (without `force`) or cannot be written.
+        """
+        made = {**describe(self), "made": dict(record or {})}
+        return artifact.write_tensors(Path(path), made, tensors_of(self), force)
+
+    def packed(self, packing: Mapping[str, Packed]) -> Agent:
+        """A new agent whose parameters of these names (`network.head.weight`, ...) are the decoded ones.
+
+        Raises:
+            ValueError: a name that is no parameter, or another shape.
+        """
+        policy = copy.deepcopy(self.policy).eval().requires_grad_(False)
+        policy.packing = {}
+        return replace(self, policy=unpack_into(policy, {**held(self.policy), **packing}))
 
     @torch.inference_mode()
     def heads(self, obs: np.ndarray, state: np.ndarray | None = None) -> Heads:

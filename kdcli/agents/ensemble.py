@@ -11,7 +11,8 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from kdcli.agents.action import ActionRule
-from kdcli.agents.agent import Agent, no_memory
+from kdcli.agents.actor import no_memory
+from kdcli.agents.agent import Agent
 from kdcli.agents.distributions import sample
 from kdcli.agents.heads import Heads
 from kdcli.agents.observation import JointPreprocess, Preprocess, Preprocessor, plain

@@ -8,7 +8,8 @@ import numpy as np
 from torch import Tensor
 
 from kdcli.agents.action import ActionRule
-from kdcli.agents.agent import Actor, Agent, LabelingActor, teaches
+from kdcli.agents.actor import Actor, LabelingActor, teaches
+from kdcli.agents.agent import Agent
 from kdcli.agents.heads import Heads
 from kdcli.agents.memory import Memory, Turn
 from kdcli.errors import UsageError

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from kdcli.agents.agent import Actor
+from kdcli.agents.actor import Actor
 
 
 @dataclass(frozen=True, eq=False)

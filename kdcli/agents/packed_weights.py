@@ -2,29 +2,15 @@
 
 from __future__ import annotations
 
-import copy
 from collections.abc import Mapping
-from dataclasses import replace
 
 import numpy as np
 import torch
 from torch import nn
 
-from kdcli.agents.agent import Agent
 from kdcli.agents.policy import Policy
 from kdcli.networks.activation_grid import GridLayer
 from kdcli.networks.packed_weights import Packed
-
-
-def pack(agent: Agent, packing: Mapping[str, Packed]) -> Agent:
-    """A new agent whose parameters of these names (`network.head.weight`, ...) are the decoded ones.
-
-    Raises:
-        ValueError: a name that is no parameter, or another shape.
-    """
-    policy = copy.deepcopy(agent.policy).eval().requires_grad_(False)
-    policy.packing = {}
-    return replace(agent, policy=unpack_into(policy, {**held(agent.policy), **packing}))
 
 
 def unpack_into(policy: Policy, packing: Mapping[str, Packed]) -> Policy:

@@ -7,7 +7,7 @@ from typing import Literal
 
 import numpy as np
 
-from kdcli.agents.agent import Actor
+from kdcli.agents.actor import Actor
 from kdcli.agents.memory import Memory, Turn
 
 Source = Literal["given", "rollout", "sampled"]

@@ -7,70 +7,23 @@ from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import torch
 from torch import nn
 
 from kdcli import artifact
 from kdcli.agents.action import ActionRule
 from kdcli.agents.agent import Agent
+from kdcli.agents.description import PACKED_SCHEMA, SCHEMA, describe, tensors_of
 from kdcli.agents.observation import JointPreprocess, Normalizer, Preprocess, Preprocessor
-from kdcli.agents.packed_weights import held, unpack_into
+from kdcli.agents.packed_weights import unpack_into
 from kdcli.agents.policy import Network, Policy, Spread
 from kdcli.errors import RefusedError
 from kdcli.networks import from_config
-from kdcli.networks.mlp import MLP
 from kdcli.networks.packed_weights import Packed
-from kdcli.networks.stack import Stack
-from kdcli.spec import Dict, EnvSpec, n_features, space_from_json, space_to_json
+from kdcli.spec import Dict, EnvSpec, n_features, space_from_json
 from kdcli.spec import parts as parts_of
 
-SCHEMA = 2
-PACKED_SCHEMA = 3  # of agents whose weights are stored as codes, which older versions do not read
-
-
-def describe(agent: Agent) -> dict[str, Any]:
-    """The JSON record of an agent: everything but its tensors."""
-    policy, rule, packing = agent.policy, agent.policy.rule, held(agent.policy)
-    return {
-        "kind": "agent",
-        "schema": PACKED_SCHEMA if packing else SCHEMA,
-        "name": agent.name,
-        "observation": space_to_json(agent.observation),
-        "action": space_to_json(agent.action),
-        "parts": {name: _part_config(part) for name, part in agent.preprocess.parts.items()},
-        "network": policy.network.config(),
-        "signal": policy.signal,
-        "rule": {"squash": rule.squash, "limit": rule.limit, "masked": rule.masked},
-        "quantiles": policy.quantiles,
-        "spread": None if policy.spread is None else policy.spread.kind,
-        "value": _value_config(policy.value),
-        "env": None if agent.env is None else agent.env.to_json(),
-        "facts": dict(agent.facts),
-        **({"packing": {name: packed.describe() for name, packed in packing.items()}} if packing else {}),
-    }
-
-
-def _part_config(part: Preprocess) -> dict[str, Any]:
-    """How one part of the observation is read; infinity as text, since JSON has none."""
-    norm = part.normalizer
-    clip = None if norm is None else norm.clip if np.isfinite(norm.clip) else "inf"
-    columns = None if part.columns is None else list(part.columns)
-    return {"image": part.image, "channels_last": part.channels_last, "normalizer_clip": clip, "columns": columns}
-
-
-def tensors_of(agent: Agent) -> dict[str, np.ndarray]:
-    """Name -> array of the policy and its normalizers; of packed weights, the codes and what they stand for."""
-    packing = held(agent.policy)
-    weights = {k: v.detach().numpy() for k, v in agent.policy.state_dict().items() if k not in packing}
-    arrays = {f"policy.{k}": v for k, v in weights.items()}
-    for name, packed in packing.items():
-        arrays |= {f"packed.{name}.{key}": array for key, array in packed.arrays().items()}
-    for name, part in agent.preprocess.parts.items():
-        if part.normalizer is not None:
-            arrays[f"normalizer.{name}.mean"] = part.normalizer.mean
-            arrays[f"normalizer.{name}.scale"] = part.normalizer.scale
-    return arrays
+__all__ = ["check_sizes", "describe", "load", "rebuild", "save", "tensors_of"]
 
 
 def save(path: Path, agent: Agent, record: Mapping[str, Any], force: bool = False) -> Path:
@@ -170,12 +123,6 @@ def check_sizes(policy: Policy, features: int) -> None:
     seen, wanted = features - rule.n_mask, rule.n_outputs * policy.n_pooled
     if (network.inputs, network.outputs) != (seen, wanted):
         raise ValueError(f"the network maps {network.inputs} to {network.outputs}, the spaces need {seen} to {wanted}")
-
-
-def _value_config(value: nn.Module | None) -> dict[str, Any] | None:
-    if isinstance(value, MLP | Stack):
-        return value.config()
-    return None if value is None else {"kind": "head"}
 
 
 def _value(config: Mapping[str, Any] | None, network: Network) -> Network | nn.Linear | None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from kdcli.agents.agent import Actor
+from kdcli.agents.actor import Actor
 from kdcli.benchmarks.returns import Seeds, play_one
 from kdcli.envs.vector import Vector
 from kdcli.rollouts.evaluate import N_SLOTS, seeds_from

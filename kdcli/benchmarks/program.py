@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from kdcli.agents.agent import Actor
+from kdcli.agents.actor import Actor
 from kdcli.agents.onnx.session import OnnxAgent, start
 from kdcli.spec import STATE_IN, STATE_OUT, Space, feed, input_names, parts
 

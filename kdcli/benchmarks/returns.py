@@ -8,8 +8,8 @@ from time import perf_counter
 
 import numpy as np
 
+from kdcli.agents.actor import Actor
 from kdcli.agents.actor_wrapper import ActorWrapper
-from kdcli.agents.agent import Actor
 from kdcli.envs.vector import Vector
 from kdcli.progress import Event, Listener, Note, silent
 from kdcli.rollouts.evaluate import Episodes, play

@@ -1,4 +1,4 @@
-"""The steps of this room: a path in, an agent file or a description out."""
+"""What a file holds, as JSON values."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from kdcli import artifact
 from kdcli.checkpoints.config import LoadConfig
-from kdcli.checkpoints.read import find_file, read, read_any, sniff, whatever_it_says
+from kdcli.checkpoints.read import find_file, read_any, sniff, whatever_it_says
 from kdcli.progress import Listener, silent
 from kdcli.spec import Box, Space, space_from_json, space_to_json
 
@@ -17,29 +17,6 @@ if TYPE_CHECKING:
     from kdcli.agents.agent import Agent
     from kdcli.agents.observation import Normalizer
     from kdcli.agents.onnx.session import OnnxAgent
-
-
-def load(
-    source: Path, output: Path, config: LoadConfig | None = None, force: bool = False, listen: Listener = silent
-) -> Path:
-    """Write the agent in `source` (a file or a Zoo folder) to the agent file `output`.
-
-    Raises:
-        UsageError: a file cannot be opened, or the output exists (without `force`) or cannot be written.
-        RefusedError: the checkpoint is damaged, unsafe, or of a kind not read yet.
-    """
-    from kdcli.agents import store
-
-    artifact.refuse_existing(output, force)
-    config, file = config or LoadConfig(), find_file(source)
-    agent = read(file, config, listen)
-    record = {
-        "command": "load",
-        "config": config.recorded(),
-        "versions": artifact.versions("torch", "numpy", "safetensors"),
-        "parents": [artifact.parent(file)],
-    }
-    return store.save(output, agent, record, force)
 
 
 def inspect(source: Path, config: LoadConfig | None = None, listen: Listener = silent) -> dict[str, Any]:

@@ -13,7 +13,7 @@ from contextlib import contextmanager, redirect_stdout
 from io import TextIOWrapper
 from typing import TYPE_CHECKING, Any, TextIO
 
-from kdcli.errors import UsageError
+from kdcli.errors import UsageError, shell, spell
 from kdcli.progress import Event, Note
 
 if TYPE_CHECKING:
@@ -114,7 +114,7 @@ class Console:
             return
         if self._view is None:
             self._view = self._open_view(self.err)
-        self._view(heard)
+        self._view(Note(spell(heard.text, shell)) if isinstance(heard, Note) else heard)
 
     @contextmanager
     def keep_stdout(self) -> Iterator[None]:

@@ -16,7 +16,7 @@ from kdcli.errors import UsageError
 from kdcli.progress import Listener
 
 if TYPE_CHECKING:
-    from kdcli.agents.agent import Actor
+    from kdcli.agents.actor import Actor
 
 Teacher = Annotated[Path, typer.Argument(metavar="TEACHER", help="Any file or folder that kdcli load reads.")]
 Recorded = Annotated[Path | None, typer.Option("--dataset", metavar="<path>", help="Recorded states to begin with.")]

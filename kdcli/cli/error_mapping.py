@@ -3,12 +3,10 @@
 from __future__ import annotations
 
 import errno
-import re
-import reprlib
 import textwrap
 from typing import TYPE_CHECKING
 
-from kdcli.errors import Exit, KdcliError, UsageError, unknown
+from kdcli.errors import Exit, KdcliError, UsageError
 
 if TYPE_CHECKING:
     from pydantic import ValidationError
@@ -64,16 +62,10 @@ def _misused(error: BaseException, words: list[str]) -> UsageError | None:
 
 def invalid(error: ValidationError, words: list[str]) -> UsageError:
     """The first complaint of a config, under the name of its option."""
-    first = error.errors(include_url=False)[0]
-    why = first["msg"].removeprefix("Value error, ")
-    if not first["loc"]:
-        return UsageError("these options do not go together", why, _see(words))
-    option = "--" + str(first["loc"][0]).replace("_", "-")
-    if first["type"] == "missing":
-        return UsageError(f"missing option {option}", why, _see(words))
-    if names := re.findall(r"'([^']*)'", first.get("ctx", {}).get("expected", "")):
-        return unknown(f"value for {option}:", str(first["input"]), names)
-    return UsageError(f"invalid value for {option}: {reprlib.repr(first['input'])}", why, _see(words))
+    from kdcli.options import refused
+
+    found = refused(error)
+    return found if found.fix.startswith("did you mean") else UsageError(found.what, found.why, _see(words))
 
 
 def _see(words: list[str]) -> str:

@@ -12,6 +12,7 @@ from kdcli.cli.console import Console
 from kdcli.cli.load import NoVecNormalize
 from kdcli.cli.options import AsJson, Force, Output, command
 from kdcli.exporters.config import ExportConfig
+from kdcli.options import given
 from kdcli.progress import Note
 
 AgentFile = Annotated[Path, typer.Argument(metavar="AGENT", help="Agent file, or a checkpoint that load reads.")]
@@ -30,20 +31,11 @@ def export(
     console: Console,
 ) -> None:
     """Write an agent for another runtime: raw observation in, action for env.step out, checked on its own play."""
-    from kdcli.artifact import parent, refuse_existing
-    from kdcli.checkpoints.read import find_file, read
-    from kdcli.exporters.states import gather, played
-    from kdcli.exporters.step import convert, resolved, stem_of
+    from kdcli.api.export import export as run
 
-    refuse_existing(output, force)
-    file = find_file(agent)
-    loaded = read(file, source.without_vecnormalize() if no_vecnormalize else source, console.listener)
-    # An env that was named must be the right one; one that the files name may be gone or not installed.
-    n, seed = config.states, config.seed
-    states = played(loaded, n, seed) if source.env else gather(loaded, n, seed, console.listener)
-    made = convert(loaded, states, resolved(config, output.suffix), [parent(file)], stem_of(output))
-    made.save(output, force)
-    said = made.summary()
+    chosen = source.without_vecnormalize() if no_vecnormalize else source
+    done = run(agent, output, force=force, progress=console.listener, **given(chosen, config))
+    said = done.summary()
     console.listener(Note(_sentence(said)))
     if as_json:
         console.answer_json("kdcli.export/1", {"path": str(output), **said})

@@ -2,35 +2,37 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any
 
 from kdcli.checkpoints.config import LoadConfig
 from kdcli.cli.console import Console, aligned
 from kdcli.cli.load import Checkpoint, NoVecNormalize
 from kdcli.cli.options import AsJson, command
+from kdcli.options import given
 
 
 @command
 def inspect(
     checkpoint: Checkpoint,
-    config: LoadConfig,
+    source: LoadConfig,
     *,
     no_vecnormalize: NoVecNormalize = False,
     as_json: AsJson = False,
     console: Console,
 ) -> None:
     """Show what a file holds: algorithm, spaces, layers, parameters, normalizer, env, signals to teach with."""
-    from kdcli.checkpoints import files as step
+    from kdcli.api.load import inspect as run
 
-    chosen = config.without_vecnormalize() if no_vecnormalize else config
-    found = step.inspect(checkpoint, chosen, console.listener)
+    chosen = source.without_vecnormalize() if no_vecnormalize else source
+    found = run(checkpoint, progress=console.listener, **given(chosen)).details
     if as_json:
         console.answer_json("kdcli.inspect/1", found)
     else:
         console.answer(aligned(_rows(found)))
 
 
-def _rows(found: dict[str, Any]) -> list[tuple[str, str]]:
+def _rows(found: Mapping[str, Any]) -> list[tuple[str, str]]:
     """The lines of the answer; what the file does not tell is left out."""
     from kdcli.spec import EnvSpec
 
@@ -57,7 +59,7 @@ def _rows(found: dict[str, Any]) -> list[tuple[str, str]]:
     return [*told, *_contract(found["contract"] or {}), *_program(found["program"] or {})]
 
 
-def _format(found: dict[str, Any]) -> str:
+def _format(found: Mapping[str, Any]) -> str:
     """The format, and the version of the library that wrote it where it tells."""
     versions = {"sb3_version": "Stable-Baselines3", "d3rlpy_version": "d3rlpy"}
     told = [f"{name} {found['facts'][key]}" for key, name in versions.items() if found["facts"].get(key)]
@@ -127,7 +129,7 @@ def _count(number: int) -> str:
     return f"{number:,} parameters"
 
 
-def _total(found: dict[str, Any]) -> str | None:
+def _total(found: Mapping[str, Any]) -> str | None:
     """What the checkpoint held besides the actor; not told by every file."""
     total, critic = found["total_params"], found["critic_params"]
     if total is None:

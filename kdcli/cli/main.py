@@ -10,7 +10,7 @@ from contextlib import contextmanager, suppress
 from typing import Any
 
 from kdcli.cli.console import Console
-from kdcli.errors import Exit
+from kdcli.errors import Exit, shell
 from kdcli.progress import Note
 
 BROKEN_PIPE = 141
@@ -64,7 +64,7 @@ def _end(error: BaseException, console: Console, words: list[str], debug: bool) 
     with suppress(OSError):  # a closed stderr changes nothing about the exit code
         if debug:
             console.traceback(error)
-        console.error(failure.lines())
+        console.error(failure.lines(shell))
     return int(failure.exit_code)
 
 

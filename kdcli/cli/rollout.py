@@ -15,7 +15,7 @@ from kdcli.errors import UsageError
 from kdcli.rollouts.config import RolloutConfig
 
 if TYPE_CHECKING:
-    from kdcli.agents.agent import Actor
+    from kdcli.agents.actor import Actor
     from kdcli.spec import EnvSpec
 
 AgentFile = Annotated[Path, typer.Argument(metavar="AGENT", help="Agent file, or anything that load reads.")]

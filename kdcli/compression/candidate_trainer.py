@@ -6,7 +6,8 @@ import time
 from collections.abc import Sequence
 from dataclasses import replace
 
-from kdcli.agents.agent import Actor, Agent
+from kdcli.agents.actor import Actor
+from kdcli.agents.agent import Agent
 from kdcli.agents.observation import Preprocessor
 from kdcli.agents.states import States
 from kdcli.benchmarks.verdict import compare, episodes_needed

@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
-from kdcli.agents.agent import Actor, Agent
+from kdcli.agents.actor import Actor
+from kdcli.agents.agent import Agent
 from kdcli.agents.onnx.session import OnnxAgent
 from kdcli.benchmarks.bench import Bench, bench
 from kdcli.benchmarks.config import BenchConfig

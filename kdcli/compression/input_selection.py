@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import numpy as np
 
-from kdcli.agents.agent import Actor, Agent
+from kdcli.agents.actor import Actor
+from kdcli.agents.agent import Agent
 from kdcli.agents.observation import Preprocess, Preprocessor
 from kdcli.distillation.student import preprocess_for
 from kdcli.errors import RefusedError

@@ -10,7 +10,8 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 
-from kdcli.agents.agent import Actor, Agent
+from kdcli.agents.actor import Actor
+from kdcli.agents.agent import Agent
 from kdcli.agents.states import States
 from kdcli.agents.weight_init import init_from_teacher
 from kdcli.benchmarks.target import Target

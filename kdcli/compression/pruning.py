@@ -11,7 +11,8 @@ import numpy as np
 
 from kdcli import artifact
 from kdcli.agents import store
-from kdcli.agents.agent import Actor, Agent
+from kdcli.agents.actor import Actor
+from kdcli.agents.agent import Agent
 from kdcli.agents.states import States
 from kdcli.benchmarks.verdict import Comparison, compare
 from kdcli.compression.file_costs import Cost, costs

@@ -11,7 +11,8 @@ from dataclasses import dataclass, replace
 
 from kdcli import artifact
 from kdcli.agents import store
-from kdcli.agents.agent import Actor, Agent
+from kdcli.agents.actor import Actor
+from kdcli.agents.agent import Agent
 from kdcli.agents.onnx.session import OnnxAgent
 from kdcli.agents.packed_weights import bits_a_weight
 from kdcli.agents.states import States

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from torch import Tensor
 
-from kdcli.agents.agent import Actor, Agent
+from kdcli.agents.actor import Actor
+from kdcli.agents.agent import Agent
 from kdcli.distillation.config import DistillConfig
 from kdcli.distillation.learner import copy_agent
 from kdcli.distillation.loop import Judge, distill

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from kdcli.agents.agent import Actor, no_memory
+from kdcli.agents.actor import Actor, no_memory
 from kdcli.agents.observation import is_image
 from kdcli.choice import Choice
 from kdcli.distillation import AUGMENTATIONS

@@ -7,7 +7,7 @@ from dataclasses import replace
 
 import numpy as np
 
-from kdcli.agents.agent import Actor
+from kdcli.agents.actor import Actor
 from kdcli.choice import Choice
 from kdcli.distillation.checkpointing import SavedState, below, under
 from kdcli.distillation.replay_pool import Labelled, LabelSource

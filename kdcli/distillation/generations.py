@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 
-from kdcli.agents.agent import Actor
+from kdcli.agents.actor import Actor
 from kdcli.agents.observation import Preprocessor
 from kdcli.distillation.config import DistillConfig
 from kdcli.distillation.loop import Distilled, Judge, Round, fresh_student, learner_for, teach

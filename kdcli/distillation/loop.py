@@ -8,7 +8,8 @@ from typing import Protocol
 
 import torch
 
-from kdcli.agents.agent import Actor, Agent
+from kdcli.agents.actor import Actor
+from kdcli.agents.agent import Agent
 from kdcli.distillation.batch_norm import standardize
 from kdcli.distillation.config import DistillConfig
 from kdcli.distillation.data_modes import share_of_teacher

@@ -8,7 +8,8 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from kdcli.agents.agent import Actor, Agent
+from kdcli.agents.actor import Actor
+from kdcli.agents.agent import Agent
 from kdcli.distillation.config import DistillConfig
 from kdcli.distillation.learner import Learner, finite
 from kdcli.distillation.loop import Judge, Round, TrainingRounds, fresh_student, learner_for, steps

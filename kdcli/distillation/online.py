@@ -9,7 +9,7 @@ from typing import Any
 
 from kdcli import artifact
 from kdcli.agents import store
-from kdcli.agents.agent import Actor
+from kdcli.agents.actor import Actor
 from kdcli.agents.observation import Preprocessor
 from kdcli.distillation.augmentation import parse_augmentation
 from kdcli.distillation.config import DistillConfig

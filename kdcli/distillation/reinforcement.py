@@ -14,7 +14,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from kdcli.agents.agent import Agent, no_memory
+from kdcli.agents.actor import no_memory
+from kdcli.agents.agent import Agent
 from kdcli.agents.distributions import done, drawn, log_likelihood
 from kdcli.agents.memory import Turn
 from kdcli.distillation import REINFORCEMENTS

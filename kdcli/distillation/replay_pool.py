@@ -7,7 +7,7 @@ from typing import Protocol
 
 import numpy as np
 
-from kdcli.agents.agent import Actor
+from kdcli.agents.actor import Actor
 from kdcli.agents.labels import INSIDE, label
 from kdcli.agents.memory import Turn
 from kdcli.agents.observation import Preprocessor

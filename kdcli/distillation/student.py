@@ -10,7 +10,8 @@ import torch
 from torch import nn
 
 from kdcli.agents.action import ActionRule
-from kdcli.agents.agent import Actor, Agent, teaches
+from kdcli.agents.actor import Actor, teaches
+from kdcli.agents.agent import Agent
 from kdcli.agents.observation import JointPreprocess, Normalizer, Preprocess, Preprocessor, is_image
 from kdcli.agents.policy import Policy, Signal, Spread
 from kdcli.agents.weight_init import init_from_teacher

@@ -12,7 +12,7 @@ from pydantic import BaseModel
 
 from kdcli import artifact
 from kdcli.agents import store
-from kdcli.agents.agent import Actor
+from kdcli.agents.actor import Actor
 from kdcli.agents.observation import Preprocessor
 from kdcli.distillation.config import ChainConfig, DistillConfig, TasksConfig
 from kdcli.distillation.continual import InTurn, distill_in_turn

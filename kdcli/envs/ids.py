@@ -5,6 +5,7 @@ from __future__ import annotations
 import importlib
 import logging
 import re
+from collections.abc import Callable
 from functools import partial
 from importlib.util import find_spec
 from typing import cast
@@ -40,6 +41,12 @@ def registration(env_id: str) -> Registration:
     if name not in gymnasium.registry and isinstance(found, type) and issubclass(found, gymnasium.Env):
         return Registration(name, entry_point=cast(EnvCreator, found))
     return gymnasium.spec(name)
+
+
+def register(env_id: str, make: Callable[[], gymnasium.Env]) -> str:
+    """Let `env_id` name what `make` makes, in this process; the id."""
+    gymnasium.register(env_id, entry_point=lambda **_: make())
+    return env_id
 
 
 def _register(env_id: str) -> None:

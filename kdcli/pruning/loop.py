@@ -6,7 +6,8 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
-from kdcli.agents.agent import Actor, Agent
+from kdcli.agents.actor import Actor
+from kdcli.agents.agent import Agent
 from kdcli.agents.states import States
 from kdcli.errors import UsageError
 from kdcli.progress import Event, Listener, silent

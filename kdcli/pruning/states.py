@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import numpy as np
 
+from kdcli.agents.actor import Actor
 from kdcli.agents.actor_wrapper import ActorWrapper
-from kdcli.agents.agent import Actor
 from kdcli.agents.states import States
 from kdcli.envs.vector import Vector
 from kdcli.errors import UsageError

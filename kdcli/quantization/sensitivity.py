@@ -11,7 +11,6 @@ from dataclasses import dataclass, replace
 
 from kdcli.agents.agent import Agent
 from kdcli.agents.agreement import agreement
-from kdcli.agents.packed_weights import pack
 from kdcli.agents.states import States, actions
 from kdcli.errors import UsageError
 from kdcli.quantization.plan import Plan
@@ -45,7 +44,7 @@ def sensitivities(agent: Agent, schemes: Sequence[str], play: Play) -> list[Step
     for name, module, key in products(agent.policy.network):
         weight = getattr(module, key).detach().numpy()
         for scheme in map(parse_scheme, schemes):
-            alone = pack(agent, {name: scheme.pack(weight)})
+            alone = agent.packed({name: scheme.pack(weight)})
             found.append(Step(name, scheme, weight.size, disagreement(agent, alone, play)))
     return found
 

@@ -8,7 +8,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from kdcli.agents.agent import Actor
+from kdcli.agents.actor import Actor
 from kdcli.agents.labels import label_turn
 from kdcli.agents.memory import Memory, Turn
 from kdcli.rollouts.random_policy import random_actions

@@ -8,7 +8,7 @@ from itertools import count
 
 import numpy as np
 
-from kdcli.agents.agent import Actor
+from kdcli.agents.actor import Actor
 from kdcli.agents.memory import Memory, Turn
 from kdcli.envs.make import check_fits
 from kdcli.envs.vector import Vector

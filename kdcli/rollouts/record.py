@@ -12,7 +12,8 @@ import numpy as np
 
 from kdcli import artifact
 from kdcli.agents import store
-from kdcli.agents.agent import Actor, Agent
+from kdcli.agents.actor import Actor
+from kdcli.agents.agent import Agent
 from kdcli.agents.threads import one_thread
 from kdcli.datasets.manifest import Manifest
 from kdcli.datasets.shards import Columns

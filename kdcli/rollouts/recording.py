@@ -8,7 +8,7 @@ from itertools import count
 
 import numpy as np
 
-from kdcli.agents.agent import Actor, teaches
+from kdcli.agents.actor import Actor, teaches
 from kdcli.agents.labels import label_step
 from kdcli.agents.memory import Memory, Turn
 from kdcli.datasets.observations import spread

@@ -9,7 +9,8 @@ from pathlib import Path
 import numpy as np
 
 from kdcli import artifact
-from kdcli.agents.agent import Actor, Agent
+from kdcli.agents.actor import Actor
+from kdcli.agents.agent import Agent
 from kdcli.agents.agreement import agreement
 from kdcli.agents.ensemble import Ensemble
 from kdcli.agents.onnx.session import OnnxAgent

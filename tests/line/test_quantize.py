@@ -13,7 +13,7 @@ from toy_teachers import choose_teacher, reach_teacher
 
 from kdcli.agents import store
 from kdcli.agents.agent import Agent
-from kdcli.agents.packed_weights import held, pack
+from kdcli.agents.packed_weights import held
 from kdcli.agents.states import States
 from kdcli.cli.main import main
 from kdcli.networks.packed_weights import Packed
@@ -111,4 +111,4 @@ def test_no_disagreement_with_oneself() -> None:
     agent = reach_teacher()
     zero = Packed(np.zeros((1, 64), np.int8), 2, scale=np.array(1.0, np.float32))
     assert disagreement(agent, agent, drawn) == 0.0
-    assert disagreement(agent, pack(agent, {"network.head.weight": zero}), drawn) > 0.1
+    assert disagreement(agent, agent.packed({"network.head.weight": zero}), drawn) > 0.1

@@ -13,7 +13,8 @@ import torch
 from toy_teachers import choose_teacher, reach_teacher
 
 from kdcli.agents.action import ActionRule
-from kdcli.agents.agent import Actor, Agent
+from kdcli.agents.actor import Actor
+from kdcli.agents.agent import Agent
 from kdcli.agents.ensemble import COMBINATIONS, Ensemble
 from kdcli.agents.observation import Preprocess
 from kdcli.agents.policy import Policy

@@ -12,7 +12,8 @@ from gymnasium import spaces
 from rooms.sb3_oracle import ACTIONS, BOX, RGB, Columns, Teacher, episodes, fresh, rows
 
 from kdcli.agents.action import ActionRule
-from kdcli.agents.agent import Actor, Agent
+from kdcli.agents.actor import Actor
+from kdcli.agents.agent import Agent
 from kdcli.agents.states import States, actions
 from kdcli.checkpoints.config import LoadConfig
 from kdcli.checkpoints.read import read

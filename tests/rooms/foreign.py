@@ -12,7 +12,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from kdcli.agents.agent import Actor
+from kdcli.agents.actor import Actor
 from kdcli.agents.onnx import session as runtime
 from kdcli.checkpoints import user_hints as asked
 from kdcli.checkpoints.blackbox import onnx_policy as foreign_onnx

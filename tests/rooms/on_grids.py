@@ -10,7 +10,6 @@ import torch
 from torch import nn
 
 from kdcli.agents.agent import Agent
-from kdcli.agents.packed_weights import pack
 from kdcli.agents.policy import Policy
 from kdcli.networks.activation_grid import Quantize
 from kdcli.networks.layers import LayerSpec
@@ -35,7 +34,7 @@ def on_grids(agent: Agent, obs: np.ndarray, bits: int = 8, *, each: bool = False
         layer.load_state_dict(theirs.state_dict())
     _calibrate([*stack.branches[0], *stack.trunk], agent.preprocess(obs))  # type: ignore[misc]
     made = replace(agent, policy=Policy(stack, agent.policy.rule, agent.policy.signal).eval().requires_grad_(False))
-    return pack(made, rounded(made, bits))
+    return made.packed(rounded(made, bits))
 
 
 @torch.no_grad()

@@ -14,7 +14,6 @@ from torch import nn
 from kdcli.agents.action import ActionRule
 from kdcli.agents.agent import Agent
 from kdcli.agents.observation import JointPreprocess, Normalizer, Preprocess, Preprocessor
-from kdcli.agents.packed_weights import pack
 from kdcli.agents.policy import Policy, Signal, Spread
 from kdcli.agents.states import States
 from kdcli.choice import Choice
@@ -221,7 +220,7 @@ def _quantized(rule: ActionRule, branches: list[Branch], trunk: Sequence[LayerSp
         )
         grid.zero += (grid.low + grid.high) // 2
     named = {n: p.detach().numpy() for n, p in made.policy.named_parameters() if n.endswith("weight")}
-    return pack(made, {n: _PACKINGS[i % len(_PACKINGS)](w) for i, (n, w) in enumerate(named.items())})
+    return made.packed({n: _PACKINGS[i % len(_PACKINGS)](w) for i, (n, w) in enumerate(named.items())})
 
 
 def _linear_packed(weight: np.ndarray, bits: int, each: bool, zero: int = 0) -> Packed:

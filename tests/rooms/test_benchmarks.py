@@ -14,7 +14,6 @@ import torch
 from toy_teachers import CHOOSE, REACH, choose_teacher, reach_teacher
 
 from kdcli.agents.agent import Agent
-from kdcli.agents.packed_weights import pack
 from kdcli.agents.states import States
 from kdcli.benchmarks.bench import Bench, arena, bench, episode_cap, time_again
 from kdcli.benchmarks.config import BenchConfig
@@ -255,7 +254,7 @@ def test_precision_has_a_share_of_its_own() -> None:
 def test_bits_are_a_precision() -> None:
     """Law: weights on few levels are told by their bits, by the agent as by its file."""
     codes, scale = np.ones((1, 4), np.int8), np.float32(0.5)
-    packed = pack(reach_teacher(4), {"network.head.weight": Packed(codes, 4, scale=np.asarray(scale))})
+    packed = reach_teacher(4).packed({"network.head.weight": Packed(codes, 4, scale=np.asarray(scale))})
     states = States(np.zeros((8, 2)))
     file = convert(packed, states, ExportConfig()).agent
     assert precision(BenchEntry("a", packed)) == precision(BenchEntry("b", None, file, plays="onnxruntime")) == "4 bits"

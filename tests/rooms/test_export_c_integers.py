@@ -21,7 +21,6 @@ from test_export_c import build, save
 from kdcli.agents.action import ActionRule
 from kdcli.agents.agent import Agent
 from kdcli.agents.observation import Preprocess
-from kdcli.agents.packed_weights import pack
 from kdcli.agents.policy import Policy
 from kdcli.agents.states import States
 from kdcli.checkpoints.read import find_file, read
@@ -136,7 +135,7 @@ def image_agent(rule: ActionRule, raw: bool) -> Agent:
             module.scale = torch.tensor((high - low) / 255 if raw or low < 0 else high / 200)
             module.zero = torch.tensor(float(round(module.low - low / float(module.scale))))
         x = module(x)
-    return pack(made, rounded(made, 8))
+    return made.packed(rounded(made, 8))
 
 
 @pytest.mark.parametrize("raw", [True, False])

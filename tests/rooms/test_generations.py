@@ -7,7 +7,8 @@ import pytest
 import torch
 from toy_teachers import CHOOSE, REACH, choose_teacher, reach_teacher
 
-from kdcli.agents.agent import Actor, Agent
+from kdcli.agents.actor import Actor
+from kdcli.agents.agent import Agent
 from kdcli.agents.observation import Preprocessor
 from kdcli.distillation.config import DistillConfig
 from kdcli.distillation.generations import Gather, Learn, assistant_chain, distill_in_sequence

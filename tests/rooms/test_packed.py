@@ -14,7 +14,7 @@ from sample_policies import POLICIES, observations
 from kdcli import artifact
 from kdcli.agents import store
 from kdcli.agents.folding import can_fold, deployed
-from kdcli.agents.packed_weights import held, pack
+from kdcli.agents.packed_weights import held
 from kdcli.errors import RefusedError
 from kdcli.graph.trace import trace
 from kdcli.networks.packed_weights import Packed, pack_bits, packed_size, unpack_bits
@@ -173,7 +173,7 @@ def test_no_normalizer_is_folded_into_packed_weights() -> None:
     assert can_fold(agent)
     weight = agent.policy.network.linears()[0].weight.numpy(force=True)  # type: ignore[union-attr]
     codes = np.clip(np.round(weight / ONE), -8, 7).astype(np.int8)
-    packed = pack(agent, {"network.trunk.0.weight": Packed(codes, 4, scale=np.array(ONE))})
+    packed = agent.packed({"network.trunk.0.weight": Packed(codes, 4, scale=np.array(ONE))})
     assert not can_fold(packed)
     assert deployed(packed) is packed
     assert not np.array_equal(packed.act(observations(agent, 64)), agent.act(observations(agent, 64)) + 1)
@@ -196,5 +196,5 @@ def test_only_parameters_are_packed() -> None:
     agent, packed = POLICIES["tanh"](), made("table")
     for name in ("network.nothing.weight", "network.trunk.0", "network.trunk.0.weight", "atoms"):
         with pytest.raises(ValueError, match="packed weights"):
-            pack(agent, {name: packed})
+            agent.packed({name: packed})
     assert replace(agent).policy.packing == {}

@@ -15,7 +15,8 @@ import torch
 from pydantic import ValidationError
 
 from kdcli.agents.action import ActionRule
-from kdcli.agents.agent import Actor, Agent
+from kdcli.agents.actor import Actor
+from kdcli.agents.agent import Agent
 from kdcli.agents.labels import label
 from kdcli.agents.observation import Preprocess
 from kdcli.agents.policy import Policy, Spread

@@ -24,7 +24,8 @@ import torch
 from scipy import stats
 
 from kdcli.agents import store
-from kdcli.agents.agent import Actor, Agent
+from kdcli.agents.actor import Actor
+from kdcli.agents.agent import Agent
 from kdcli.agents.states import States
 from kdcli.checkpoints.read import find_file, read
 from kdcli.compression.quantization import recovery

@@ -25,7 +25,8 @@ import numpy as np
 import torch
 from scipy import stats
 
-from kdcli.agents.agent import Actor, Agent
+from kdcli.agents.actor import Actor
+from kdcli.agents.agent import Agent
 from kdcli.agents.ensemble import Ensemble
 from kdcli.agents.observation import Preprocessor
 from kdcli.checkpoints.config import LoadConfig

@@ -15,6 +15,7 @@ import numpy as np
 from kdcli.agents.onnx.count import count
 from kdcli.agents.onnx.sandbox import try_out
 from kdcli.agents.onnx.validate import check_decision, check_ends, check_numbers, check_record, refuse_other_files
+from kdcli.agents.predict import Observation, predict
 from kdcli.artifact import strict_json
 from kdcli.errors import RefusedError, UsageError
 from kdcli.spec import STATE_IN, STATE_OUT, Dict, EnvSpec, Part, Space, feed, space_from_json, zeros
@@ -85,6 +86,16 @@ class OnnxAgent:
         if self.state_size:
             given[STATE_IN] = np.zeros((len(obs), self.state_size), np.float32) if state is None else state
         return given
+
+    def predict(
+        self,
+        observation: Observation,
+        state: np.ndarray | None = None,
+        episode_start: np.ndarray | None = None,
+        deterministic: bool = True,
+    ) -> tuple[np.ndarray, np.ndarray | None]:
+        """Actions and the next state, in Stable-Baselines3's form; see `kdcli.agents.predict`."""
+        return predict(self, observation, state, episode_start, deterministic)
 
     def act(self, obs: np.ndarray, rng: np.random.Generator | None = None) -> np.ndarray:
         """Raw observations (B, *shape) -> env-ready actions (B, *shape); deterministic without `rng`, else sampled.

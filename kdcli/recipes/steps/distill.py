@@ -5,7 +5,7 @@ from __future__ import annotations
 from pydantic import ConfigDict
 
 from kdcli import artifact
-from kdcli.agents.agent import Actor
+from kdcli.agents.actor import Actor
 from kdcli.agents.ensemble import Ensemble
 from kdcli.checkpoints.read import read, read_any
 from kdcli.datasets import Dataset

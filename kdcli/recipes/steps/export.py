@@ -4,12 +4,11 @@ from __future__ import annotations
 
 from typing import Any
 
-from kdcli import artifact
-from kdcli.checkpoints.read import read
-from kdcli.exporters import EXPORTERS, SUFFIXES
+from kdcli.api.export import check
+from kdcli.api.export import export as run
+from kdcli.exporters import SUFFIXES
 from kdcli.exporters.config import ExportConfig
-from kdcli.exporters.states import gather
-from kdcli.exporters.step import convert, resolved, stem_of
+from kdcli.options import given
 from kdcli.recipes.step_kind import Job, Kind, Take
 from kdcli.spec import Json
 
@@ -17,18 +16,8 @@ from kdcli.spec import Json
 def make(job: Job) -> Json:
     """As `kdcli export`."""
     [file] = job.inputs["agent"]
-    agent, config = read(file), resolved(job.options, job.output.suffix)
-    states = gather(agent, config.states, config.seed, job.listener)
-    made = convert(agent, states, config, [artifact.parent(file)], stem_of(job.output))
-    made.save(job.output)
-    said = made.summary()
+    said = run(file, job.output, progress=job.listener, **given(job.options)).summary()
     return {key: said[key] for key in ("n_params", "size_bytes", "parity")}
-
-
-def check(options: Any) -> None:
-    """The format is one of those that are known."""
-    if options.format != "auto":
-        EXPORTERS.load(options.format)
 
 
 def suffix(options: Any) -> str:

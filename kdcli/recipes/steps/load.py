@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from typing import Any
 
-from kdcli.checkpoints import files as step
+from kdcli.api.load import load as run
 from kdcli.checkpoints.config import LoadConfig
+from kdcli.options import given
 from kdcli.recipes.step_kind import Job, Kind, Take
 from kdcli.spec import Json
 
@@ -13,7 +14,7 @@ from kdcli.spec import Json
 def make(job: Job) -> Json:
     """As `kdcli load`."""
     [path] = job.inputs["path"]
-    step.load(path, job.output, job.options, listen=job.listener)
+    run(path, job.output, progress=job.listener, **given(job.options))
     return {}
 
 

@@ -1,0 +1,84 @@
+"""What every agent promises: a teacher, a student, an exported file."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Protocol, TypeGuard
+
+import numpy as np
+
+from kdcli.errors import UsageError
+from kdcli.spec import EnvSpec, Part, Space
+
+if TYPE_CHECKING:
+    from kdcli.agents.action import ActionRule
+    from kdcli.agents.heads import Heads
+    from kdcli.agents.observation import Preprocessor
+    from kdcli.agents.policy import Signal
+
+
+class Actor(Protocol):
+    """Whatever can be rolled out and benchmarked: a teacher, a student, an exported file."""
+
+    @property
+    def name(self) -> str: ...
+
+    @property
+    def env(self) -> EnvSpec | None: ...
+
+    @property
+    def observation(self) -> Space: ...
+
+    @property
+    def action(self) -> Part: ...
+
+    @property
+    def state_size(self) -> int:
+        """Numbers it carries from one step of an episode to the next; 0 without memory."""
+        ...
+
+    def act(self, obs: np.ndarray, rng: np.random.Generator | None = None) -> np.ndarray:
+        """Raw observations (B, *shape) -> env-ready actions (B, *shape); deterministic without `rng`, else sampled.
+
+        Raises:
+            UsageError: the agent has memory: use `step`.
+        """
+        ...
+
+    def step(
+        self, obs: np.ndarray, state: np.ndarray, rng: np.random.Generator | None = None
+    ) -> tuple[np.ndarray, np.ndarray]:
+        """As `act`, with the states before (B, S); returns those after, too. Zeros begin an episode."""
+        ...
+
+
+class LabelingActor(Actor, Protocol):
+    """Who can say more than what to do: an agent run by torch, or several seen as one."""
+
+    @property
+    def rule(self) -> ActionRule: ...
+
+    @property
+    def signal(self) -> Signal: ...
+
+    @property
+    def preprocess(self) -> Preprocessor: ...
+
+    def heads(self, obs: np.ndarray, state: np.ndarray | None = None) -> Heads:
+        """Every signal for raw observations (B, *shape) and states (B, S), at first none."""
+        ...
+
+    def decode(self, heads: Heads) -> np.ndarray:
+        """The env-ready deterministic actions (B, *shape) of what was said."""
+        ...
+
+
+def teaches(agent: Actor) -> TypeGuard[LabelingActor]:
+    """Whether the agent says more than what to do."""
+    return hasattr(agent, "heads")
+
+
+def no_memory(agent: Actor) -> None:
+    """Raise UsageError for an agent that cannot act without its state."""
+    if agent.state_size:
+        why = f"it carries {agent.state_size} numbers from one step to the next"
+        raise UsageError(f"{agent.name} has memory", why, "call step(obs, state), with zeros where an episode begins")
