@@ -12,18 +12,26 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from kdcli.api.bench import bench as bench
+    from kdcli.api.compress import compress as compress
     from kdcli.api.export import export as export
     from kdcli.api.load import inspect as inspect
     from kdcli.api.load import load as load
+    from kdcli.api.study import study as study
     from kdcli.errors import KdcliError as KdcliError
     from kdcli.errors import RefusedError as RefusedError
     from kdcli.errors import UsageError as UsageError
+    from kdcli.recipes.run import run as run
 
 # Resolved on first use, so that `import kdcli` loads no torch.
 _PUBLIC = {
     "load": "kdcli.api.load",
     "inspect": "kdcli.api.load",
     "export": "kdcli.api.export",
+    "bench": "kdcli.api.bench",
+    "compress": "kdcli.api.compress",
+    "study": "kdcli.api.study",
+    "run": "kdcli.recipes.run",
     "KdcliError": "kdcli.errors",
     "UsageError": "kdcli.errors",
     "RefusedError": "kdcli.errors",

@@ -19,13 +19,17 @@ RANDOM = "random"
 TAKEN = (LINEAR, RANDOM)
 
 
-def enter(files: Sequence[Path], agents: Sequence[Agent | OnnxAgent]) -> list[BenchEntry]:
-    """A contender a file, in their order; an ONNX file plays through onnxruntime, any other through torch."""
-    return [_entry(*entry) for entry in zip(names_of(files), files, agents, strict=True)]
+def enter(files: Sequence[Path | None], agents: Sequence[Agent | OnnxAgent]) -> list[BenchEntry]:
+    """One entry an agent, in their order: an ONNX policy plays through onnxruntime, any other through torch.
+
+    Agents in memory have no file; they are called by their own names.
+    """
+    names = names_of([file or Path(agent.name) for file, agent in zip(files, agents, strict=True)])
+    return [_entry(*found) for found in zip(names, files, agents, strict=True)]
 
 
-def _entry(name: str, path: Path, agent: Agent | OnnxAgent) -> BenchEntry:
-    file = File(path.name, sha256(path), path.stat().st_size)
+def _entry(name: str, path: Path | None, agent: Agent | OnnxAgent) -> BenchEntry:
+    file = None if path is None else File(path.name, sha256(path), path.stat().st_size)
     if isinstance(agent, OnnxAgent):
         return BenchEntry(name, None, agent, file, "onnxruntime", path=path)
     return BenchEntry(name, agent, None, file, path=path)

@@ -14,11 +14,11 @@ from kdcli.cli.console import Console
 from kdcli.cli.load import NoVecNormalize
 from kdcli.cli.options import AsJson, Force, command
 from kdcli.errors import UsageError
-from kdcli.progress import Listener, Note
+from kdcli.options import given
+from kdcli.progress import Note
 from kdcli.reports.config import ReportConfig
 
 if TYPE_CHECKING:
-    from kdcli.benchmarks.entry import BenchEntry
     from kdcli.reports.gates import Outcome
     from kdcli.spec import Json
 
@@ -29,7 +29,6 @@ Reference = Annotated[
     Path | None, typer.Option("--reference", "--teacher", metavar="<path>", help="Compare with this one instead.")
 ]
 Written = Annotated[Path | None, typer.Option("--output", "-o", metavar="<path>", help="Write x.json or x.md, too.")]
-_STATES = 512  # on which an agent and its export are compared
 
 
 @command
@@ -37,7 +36,7 @@ def bench(
     agents: Agents,
     config: BenchConfig,
     source: LoadConfig,
-    asked: ReportConfig,
+    report: ReportConfig,
     *,
     reference: Reference = None,
     no_vecnormalize: NoVecNormalize = False,
@@ -51,62 +50,25 @@ def bench(
     A gate that fails is exit code 1, one that these episodes do not decide is 3. Gates know: score, return, agreement,
     kl, params, macs, bytes, latency_us, p99_us, latency_torch_us, latency_ratio, throughput.
     """
-    from kdcli.agents.threads import one_thread
-    from kdcli.compression.comparison import measure
+    from kdcli.api.bench import bench as run
     from kdcli.reports.gates import exit_code
-    from kdcli.runtimes.prepare import check
 
-    check(config.runtimes)
-    gates = asked.gates()
-    _check_output(output, force, asked.per_episode and not as_json)
+    if report.per_episode and not as_json and (output is None or output.suffix != ".json"):
+        raise UsageError("--per-episode has nowhere to go", "returns are kept in JSON only", "add --json or -o x.json")
     chosen = source.without_vecnormalize() if no_vecnormalize else source
-    entries = _read(_in_order(agents, reference), chosen, console.listener)
-    with one_thread():
-        record, outcomes = measure(entries, config, gates, asked.per_episode, console.listener)
+    files, options = _in_order(agents, reference), given(chosen, config, report)
+    done = run(*files, output=output, force=force, progress=console.listener, **options)
     if output is not None:
-        _write(output, record, outcomes, force)
         console.listener(Note(f"written to {output}"))
     if as_json:
-        console.answer_json(record["schema"], record)
+        console.answer_json(done.record["schema"], done.record)
     else:
-        show(console, record, outcomes)
-    return exit_code(outcomes)
-
-
-def _check_output(output: Path | None, force: bool, needs_json: bool) -> None:
-    from kdcli.artifact import refuse_existing
-
-    suffix = output.suffix if output is not None else ""
-    if output is not None and suffix not in (".json", ".md"):
-        raise UsageError(f"cannot write {output}", "a benchmark is written as .json or as .md", "name it bench.json")
-    if needs_json and suffix != ".json":
-        raise UsageError("--per-episode has nowhere to go", "returns are kept in JSON only", "add --json or -o x.json")
-    if output is not None:
-        refuse_existing(output, force)
+        show(console, done.record, done.gates)
+    return exit_code(done.gates)
 
 
 def _in_order(agents: Sequence[Path], reference: Path | None) -> list[Path]:
     return list(agents) if reference is None else [reference, *(path for path in agents if path != reference)]
-
-
-def _read(paths: Sequence[Path], source: LoadConfig, listener: Listener) -> list[BenchEntry]:
-    from kdcli.benchmarks.entries import enter
-    from kdcli.checkpoints.read import find_file, read_any, sniff
-
-    files = [find_file(path) for path in paths]
-    # Statistics that are named belong to the checkpoints among the files: the other kinds have their own.
-    complete = source.model_copy(update={"vecnormalize": "auto"})
-    return enter(files, [read_any(file, source if sniff(file) == "sb3" else complete, listener) for file in files])
-
-
-def _write(output: Path, record: Json, outcomes: list[Outcome], force: bool) -> None:
-    from kdcli.artifact import write_bytes, write_json
-    from kdcli.reports.markdown import markdown
-
-    if output.suffix == ".json":
-        write_json(output, record, force)
-    else:
-        write_bytes(output, markdown(record, outcomes).encode(), force)
 
 
 def show(console: Console, record: Json, outcomes: Sequence[Outcome] = ()) -> None:

@@ -13,6 +13,7 @@ from kdcli.cli.load import NoVecNormalize
 from kdcli.cli.options import AsJson, Force, command
 from kdcli.compression.config import CompressConfig
 from kdcli.errors import Exit
+from kdcli.options import given
 
 Teacher = Annotated[Path, typer.Argument(metavar="TEACHER", help="Any file or folder that kdcli load reads.")]
 RunFolder = Annotated[Path, typer.Option("--output", "-o", metavar="<path>", help="Folder for everything it makes.")]
@@ -36,28 +37,17 @@ def compress(
 
     Exit code 0: the student holds --min-score; 1: the best one found fails it, or misses a --target; 3: undecided.
     """
-    from kdcli.compression.clock import Clock
+    from kdcli.api.compress import compress as run
 
-    clock = Clock(config.budget)  # before the heavy imports: they count
-
-    from kdcli import artifact
-    from kdcli.agents.threads import one_thread
-    from kdcli.checkpoints.read import find_file, read_any
-    from kdcli.cli.bench import show
-    from kdcli.compression.compress import compress as run
-    from kdcli.compression.run_folder import save
-    from kdcli.compression.summary import headline
-
-    artifact.refuse_existing(output, force)
-    file = find_file(teacher)
-    agent = read_any(file, source.without_vecnormalize() if no_vecnormalize else source, console.listener)
-    parents = [artifact.parent(file)]
-    with one_thread():
-        done = run(agent, config, clock, parents, console.listener)
-    answer = save(output, done, config, parents, force)
+    chosen = source.without_vecnormalize() if no_vecnormalize else source
+    done = run(teacher, output=output, force=force, progress=console.listener, **given(chosen, config))
+    answer = done.record
     if as_json:
-        console.answer_json(answer["schema"], answer)
+        console.answer_json(answer["schema"], {**answer, "path": str(output)})
     else:
+        from kdcli.cli.bench import show
+        from kdcli.compression.summary import headline
+
         show(console, answer["bench"])
         console.answer(f"\n{headline(answer)}\n{output / ('teacher.onnx' if answer['minimal'] else 'student.onnx')}")
     return CODES[done.verdict] if all(one.holds for one in done.targets) else Exit.GATE_FAILED

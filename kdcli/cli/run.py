@@ -39,21 +39,16 @@ def run(
 
     Exit code 1: a gate of a bench failed, or a step did not come to what was asked; 3: one is undecided.
     """
-    from kdcli.agents.threads import one_thread
-    from kdcli.recipes import run as chain
-    from kdcli.recipes.recipe import find_recipe, read_recipe, resolve
+    from kdcli.recipes.run import run as run_recipe
 
-    file = find_recipe(recipe)
-    resolved = resolve(file.stem, read_recipe(file), said or ())
-    place = output or Path("runs") / file.stem
-    with one_thread():
-        answer = chain.run(resolved, file.read_bytes(), place, force, console.listener)
+    done = run_recipe(recipe, output, values=said or (), force=force, progress=console.listener)
     if as_json:
-        console.answer_json(answer["schema"], answer)
+        console.answer_json(done.record["schema"], done.record)
     else:
-        _show(console, answer, place)
-    verdicts = [verdict for step in answer["steps"] for verdict in step["facts"].get("verdicts", ())]
-    return Exit.GATE_FAILED if "failed" in verdicts else Exit.UNDECIDED if "undecided" in verdicts else Exit.DONE
+        _show(console, done.record, done.path)
+    return (
+        Exit.GATE_FAILED if "failed" in done.verdicts else Exit.UNDECIDED if "undecided" in done.verdicts else Exit.DONE
+    )
 
 
 def _show(console: Console, answer: Json, place: Path) -> None:

@@ -21,15 +21,10 @@ def study(file: StudyFile, *, output: Folder, force: Again = False, as_json: AsJ
 
     Stop it at any time: the same command goes on. Several processes may work in one folder.
     """
-    from kdcli.agents.threads import one_thread
-    from kdcli.studies.config import Study
+    from kdcli.api.study import study as run
     from kdcli.studies.markdown import about, others, over_all, students
-    from kdcli.studies.run import run
-    from kdcli.toml_config import built, read_toml
 
-    asked = built(Study, read_toml(file), file.name)
-    with one_thread():
-        answer = run(asked, output, force, console.listener)
+    answer = run(file, output, force=force, progress=console.listener).table
     if as_json:
         console.answer_json(answer["schema"], answer)
         return

@@ -21,8 +21,8 @@ SCHEMA = "kdcli.compress/1"
 Parents = Sequence[Mapping[str, str]]
 
 
-def save(folder: Path, done: Compressed, config: CompressConfig, parents: Parents, force: bool = False) -> Json:
-    """Write the run folder -> what `compress --json` answers.
+def save(folder: Path, done: Compressed, config: CompressConfig, parents: Parents, force: bool = False) -> None:
+    """Write the run folder.
 
     teacher.safetensors, teacher.onnx, student.safetensors, student.onnx: the agents and their exports
     recipe.json: options, every candidate tried, and how it was trained; bench.json: all numbers; summary.md
@@ -37,7 +37,6 @@ def save(folder: Path, done: Compressed, config: CompressConfig, parents: Parent
         artifact.write_json(inside / "recipe.json", answer)
         artifact.write_json(inside / "bench.json", record)
         artifact.write_bytes(inside / "summary.md", summary(answer, record).encode())
-    return {**answer, "path": str(folder), "bench": to_json(done.bench)}
 
 
 def describe(done: Compressed, config: CompressConfig, parents: Parents) -> Json:

@@ -14,13 +14,15 @@ import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 from kdcli import artifact
-from kdcli.errors import RefusedError, UsageError
+from kdcli.api.result import Result
+from kdcli.errors import RefusedError, UsageError, option
 from kdcli.outputs import claim, options_changed
 from kdcli.progress import Listener, Note, silent
 from kdcli.recipes.plan import Step, plan
-from kdcli.recipes.recipe import ResolvedRecipe
+from kdcli.recipes.recipe import ResolvedRecipe, find_recipe, read_recipe, resolve
 from kdcli.recipes.step_kind import Job
 from kdcli.spec import Json
 
@@ -74,7 +76,68 @@ class Run:
         return then is not None and file.exists() and digest(file) == then["sha256"]
 
 
-def run(resolved: ResolvedRecipe, text: bytes, output: Path, force: bool = False, listener: Listener = silent) -> Json:
+def run(
+    recipe: Path | str,
+    output: Path | str | None = None,
+    *,
+    values: Mapping[str, Any] | Sequence[str] = (),
+    force: bool = False,
+    progress: Listener = silent,
+) -> RunResult:
+    """Run a recipe's steps; what an earlier run made in the same way is kept.
+
+    Args:
+        recipe: A TOML file, or the name of a built-in recipe.
+        output: Folder of the run; None: `runs/` and the recipe's name.
+        values: What the recipe is given, and options of steps: `{"teacher": "agent.zip", "student.labels": 1000}`, or
+            the same as texts, `teacher=agent.zip`.
+        force: Make again what was made with other options.
+        progress: Called with `kdcli.progress.Event` and `Note`.
+
+    Raises:
+        UsageError: a value is not given, the recipe cannot run as written, or the folder holds what was made with
+            other options or from other files (without `force`); whatever a step raises.
+    """
+    from kdcli.agents.threads import one_thread
+
+    file = find_recipe(str(recipe))
+    given = [f"{key}={_toml(value)}" for key, value in values.items()] if isinstance(values, Mapping) else values
+    resolved = resolve(file.stem, read_recipe(file), given)
+    folder = Path(output) if output is not None else Path("runs") / file.stem
+    with one_thread():
+        return RunResult(run_steps(resolved, file.read_bytes(), folder, force, progress), folder)
+
+
+def _toml(value: Any) -> str:
+    """A value as TOML has it: JSON's texts, numbers, booleans and lists are TOML's, too."""
+    return json.dumps(str(value) if isinstance(value, Path) else value)
+
+
+@dataclass(frozen=True, eq=False, repr=False)
+class RunResult(Result):
+    """Every step with its output, seconds and facts, schema `kdcli.run/1`, and the folder of the run."""
+
+    record: Json
+    path: Path
+
+    @property
+    def outputs(self) -> dict[str, Path]:
+        """Step -> what it made."""
+        return {step["name"]: self.path / step["output"] for step in self.record["steps"]}
+
+    @property
+    def verdicts(self) -> list[str]:
+        """Of every gate: passed, failed or undecided."""
+        return [verdict for step in self.record["steps"] for verdict in step["facts"].get("verdicts", ())]
+
+    def facts(self) -> Mapping[str, Any]:
+        """Each step's output."""
+        return {step["name"]: f"{step['output']}{' (kept)' if step['kept'] else ''}" for step in self.record["steps"]}
+
+
+def run_steps(
+    resolved: ResolvedRecipe, text: bytes, output: Path, force: bool = False, listener: Listener = silent
+) -> Json:
     """Do what is missing; the answer has each step with its output, seconds, and what is worth knowing.
 
     Raises:
@@ -83,7 +146,9 @@ def run(resolved: ResolvedRecipe, text: bytes, output: Path, force: bool = False
     """
     if resolved.open:
         first = resolved.open[0]
-        raise UsageError(f"{resolved.name} needs {first}", resolved.recipe.given[first].help, f"add --set {first}=...")
+        raise UsageError(
+            f"{resolved.name} needs {first}", resolved.recipe.given[first].help, f"add {option('set', f'{first}=...')}"
+        )
     steps, folder = plan(resolved), Run.open(output)
     with claim(output / ".lock") as mine:
         if not mine:
@@ -111,7 +176,7 @@ def _refuse_changed(steps: Sequence[Step], folder: Run) -> None:
 def _refuse(step: Step, changes: Sequence[str]) -> None:
     if changes:
         what = f"{step.file} was made otherwise"
-        raise UsageError(what, ", ".join(changes), "--force makes it again, or name another output")
+        raise UsageError(what, ", ".join(changes), f"{option('force')} makes it again, or name another output")
 
 
 def _do(step: Step, folder: Run, force: bool, listener: Listener) -> Json:

@@ -2,18 +2,13 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 from pydantic import ConfigDict
 
-from kdcli import artifact
+from kdcli.api import bench as api
 from kdcli.benchmarks.config import BenchConfig
-from kdcli.benchmarks.entries import enter
-from kdcli.checkpoints.read import read_any
-from kdcli.compression.comparison import measure
+from kdcli.options import given
 from kdcli.recipes.step_kind import Job, Kind, Take, part
 from kdcli.reports.config import ReportConfig
-from kdcli.runtimes import prepare as lab
 from kdcli.spec import Json
 
 
@@ -25,19 +20,14 @@ class BenchStep(BenchConfig, ReportConfig):
 
 def make(job: Job) -> Json:
     """As `kdcli bench`."""
-    files, options = job.inputs["agents"], job.options
-    entries = enter(files, [read_any(file) for file in files])
-    config = part(options, BenchConfig)
-    record, _ = measure(entries, config, options.gates(), options.per_episode, job.listener)
-    artifact.write_json(job.output, record)
-    scores = {found["name"]: found["score"] and found["score"]["score"] for found in record["contenders"]}
-    return {"scores": scores, "verdicts": [gate["verdict"] for gate in record["gates"]]}
+    done = api.bench(*job.inputs["agents"], output=job.output, progress=job.listener, **given(job.options))
+    scores = {entry["name"]: entry["score"] and entry["score"]["score"] for entry in done.record["contenders"]}
+    return {"scores": scores, "verdicts": [gate.verdict for gate in done.gates]}
 
 
-def check(options: Any) -> None:
-    """Read the gates, and look for the runtimes."""
-    options.gates()
-    lab.check(options.runtimes)
+def check(options: BenchStep) -> None:
+    """As `kdcli bench`, before it begins."""
+    api.check(part(options, BenchConfig), part(options, ReportConfig))
 
 
 KIND = Kind(
