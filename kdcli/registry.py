@@ -1,4 +1,10 @@
-"""Names for parts: a literal table of name -> 'module:attribute' and a line of help, imported on use only."""
+"""Names for parts: a literal table of name -> 'module:attribute' and a line of help, imported on use only.
+
+Installed packages add parts by entry points, whose group is `kdcli.` and the table's name (`kdcli.losses`):
+
+    [project.entry-points."kdcli.losses"]
+    my_loss = "my_package.losses:my_loss"
+"""
 
 from __future__ import annotations
 
@@ -6,6 +12,8 @@ import importlib
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import cached_property
+from importlib.metadata import entry_points
 from typing import Any
 
 from kdcli.errors import UsageError, unknown
@@ -30,18 +38,37 @@ def load_target(target: str) -> Any:
 
 @dataclass(frozen=True)
 class Registry:
-    """The parts of one room. `noun` is what an error calls them; `rows` maps a name to (target, help line)."""
+    """The parts of one kind.
+
+    Attributes:
+        noun: What an error calls them.
+        rows: Name -> (target, line of help).
+        group: Entry points that add to them; none where it is empty. They never replace a row.
+    """
 
     noun: str
     rows: Mapping[str, tuple[str, str]]
+    group: str = ""
+
+    @cached_property
+    def plugins(self) -> dict[str, tuple[str, str]]:
+        """The parts that installed packages add, as rows. None of these packages is imported."""
+        found = entry_points(group=self.group) if self.group else ()
+        named = {point.name: (point.value, f"from {point.dist.name}" if point.dist else "") for point in found}
+        return {name: row for name, row in named.items() if name not in self.rows}
+
+    @property
+    def table(self) -> dict[str, tuple[str, str]]:
+        """kdcli's own rows, then those of plugins."""
+        return {**self.rows, **self.plugins}
 
     def names(self) -> list[str]:
         """Every name in the table, in its order."""
-        return list(self.rows)
+        return list(self.table)
 
     def help(self, name: str) -> str:
         """The line of help of one name."""
-        return self.rows[name][1]
+        return self.table[name][1]
 
     def load(self, name: str) -> Any:
         """The part called `name`; a foreign one is named `package.module:attribute`.
@@ -49,8 +76,8 @@ class Registry:
         Raises:
             UsageError: the name is neither in the table nor importable.
         """
-        if name in self.rows:
-            return load_target(self.rows[name][0])
+        if name in self.table:
+            return load_target(self.table[name][0])
         if _TARGET.fullmatch(name):
             return load_target(name)
-        raise unknown(self.noun, name, self.rows)
+        raise unknown(self.noun, name, self.table)

@@ -39,4 +39,5 @@ FORMATS = Registry(
         "native": ("kdcli.checkpoints.read:native", "agent file written by kdcli"),
         "onnx": ("kdcli.checkpoints.read:onnx", "ONNX file exported by kdcli"),
     },
+    group="kdcli.formats",
 )

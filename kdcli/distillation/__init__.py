@@ -74,6 +74,7 @@ LOSSES = Registry(
             "how much the state decides the choice, to be kept as the teacher's",
         ),
     },
+    group="kdcli.losses",
 )
 
 TEMPERATURES = Registry(
@@ -104,6 +105,7 @@ TEMPERATURES = Registry(
             "adversarial, its strength growing over the first half: curriculum:1->8",
         ),
     },
+    group="kdcli.temperatures",
 )
 
 WEIGHINGS = Registry(
@@ -132,6 +134,7 @@ SCHEDULES = Registry(
         "exponential": ("kdcli.distillation.schedules:exponential", "equal ratios in equal times: exponential:1->0.01"),
         "steps": ("kdcli.distillation.schedules:steps", "equal parts at each number: steps:1->0.5->0.1"),
     },
+    group="kdcli.schedules",
 )
 
 CONTROLS = Registry(

@@ -38,4 +38,5 @@ WRAPPERS = Registry(
         "channels-first": ("kdcli.envs.wrappers.images:channels_first", "images (C, H, W) from (H, W, C)"),
         "channels-last": ("kdcli.envs.wrappers.images:channels_last", "images (H, W, C) from (C, H, W)"),
     },
+    group="kdcli.wrappers",
 )

@@ -15,4 +15,5 @@ EXPORTERS = Registry(
         "torchscript": ("kdcli.exporters.torch.programs:TORCHSCRIPT", "one .pt file for libtorch, from C++ too"),
         "exported": ("kdcli.exporters.torch.programs:EXPORTED", "one .pt2 file, torch.export's ExportedProgram"),
     },
+    group="kdcli.exporters",
 )

@@ -39,6 +39,7 @@ NETWORKS = Registry(
             "a transformer over the rows of an observation (N, D), entities:32,heads=2,layers=1",
         ),
     },
+    group="kdcli.networks",
 )
 
 

@@ -23,4 +23,5 @@ RUNTIMES = Registry(
         "c": (f"{_HERE}.c:C", "the C files, cc -O3, called in a loop as a C program calls them"),
         "c_native": (f"{_HERE}.c:C_NATIVE", "the same for this machine alone: cc -O3 -march=native"),
     },
+    group="kdcli.runtimes",
 )
