@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from kdcli.errors import UsageError, unknown
+from kdcli.said import refuse_unsaid
 
 _TARGET = re.compile(r"[A-Za-z_][\w.]*:[A-Za-z_]\w*")
 
@@ -47,10 +48,11 @@ class Registry:
         """The part called `name`; a foreign one is named `package.module:attribute`.
 
         Raises:
-            UsageError: the name is neither in the table nor importable.
+            UsageError: the name is neither in the table nor importable, or only a file names it.
         """
         if name in self.rows:
             return load_target(self.rows[name][0])
         if _TARGET.fullmatch(name):
+            refuse_unsaid([name])
             return load_target(name)
         raise unknown(self.noun, name, self.rows)
