@@ -17,6 +17,7 @@ from importlib.metadata import entry_points
 from typing import Any
 
 from kdcli.errors import UsageError, unknown
+from kdcli.said import refuse_unsaid
 
 _TARGET = re.compile(r"[A-Za-z_][\w.]*:[A-Za-z_]\w*")
 
@@ -74,10 +75,11 @@ class Registry:
         """The part called `name`; a foreign one is named `package.module:attribute`.
 
         Raises:
-            UsageError: the name is neither in the table nor importable.
+            UsageError: the name is neither in the table nor importable, or only a file names it.
         """
         if name in self.table:
             return load_target(self.table[name][0])
         if _TARGET.fullmatch(name):
+            refuse_unsaid([name])
             return load_target(name)
         raise unknown(self.noun, name, self.table)

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import dataclass, field
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field, replace
 from math import prod
 from typing import Any
 
@@ -272,20 +272,28 @@ def _part_from_json(data: Json) -> Part:
 class EnvSpec:
     """An environment as data: gymnasium id, keyword arguments, wrappers (`name[:value]`, inner first).
 
-    `max_steps` caps an episode; None keeps the env's own limit. `quoted` ones were read from a file: modules that they
-    name are not imported.
+    `max_steps` caps an episode; None keeps the env's own limit. `quoted` are the texts in it that a file gave: modules
+    that they name are not imported, and paths not opened.
     """
 
     id: str
     kwargs: Mapping[str, Any] = field(default_factory=dict)
     wrappers: tuple[str, ...] = ()
     max_steps: int | None = None
-    quoted: bool = field(default=False, compare=False)
+    quoted: frozenset[str] = field(default=frozenset(), compare=False)
 
     def modules(self) -> list[str]:
         """The ids and wrappers that name a module to import: `module:Name-v0`, `module:Class:key=value`."""
         foreign = [text for text in self.wrappers if "." in text.partition(":")[0]]
         return [*([self.id] if ":" in self.id else []), *foreign]
+
+    def paths(self) -> list[str]:
+        """The arguments that lead to a file: gymnasium's MuJoCo envs open theirs."""
+        return [text for text in _texts(self.kwargs) if "/" in text or "\\" in text or text.startswith((".", "~"))]
+
+    def said(self, texts: Iterable[str]) -> EnvSpec:
+        """The same, `texts` having been said by the user, too."""
+        return replace(self, quoted=self.quoted - {*texts})
 
     def to_json(self) -> Json:
         """JSON values, the inverse of `from_json`."""
@@ -300,8 +308,17 @@ class EnvSpec:
     def from_json(cls, data: Json) -> EnvSpec:
         """An EnvSpec from the JSON values in a file."""
         wrappers, kwargs = tuple(data.get("wrappers", ())), dict(data.get("kwargs", {}))
-        return cls(data["id"], kwargs, wrappers, data.get("max_steps"), quoted=True)
+        quoted = frozenset(_texts([data["id"], wrappers, kwargs]))
+        return cls(data["id"], kwargs, wrappers, data.get("max_steps"), quoted)
 
     def __str__(self) -> str:
         inside = [f"{k}={v}" for k, v in self.kwargs.items()] + list(self.wrappers)
         return f"{self.id} ({', '.join(inside)})" if inside else self.id
+
+
+def _texts(value: Any) -> list[str]:
+    """Every string in JSON values, without the keys."""
+    if isinstance(value, str):
+        return [value]
+    inner = value.values() if isinstance(value, Mapping) else value if isinstance(value, list | tuple) else ()
+    return [text for part in inner for text in _texts(part)]

@@ -49,6 +49,11 @@ class LoadConfig(BaseModel):
 
         return None if self.env is None else EnvSpec(self.env, self.kwargs(), self.wrapper)
 
+    def texts(self) -> list[str]:
+        """What it says of the env: its id, arguments that are text, wrappers."""
+        said = [] if self.env is None else [self.env]
+        return [*said, *(value for value in self.kwargs().values() if isinstance(value, str)), *self.wrapper]
+
     def without_vecnormalize(self) -> LoadConfig:
         """The same, with observations said not to be normalised.
 

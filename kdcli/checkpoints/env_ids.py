@@ -145,5 +145,5 @@ def _ant(env: EnvSpec, inputs: Inputs) -> tuple[EnvSpec, list[str]]:
             f"--wrapper pad:{ANT_CONTACTS}, else --env Ant-v4 --env-kwargs use_contact_forces=true"
         ]
     kwargs = {**env.kwargs, "include_cfrc_ext_in_observation": False}
-    found = EnvSpec("Ant-v5", kwargs, (f"pad:{ANT_CONTACTS}", *env.wrappers), env.max_steps)
+    found = replace(env, id="Ant-v5", kwargs=kwargs, wrappers=(f"pad:{ANT_CONTACTS}", *env.wrappers))
     return found, [f"{env.id} is gone: taking {found}, since its contact forces were always zero in training"]

@@ -23,12 +23,17 @@ from pydantic.fields import FieldInfo
 
 from kdcli.cli.console import Console
 from kdcli.durations import format_duration
+from kdcli.said import ALLOW, hearing
 
 Json = Mapping[str, Any]
 
 Output = Annotated[Path, typer.Option("--output", "-o", metavar="<path>", help="Where to write.")]
 OptionalOutput = Annotated[Path | None, typer.Option("--output", "-o", metavar="<path>", help="Where to write.")]
 Force = Annotated[bool, typer.Option("--force", help="Overwrite an existing output.")]
+Allow = Annotated[
+    list[str] | None,
+    typer.Option(ALLOW, metavar="<module:name>", help="Code that the file names and that may be imported; repeatable."),
+]
 AsJson = Annotated[bool, typer.Option("--json", help="Answer with one JSON object.")]
 
 _LABELS = {"integer": "int", "number": "float", "string": "str", "boolean": "true|false"}
@@ -46,7 +51,9 @@ def command(function: Callable[..., int | None]) -> Callable[..., int | None]:
         arguments = {p.name: given[p.name] for p in own}
         arguments |= {name: _build(config, given) for name, config in configs.items()}
         console: Console = typer_context.obj
-        with console.keep_stdout():
+        options = [p.name for p in typer_context.command.params if p.param_type_name == "option"]
+        said = [text for name in options for text in _texts(given[str(name)])]
+        with console.keep_stdout(), hearing(said, allows="allow" in options):
             return function(**arguments, **dict.fromkeys(consoles, console))
 
     context = inspect.Parameter("typer_context", inspect.Parameter.KEYWORD_ONLY, annotation=typer.Context)
@@ -54,6 +61,17 @@ def command(function: Callable[..., int | None]) -> Callable[..., int | None]:
     options = [option for config in configs.values() for option in _options(config)]
     run.__signature__ = inspect.Signature([context, *positional, *options])  # type: ignore[attr-defined]
     return run
+
+
+def _texts(value: Any) -> list[str]:
+    """The text or texts of one option."""
+    return (
+        [value]
+        if isinstance(value, str)
+        else [text for text in value if isinstance(text, str)]
+        if isinstance(value, list)
+        else []
+    )
 
 
 def _is_a(hint: Any, kind: type) -> bool:

@@ -8,7 +8,7 @@ from typing import Annotated
 import typer
 
 from kdcli.cli.console import Console, aligned
-from kdcli.cli.options import AsJson, Force, OptionalOutput, command
+from kdcli.cli.options import Allow, AsJson, Force, OptionalOutput, command
 from kdcli.errors import UsageError, unknown
 
 Action = Annotated[str, typer.Argument(metavar="list|show|copy|check", help="What to do.")]
@@ -24,6 +24,7 @@ def recipes(
     *,
     output: OptionalOutput = None,
     said: Said = None,
+    allow: Allow = None,  # heard by `command`
     force: Force = False,
     as_json: AsJson = False,
     console: Console,

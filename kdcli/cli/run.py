@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from kdcli.cli.console import Console
-from kdcli.cli.options import AsJson, command
+from kdcli.cli.options import Allow, AsJson, command
 from kdcli.errors import Exit
 
 if TYPE_CHECKING:
@@ -31,6 +31,7 @@ def run(
     *,
     said: Said = None,
     output: Folder = None,
+    allow: Allow = None,  # heard by `command`
     force: Again = False,
     as_json: AsJson = False,
     console: Console,

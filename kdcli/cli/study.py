@@ -8,7 +8,7 @@ from typing import Annotated
 import typer
 
 from kdcli.cli.console import Console, aligned
-from kdcli.cli.options import AsJson, command
+from kdcli.cli.options import Allow, AsJson, command
 
 StudyFile = Annotated[Path, typer.Argument(metavar="STUDY.toml", help="Teachers, a base, and what is varied.")]
 Folder = Annotated[Path, typer.Option("--output", "-o", metavar="<path>", help="Folder of the study, or to go on in.")]
@@ -16,7 +16,15 @@ Again = Annotated[bool, typer.Option("--force", help="Make cells again that were
 
 
 @command
-def study(file: StudyFile, *, output: Folder, force: Again = False, as_json: AsJson = False, console: Console) -> None:
+def study(
+    file: StudyFile,
+    *,
+    output: Folder,
+    allow: Allow = None,  # heard by `command`
+    force: Again = False,
+    as_json: AsJson = False,
+    console: Console,
+) -> None:
     """Distill every variant with several seeds and show what differs, with intervals.
 
     Stop it at any time: the same command goes on. Several processes may work in one folder.

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import difflib
+import json
+import shlex
 import warnings
 from collections.abc import Mapping
 from typing import Any
@@ -16,6 +18,7 @@ from kdcli.envs.advice import advise
 from kdcli.envs.ids import registration
 from kdcli.envs.wrappers import wrap
 from kdcli.errors import UsageError
+from kdcli.said import is_said, refuse, refuse_unsaid
 from kdcli.spec import MASK, Box, Dict, Discrete, EnvSpec, MultiBinary, MultiDiscrete, Part, Space, same_space
 
 DEFAULT_LIMIT = 10_000
@@ -57,13 +60,13 @@ def make(spec: EnvSpec) -> gymnasium.Env:
 
 
 def _refuse_quoted(spec: EnvSpec) -> None:
-    """A file decides on no import: what it names as code, the user must name, too."""
-    if spec.quoted and spec.modules():
-        flags = [f"--env {spec.id}", *(f"--wrapper {wrapper}" for wrapper in spec.wrappers)]
-        named = ", ".join(spec.modules())
-        raise UsageError(
-            f"the file's env is code of a module: {named}", "names in a file are never imported", " ".join(flags)
-        )
+    """A file decides on no import and on no file to open: what it names, the user must name, too."""
+    flags = [f"--env {shlex.quote(spec.id)}", *(f"--wrapper {shlex.quote(wrapper)}" for wrapper in spec.wrappers)]
+    values = ((key, value if isinstance(value, str) else json.dumps(value)) for key, value in spec.kwargs.items())
+    flags += [f"--env-kwargs {shlex.quote(f'{key}={value}')}" for key, value in values]
+    named = [*spec.modules(), *spec.paths()]
+    refuse([text for text in named if text in spec.quoted and not is_said(text)], " ".join(flags))
+    refuse_unsaid(spec.modules(), " ".join(flags))
 
 
 def _limits(spec: EnvSpec, known: Registration) -> tuple[int, int | None]:

@@ -11,6 +11,7 @@ import sys
 from collections.abc import Callable
 from pathlib import Path
 
+import needs
 import pytest
 from conftest import REPO, Ran
 
@@ -153,7 +154,7 @@ def test_a_reader_that_leaves_early(program: Program) -> None:
     assert ran.stderr.read() == ""
 
 
-@pytest.mark.skipif(not os.path.exists("/dev/full"), reason="needs /dev/full")
+@needs.dev_full
 def test_a_full_disk_under_stdout(program: Program) -> None:
     """Law: an answer that cannot be written is a three-line error and exit 2, never a success."""
     with open("/dev/full", "w") as full:

@@ -4,14 +4,18 @@ from __future__ import annotations
 
 import ast
 import re
+import subprocess
+import sys
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from graphlib import CycleError, TopologicalSorter
 from pathlib import Path
 
+import needs
 import pytest
 
 REPO = Path(__file__).parents[2]
+README = REPO / "README.md"
 STAGES = "checkpoints distillation exporters benchmarks reports pruning quantization"
 # Lowest first; a room imports itself and what is below it. `door` is kdcli/__init__.py, the public verbs.
 FLOORS = ["words", "networks", "agents", "graph envs datasets", "rollouts", STAGES, "runtimes", "compression"]
@@ -145,6 +149,36 @@ def test_only_the_console_speaks() -> None:
 def test_no_import_cycles() -> None:
     """Law: the modules can be read in an order in which each needs only what came before."""
     assert cycle(HERE) == []
+
+
+def skips() -> list[str]:
+    """Uses of pytest's ways to skip, outside the module that names what is needed."""
+    ways = {"skip", "skipif", "importorskip", "xfail"}
+    return [
+        f"{path.relative_to(REPO)}:{node.lineno} skips"
+        for path in sorted((REPO / "tests").rglob("*.py"))
+        for node in ast.walk(ast.parse(path.read_text()))
+        if isinstance(node, ast.Attribute) and node.attr in ways and path != Path(needs.__file__)
+    ]
+
+
+def test_a_skip_says_what_would_run_it() -> None:
+    """Law: a test is skipped in one place only, for want of something that its message says how to get."""
+    assert skips() == []
+    marks = {name: mark for name, mark in vars(needs).items() if isinstance(mark, pytest.MarkDecorator)}
+    ways = re.compile(r"needs .+: (pip install|apt install|set KDCLI_\w+ to|run it on) .+")
+    assert len(marks) > 5
+    assert [name for name, mark in marks.items() if not ways.fullmatch(mark.kwargs["reason"])] == []
+
+
+def test_readme_has_two_ways_to_set_up() -> None:
+    """Law: CI finds the commands that it runs to the letter: one compresses a sample, one runs the tests."""
+    script = [sys.executable, str(REPO / ".ci" / "readme.py")]
+    first, second = (subprocess.check_output([*script, n], text=True).strip() for n in "12")
+    assert first in README.read_text()
+    assert "kdcli compress sample_checkpoints/" in first
+    assert second.endswith("pytest -n 2")
+    assert "minatar" not in first + second
 
 
 BREACHES = [

@@ -8,7 +8,6 @@ semihosting (Arm, "Semihosting for AArch32 and AArch64", 2.0), and counts instru
 from __future__ import annotations
 
 import re
-import shutil
 import subprocess
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -21,8 +20,6 @@ from kdcli.exporters.c.stamp import contract
 from kdcli.exporters.c.values import CTYPES
 
 COMPILER, EMULATOR = "arm-none-eabi-gcc", "qemu-system-arm"
-PACKAGES = "apt install gcc-arm-none-eabi qemu-system-arm"
-MISSING = [tool for tool in (COMPILER, EMULATOR) if shutil.which(tool) is None]
 STRICT = ("-std=c99", "-Wall", "-Wextra", "-Werror", "-pedantic")
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import pickle
 import sys
 import warnings
@@ -12,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import gymnasium
+import needs
 import numpy as np
 import pytest
 import sb3_contrib
@@ -27,8 +27,6 @@ from kdcli.agents.actor import Actor
 from kdcli.agents.states import States
 from kdcli.spec import MASK, OBS, join_rows, parts
 
-ZOO = Path(os.environ.get("KDCLI_ZOO", ""))
-needs_zoo = pytest.mark.skipif("KDCLI_ZOO" not in os.environ, reason="set KDCLI_ZOO to the folder of zoo agents")
 ZOO_AGENTS = {
     "a2c/BipedalWalker-v3_1": "A2C",
     "ars/Hopper-v3_1": "ARS",
@@ -311,7 +309,7 @@ def _is_picture(normalize: VecNormalize, part: str) -> bool:
 
 def zoo_teacher(folder: str) -> Teacher:
     """An agent of the zoo as SB3 loads it: modules of gym aliased, entries with byte code replaced."""
-    [path] = (ZOO / folder).glob("*.zip")
+    [path] = (needs.ZOO / folder).glob("*.zip")
     name = ZOO_AGENTS.get(folder, "SAC")
     extra: dict[str, Any] = {"buffer_size": 1} if name in OFF_POLICY else {}
     with warnings.catch_warnings(), pytest.MonkeyPatch.context() as patch:

@@ -8,6 +8,7 @@ import zipfile
 from pathlib import Path
 from typing import Any
 
+import needs
 import numpy as np
 import pytest
 import torch
@@ -15,12 +16,10 @@ from gymnasium import spaces
 from sb3_oracle import (
     ACTIONS,
     OBSERVATIONS,
-    ZOO,
     ZOO_AGENTS,
     ZOO_DICT_AGENT,
     Teacher,
     fresh,
-    needs_zoo,
     rows,
     zoo_teacher,
 )
@@ -86,7 +85,7 @@ def assert_alike(teacher: Teacher, agent: Agent, singles: int = 50) -> None:
         np.testing.assert_array_equal(agent.act(one), teacher.actions(one))
 
 
-@needs_zoo
+@needs.zoo
 @pytest.mark.parametrize("folder", ZOO_AGENTS)
 def test_zoo_agents_act_as_in_sb3(folder: str) -> None:
     """Law: on 1,000 observations, as a batch and singly, an old agent acts bit for bit as in Stable-Baselines3."""
@@ -94,7 +93,7 @@ def test_zoo_agents_act_as_in_sb3(folder: str) -> None:
     assert_alike(teacher, read(teacher.path), singles=1000)
 
 
-@needs_zoo
+@needs.zoo
 @pytest.mark.parametrize("folder", [*ZOO_AGENTS, ZOO_DICT_AGENT])
 def test_zoo_agents_export_as_in_sb3(folder: str) -> None:
     """Law: the file made of an old agent acts as SB3 does, alone and in a batch, to 1e-5 of a half-range."""
@@ -110,13 +109,13 @@ def test_zoo_agents_export_as_in_sb3(folder: str) -> None:
             np.testing.assert_array_equal(found, expected)
 
 
-@needs_zoo
+@needs.zoo
 @pytest.mark.parametrize("folder", ZOO_AGENTS)
 def test_zoo_facts(folder: str) -> None:
     """Law: algorithm, spaces, parameters, digest and env are those the zoo's manifest was measured with."""
-    manifest = json.loads((ZOO / "manifest.json").read_text())
+    manifest = json.loads((needs.ZOO / "manifest.json").read_text())
     told = next(entry for entry in manifest["agents"] if entry["folder"] == folder)
-    agent = read(ZOO / folder)
+    agent = read(needs.ZOO / folder)
     assert agent.facts["algorithm"] == ZOO_AGENTS[folder]
     assert agent.facts["sb3_version"] == told["sb3_version"]
     assert agent.facts["sha256"] == next(f["sha256"] for f in told["files"] if f["path"].endswith(".zip"))

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import hashlib
 import json
-import os
 from pathlib import Path
 from typing import Any
 
+import needs
 import numpy as np
 import pytest
 import torch
@@ -21,7 +21,7 @@ from kdcli.checkpoints.read import read
 from kdcli.errors import KdcliError, RefusedError, UsageError
 from kdcli.spec import Box, Discrete, EnvSpec, Part, Space, box, space_to_json
 
-TEACHERS = Path(os.environ.get("KDCLI_TEACHERS", "")) / "atari"
+TEACHERS = needs.TEACHERS / "atari"
 PICTURE = box((2, 20, 18), 0, 255, "uint8")
 TRUNK = [["linear", 16], ["tanh"], ["linear", {"out": 8}], ["tanh"]]
 
@@ -237,7 +237,7 @@ def test_an_env_without_its_wrappers(tmp_path: Path, where: Where) -> None:
     assert "--wrapper" in caught.value.fix
 
 
-@pytest.mark.skipif("KDCLI_TEACHERS" not in os.environ, reason="set KDCLI_TEACHERS to the folder of teachers")
+@needs.teachers
 @pytest.mark.parametrize("name", ["pong", "breakout", "pong_recurrent"])
 def test_the_atari_teachers(name: str, where: Where) -> None:
     """Law: the Atari teachers are read as they are: every parameter, images / 255, memory where there is some."""

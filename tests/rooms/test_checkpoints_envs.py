@@ -6,6 +6,7 @@ import json
 from pathlib import Path
 from typing import Any
 
+import needs
 import numpy as np
 import pytest
 
@@ -135,7 +136,7 @@ def test_wrappers_that_nobody_knows(wrapper: Any, tmp_path: Path) -> None:
         ),
         ("ALE-Pong-v5", ("atari", "flatten"), EnvSpec("ALE/Pong-v5", {}, ("atari:inner=4", "flatten"))),
         ("ALE/Pong-v5", ("atari:64",), EnvSpec("ALE/Pong-v5", {}, ("atari:64,inner=4",))),
-        ("MinAtar-Breakout-v1", (), EnvSpec("MinAtar/Breakout-v1")),
+        pytest.param("MinAtar-Breakout-v1", (), EnvSpec("MinAtar/Breakout-v1"), marks=needs.minatar),
         ("CartPoleNoVel-v1", ("flatten",), EnvSpec("CartPole-v1", {}, ("mask-velocity", "flatten"))),
         ("LunarLanderNoVel-v2", (), EnvSpec("LunarLander-v3", {}, ("mask-velocity",))),
     ],

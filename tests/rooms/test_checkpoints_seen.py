@@ -6,6 +6,7 @@ import json
 from pathlib import Path
 from typing import Any
 
+import needs
 import numpy as np
 import pytest
 import torch
@@ -28,10 +29,8 @@ from sb3_oracle import (
     ACTIONS,
     BOX,
     CNN,
-    ZOO,
     ZOO_DICT_AGENT,
     fresh,
-    needs_zoo,
     rows,
     zoo_teacher,
 )
@@ -279,16 +278,17 @@ def test_a_nested_dict_is_refused(tmp_path: Path) -> None:
         read(teacher.path)
 
 
-@needs_zoo
+@needs.zoo
 def test_the_zoos_dict_agent() -> None:
     """Law: SAC with goals, from SB3 1.1 with hindsight replay and VecNormalize of a Dict, acts and exports alike."""
     teacher = zoo_teacher(ZOO_DICT_AGENT)
     heard: list[Note] = []
-    agent = read(ZOO / ZOO_DICT_AGENT, listen=heard.append)  # type: ignore[arg-type]
+    agent = read(needs.ZOO / ZOO_DICT_AGENT, listen=heard.append)  # type: ignore[arg-type]
     assert list(parts(agent.observation)) == ["achieved_goal", "desired_goal", "observation"]
     assert all(part.normalizer is not None for part in agent.preprocess.parts.values())
     assert agent.facts["algorithm"] == "SAC"
-    told = next(a for a in json.loads((ZOO / "manifest.json").read_text())["agents"] if a["folder"] == ZOO_DICT_AGENT)
+    listed = json.loads((needs.ZOO / "manifest.json").read_text())["agents"]
+    told = next(known for known in listed if known["folder"] == ZOO_DICT_AGENT)
     assert agent.facts["sha256"] == next(f["sha256"] for f in told["files"] if f["path"].endswith(".zip"))
     assert agent.facts["sb3_version"] == told["sb3_version"]
     columns = teacher.columns(1000)

@@ -50,8 +50,8 @@ def divergence(before: Heads, after: Heads) -> torch.Tensor:
 def test_the_fisher_information_is_the_curvature_of_the_divergence(name: str) -> None:
     """Law: for one weight moved alone, KL(before || after) is half its importance times the square of the way."""
     made = POLICIES[name]()
-    made.policy.requires_grad_(True)
-    features, parameters = made.preprocess(observations(made, 20)), list(made.policy.network.parameters())
+    made.policy.double().requires_grad_(True)  # float32 rounds probabilities by as much as this divergence
+    features, parameters = made.preprocess(observations(made, 20)).double(), list(made.policy.network.parameters())
     importance, before = fisher(made, features, parameters), made.policy.forward(features)
     for parameter, wanted in zip(parameters, importance, strict=True):
         at, step = int(wanted.argmax()), 1e-2

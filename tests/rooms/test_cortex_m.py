@@ -3,15 +3,15 @@
 from __future__ import annotations
 
 import json
-import shutil
 from dataclasses import replace
 from functools import cache
 from pathlib import Path
 
+import needs
 import numpy as np
 import pytest
 import torch
-from cortex_m import MACHINES, MISSING, PACKAGES, run
+from cortex_m import MACHINES, run
 from on_grids import on_grids
 from sample_policies import POLICIES
 from test_export_c import assert_alike, files_of, said_by
@@ -31,8 +31,8 @@ from kdcli.networks.mlp import MLP
 from kdcli.spec import feed
 
 pytestmark = [
-    pytest.mark.skipif(bool(MISSING), reason=f"no {' and no '.join(MISSING)}: {PACKAGES}"),
-    pytest.mark.skipif(shutil.which("cc") is None, reason="there is no C compiler"),
+    needs.cortex_m,
+    needs.c_compiler,
 ]
 SAMPLES = Path(__file__).parents[2] / "sample_checkpoints" / "ppo"
 QUICK = "cortex-m4"

@@ -6,10 +6,10 @@ import logging
 import subprocess
 import sys
 from collections.abc import Callable
-from importlib.util import find_spec
 from typing import Any
 
 import gymnasium
+import needs
 import numpy as np
 import pytest
 from gymnasium.wrappers import AtariPreprocessing
@@ -21,7 +21,6 @@ from kdcli.envs.wrappers import wrap
 from kdcli.errors import UsageError
 from kdcli.spec import EnvSpec
 
-needs_minatar = pytest.mark.skipif(find_spec("minatar") is None, reason="pip install --no-deps minatar==1.0.15")
 FRAMES = {"frameskip": 1, "repeat_action_probability": 0.0}
 ALE_LIKE = ("atari:style=ale", "channels-first", "frame-stack:4")
 
@@ -137,7 +136,7 @@ def test_starts_are_those_of_the_vector_env() -> None:
         EnvSpec(
             "ALE/Pong-v5", {"frameskip": [2, 5], "repeat_action_probability": 0.0}, ("grayscale:mean", "bytescale")
         ),
-        pytest.param(EnvSpec("MinAtar/Breakout-v1", {}, ("bytes", "channels-first")), marks=needs_minatar),
+        pytest.param(EnvSpec("MinAtar/Breakout-v1", {}, ("bytes", "channels-first")), marks=needs.minatar),
     ],
     ids=str,
 )
@@ -158,7 +157,7 @@ def test_a_seed_gives_the_episode(spec: EnvSpec) -> None:
             break
 
 
-@needs_minatar
+@needs.minatar
 def test_what_sticks_in_minatar_is_of_the_same_episode() -> None:
     """Law: the action that may stick at the beginning of an episode is not the last one of the episode before."""
     fresh, used = (Vector(EnvSpec("MinAtar/Breakout-v1"), 1) for _ in range(2))
@@ -214,7 +213,7 @@ def test_a_missing_package_is_named(missing: str, spec: EnvSpec, fix: str, monke
     assert error.value.fix.startswith(fix)
 
 
-@needs_minatar
+@needs.minatar
 def test_minatar() -> None:
     """Law: MinAtar's channels come first, as bytes 0 and 255; the game's own actions; nothing is logged or printed."""
     spec = EnvSpec("MinAtar/Breakout-v1", {}, ("bytes", "channels-first"), 5000)
@@ -228,7 +227,7 @@ def test_minatar() -> None:
     assert env.unwrapped.game.sticky_action_prob == 0.1  # type: ignore[attr-defined]
 
 
-@pytest.mark.parametrize("env_id", ["ALE/Pong-v5", pytest.param("MinAtar/Breakout-v1", marks=needs_minatar)])
+@pytest.mark.parametrize("env_id", ["ALE/Pong-v5", pytest.param("MinAtar/Breakout-v1", marks=needs.minatar)])
 def test_making_them_says_nothing(env_id: str) -> None:
     """Law: making Atari and MinAtar envs prints nothing and leaves logging as it was."""
     code = f"""if True:

@@ -169,9 +169,7 @@ def test_games_that_cannot_be_shared(env_id: str, kwargs: dict[str, Any], what: 
 
 def test_a_real_game() -> None:
     """Law: a game that comes with PettingZoo, with agents of one kind, plays to its end."""
-    pytest.importorskip("pettingzoo")
     rps = "pettingzoo.classic.rps_v2"
-    pytest.importorskip("pygame")
     seen, does = spaces_of(EnvSpec(f"pettingzoo:{rps}", {"max_cycles": 3}))
     assert str(does) == "Discrete(3)"
     vector = Vector(EnvSpec(f"pettingzoo:{rps}", {"max_cycles": 3}), 1)

@@ -7,13 +7,13 @@ import hashlib
 import json
 import os
 import re
-import shutil
 import subprocess
 import sys
 from collections.abc import Mapping
 from functools import cache
 from pathlib import Path
 
+import needs
 import numpy as np
 import pytest
 import torch
@@ -21,7 +21,8 @@ from sample_graphs import CASES
 from sample_policies import POLICIES, observations
 
 from kdcli.agents.agent import Agent
-from kdcli.errors import KdcliError, RefusedError, UsageError
+from kdcli.checkpoints.read import read
+from kdcli.errors import RefusedError, UsageError
 from kdcli.exporters.c import FORMAT, runner, stamp, write
 from kdcli.exporters.c.files import HEADER, NO_RECORD, PROGRAM, SOURCE
 from kdcli.exporters.c.lower import lower
@@ -36,7 +37,7 @@ from kdcli.graph.operations import KINDS, Graph, Op, Port
 from kdcli.graph.trace import output_names, trace
 from kdcli.spec import STATE_IN, STATE_OUT, Box, feed
 
-pytestmark = pytest.mark.skipif(shutil.which("cc") is None, reason="there is no C compiler")
+pytestmark = needs.c_compiler
 PLAIN = ExportConfig()
 STRICT = tuple(flag for flag in FLAGS if flag != "-O3")
 every_policy = pytest.mark.parametrize("name", POLICIES)
@@ -445,19 +446,12 @@ def test_an_image_needs_no_copy_of_itself() -> None:
     assert sizes["float32"] < 2 * 9 * 8 * 2
 
 
-ZOO = Path(os.environ.get("KDCLI_ZOO", "/nonexistent"))
-
-
-@pytest.mark.skipif(not ZOO.is_dir(), reason="set KDCLI_ZOO to a folder of Stable-Baselines3 checkpoints")
+@needs.zoo
 @pytest.mark.parametrize("form", ["kdcli.exporters.c:FORMAT", "kdcli.exporters.numpy.writer:FORMAT"])
-@pytest.mark.parametrize("path", sorted(ZOO.glob("*/*/*.zip")), ids=lambda path: path.parent.name)
+@pytest.mark.parametrize("path", sorted(needs.ZOO.glob("*/*/*.zip")), ids=lambda path: path.parent.name)
 def test_real_agents(path: Path, form: str) -> None:
     """Agents that people trained act in C and in NumPy as they did, on a thousand states of their own play."""
-    read = pytest.importorskip("kdcli.checkpoints.read").read
-    try:
-        made = read(path)
-    except KdcliError as error:
-        pytest.skip(error.what)
+    made = read(path)
     found = convert(made, None, ExportConfig(outputs=output_names(made), format=form))
     assert found.parity.n_states == 1000
     assert found.parity.max_abs_difference <= found.parity.tolerance <= 1e-4

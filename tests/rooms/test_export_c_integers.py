@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import re
-import shutil
 import subprocess
 from collections.abc import Callable
 from copy import deepcopy
@@ -11,6 +10,7 @@ from dataclasses import replace
 from functools import cache
 from pathlib import Path
 
+import needs
 import numpy as np
 import pytest
 import torch
@@ -46,7 +46,7 @@ from kdcli.networks.packed_weights import Packed
 from kdcli.networks.stack import Branch, Stack
 from kdcli.spec import Discrete, box, feed
 
-pytestmark = pytest.mark.skipif(shutil.which("cc") is None, reason="there is no C compiler")
+pytestmark = needs.c_compiler
 SAMPLES = Path(__file__).parents[2] / "sample_checkpoints" / "ppo"
 PLAIN = ExportConfig()
 

@@ -11,6 +11,7 @@ import sys
 from dataclasses import replace
 from pathlib import Path
 
+import needs
 import numpy as np
 import onnx
 import pytest
@@ -27,9 +28,10 @@ from kdcli.agents.folding import deployed
 from kdcli.agents.observation import Preprocess
 from kdcli.agents.onnx import session as runtime
 from kdcli.agents.states import States
+from kdcli.checkpoints.read import read
 from kdcli.cli.console import Console
 from kdcli.cli.main import main
-from kdcli.errors import Exit, KdcliError, RefusedError, UsageError
+from kdcli.errors import Exit, RefusedError, UsageError
 from kdcli.exporters import EXPORTERS
 from kdcli.exporters.config import OUTPUTS, ExportConfig
 from kdcli.exporters.formats import Format
@@ -324,18 +326,11 @@ def test_command_refuses(tmp_path: Path) -> None:
     assert run("export", path, "-o", tmp_path / "b.onnx")[0] == Exit.REFUSED
 
 
-ZOO = Path(os.environ.get("KDCLI_ZOO", "/nonexistent"))
-
-
-@pytest.mark.skipif(not ZOO.is_dir(), reason="set KDCLI_ZOO to a folder of Stable-Baselines3 checkpoints")
-@pytest.mark.parametrize("path", sorted(ZOO.glob("*/*/*.zip")), ids=lambda path: path.parent.name)
+@needs.zoo
+@pytest.mark.parametrize("path", sorted(needs.ZOO.glob("*/*/*.zip")), ids=lambda path: path.parent.name)
 def test_real_agents(path: Path) -> None:
     """Agents that people trained are exported, and act as they did."""
-    read = pytest.importorskip("kdcli.checkpoints.read").read
-    try:
-        agent = read(path)
-    except KdcliError as error:
-        pytest.skip(error.what)
+    agent = read(path)
     made = convert(agent, None, ExportConfig(outputs=output_names(agent)))
     assert made.parity.max_abs_difference <= 1e-5
     assert made.parity.ties == 0

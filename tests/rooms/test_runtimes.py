@@ -4,11 +4,12 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import needs
 import numpy as np
 import pytest
 from gymnasium import spaces
 from sb3_agents import BOX, CNN, FEW, GRAY
-from sb3_oracle import ACTIONS, ZOO, ZOO_AGENTS, fresh, needs_zoo, rows
+from sb3_oracle import ACTIONS, ZOO_AGENTS, fresh, rows
 from toy_teachers import REACH, choose_teacher, reach_teacher
 
 from kdcli.agents.agent import Agent
@@ -108,14 +109,14 @@ def test_sb3_sees_what_others_see(kind: str, tmp_path: Path) -> None:
     assert len(first_action(Program(lambda given: [made.call(given)], made.given), found.states.observations)) == 80
 
 
-@needs_zoo
+@needs.zoo
 @pytest.mark.parametrize("folder", [folder for folder in ZOO_AGENTS if not folder.startswith("ars/")])
 def test_sb3_builds_the_zoo(folder: str) -> None:
     """Law: agents saved by older versions are timed in Stable-Baselines3, too, and act alike.
 
     But for ARS, whose layers had other names.
     """
-    path = find_file(ZOO / folder)
+    path = find_file(needs.ZOO / folder)
     agent = read_any(path)
     assert isinstance(agent, Agent)
     assert SB3.program(entrant(agent, path)).floor is not None

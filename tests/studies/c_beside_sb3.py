@@ -24,7 +24,8 @@ from stable_baselines3 import PPO
 
 sys.path.insert(0, str(Path(__file__).parents[1] / "rooms"))
 
-from sb3_oracle import ZOO, zoo_teacher
+from needs import ZOO
+from sb3_oracle import zoo_teacher
 
 import kdcli.envs.toys  # noqa: F401
 from kdcli.agents.agent import Agent

@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import os
-from pathlib import Path
-
+import needs
 import pytest
 from scipy.stats import binom
 from verdict_simulation import CASES, MIN_SCORE, Case, Cell, Family, Setting, simulate, study, synthetic, zoo
@@ -35,12 +33,11 @@ def test_equal_saturated_agents_hold() -> None:
     assert simulate(CASES[0], FAMILIES[0], 0.0, Setting(50)).holds == 1.0
 
 
+@needs.zoo
 @pytest.mark.slow
 def test_the_promise_is_kept_on_real_agents() -> None:
     """Law: the same over the last evaluations of at least six real agents, every case, both correlations."""
-    if "KDCLI_ZOO" not in os.environ:
-        pytest.skip("KDCLI_ZOO does not name a folder of agents")
-    families = zoo(Path(os.environ["KDCLI_ZOO"]))
+    families = zoo(needs.ZOO)
     assert len(families) >= 6
     cells = list(study(families, CASES, Setting()))
     assert breaches(cells, 1000) == []

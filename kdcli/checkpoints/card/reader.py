@@ -128,15 +128,14 @@ def _place(path: Path, config: LoadConfig, named: EnvSpec | None, listen: Listen
     """The env that was named, with its spaces."""
     if config.env is None and named is not None:
         kwargs = {**named.kwargs, **config.kwargs()}
-        return asked.place(replace(named, kwargs=kwargs, wrappers=config.wrapper or named.wrappers))
+        env = replace(named, kwargs=kwargs, wrappers=config.wrapper or named.wrappers)
+        return asked.place(env.said(config.texts()))
     return asked.need_place(path, config, 0, listen)
 
 
 def _env(card: Card) -> EnvSpec | None:
-    """The env the card names; a module in its name would be imported, and a file must not decide what is."""
-    if card.env is None or ":" in card.env.id:
-        return None
-    return EnvSpec(card.env.id, card.env.kwargs, card.env.wrappers, card.env.max_steps)
+    """The env the card names."""
+    return None if card.env is None else EnvSpec.from_json(card.env.model_dump())
 
 
 def _trunk(card: Card, weights: Weights, names: Sequence[str]) -> list[assembly.Part]:

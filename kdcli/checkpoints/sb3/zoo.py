@@ -132,7 +132,8 @@ def find_env(path: Path, config: LoadConfig, around: Surroundings, inputs: Input
     if named is None:
         listen(Note("the file does not say which env it was trained on: name it with --env"))
         return None
-    env = EnvSpec(named, {**_env_kwargs(around), **config.kwargs()}, wrappers)
+    told = EnvSpec.from_json({"id": named, "kwargs": _env_kwargs(around), "wrappers": wrappers})
+    env = replace(told, kwargs={**told.kwargs, **config.kwargs()}, wrappers=wrappers).said(config.texts())
     found, said = today(env, inputs)
     for text in said:
         listen(Note(text))
