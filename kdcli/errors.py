@@ -3,10 +3,16 @@
 from __future__ import annotations
 
 import difflib
+import errno
+import re
 from collections.abc import Iterable
 from enum import IntEnum
 
 MAX_LINE = 500
+# Torch, onnxruntime and C++ have no kind of exception of their own for it, or one that cannot be imported here.
+_STARVED = re.compile(
+    r"can't allocate memory|not enough memory|out of memory|bad_alloc|failed to allocate", re.IGNORECASE
+)
 
 
 class Exit(IntEnum):
@@ -26,6 +32,8 @@ class KdcliError(Exception):
     """An error a user can act on: `what` happened, `why`, and the way out (`fix`), one line each."""
 
     exit_code = Exit.BUG
+    # Of what asked for more memory than it was given: the machine has enough.
+    within_bounds = False
 
     def __init__(self, what: str, why: str = "", fix: str = "") -> None:
         super().__init__(what)
@@ -47,6 +55,17 @@ class RefusedError(KdcliError):
     """A file that is corrupt, unsafe or of a kind kdcli does not read: exit code 4."""
 
     exit_code = Exit.REFUSED
+
+
+def out_of_memory(error: BaseException | None) -> BaseException | None:
+    """What says that the machine has no more memory: `error`, or what it was raised for; None where nothing does."""
+    while error is not None and not getattr(error, "within_bounds", False):
+        if isinstance(error, MemoryError) or (isinstance(error, OSError) and error.errno == errno.ENOMEM):
+            return error
+        if isinstance(error, RuntimeError) and _STARVED.search(str(error)):
+            return error
+        error = error.__cause__ or error.__context__
+    return None
 
 
 def unknown(noun: str, name: str, valid: Iterable[str]) -> UsageError:

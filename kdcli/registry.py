@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib
+import inspect
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -10,6 +11,8 @@ from typing import Any
 
 from kdcli.errors import UsageError, unknown
 
+# Parts that came from outside in the life of this process: name -> what it was taken for.
+FOREIGN: dict[str, str] = {}
 _TARGET = re.compile(r"[A-Za-z_][\w.]*:[A-Za-z_]\w*")
 
 
@@ -52,5 +55,30 @@ class Registry:
         if name in self.rows:
             return load_target(self.rows[name][0])
         if _TARGET.fullmatch(name):
-            return load_target(name)
+            return self._fitting(name, load_target(name))
         raise unknown(self.noun, name, self.rows)
+
+    def _fitting(self, name: str, found: Any) -> Any:
+        """`found`, if it is called as the parts of the table are; what a class takes is for its user to check."""
+        FOREIGN[name] = self.noun
+        own = load_target(next(iter(self.rows.values()))[0])
+        if isinstance(found, type) or isinstance(own, type):
+            return found
+        if not inspect.isfunction(own):
+            if not isinstance(found, type(own)):
+                why = f"it is a {type(found).__name__}, not a {type(own).__name__}"
+                raise UsageError(f"{name} is no {self.noun}", why, f"see: {', '.join(self.rows)}")
+            return found
+        wanted = inspect.signature(own)
+        try:
+            inspect.signature(found).bind(*[None] * len(wanted.parameters))
+        except TypeError:  # it takes others, or is nothing to call
+            why = f"it is not called as a {self.noun} is: {own.__name__}{_arguments(wanted)}"
+            raise UsageError(f"{name} is no {self.noun}", why, f"see: {', '.join(self.rows)}") from None
+        except ValueError:  # written in C, and does not tell
+            pass
+        return found
+
+
+def _arguments(signature: inspect.Signature) -> str:
+    return f"({', '.join(signature.parameters)})"

@@ -8,16 +8,19 @@ NAME...         what the steps made
 from __future__ import annotations
 
 import hashlib
-import json
 import shutil
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
+
+from pydantic import BaseModel
 
 from kdcli import artifact
-from kdcli.errors import RefusedError, UsageError
-from kdcli.outputs import claim, options_changed
+from kdcli.errors import UsageError
+from kdcli.files import MAX_RECORDS
+from kdcli.outputs import checked, claim, options_changed
 from kdcli.progress import Listener, Note, silent
 from kdcli.recipes.plan import Step, plan
 from kdcli.recipes.recipe import ResolvedRecipe
@@ -25,6 +28,31 @@ from kdcli.recipes.step_kind import Job
 from kdcli.spec import Json
 
 SCHEMA = "kdcli.run/1"
+
+
+class Facts(BaseModel):
+    """What is worth knowing of a step, by its kind."""
+
+    verdicts: list[str] = []
+
+
+class StepRecord(BaseModel):
+    """A step that is done."""
+
+    name: str
+    do: str
+    options: dict[str, Any]
+    parents: dict[str, list[str]]
+    output: str
+    sha256: str
+    seconds: float
+    facts: Facts
+
+
+class RunRecord(BaseModel):
+    """What recipe.json holds, as far as it is read again."""
+
+    steps: list[StepRecord]
 
 
 @dataclass
@@ -48,10 +76,8 @@ class Run:
             if path.is_file() or (path.is_dir() and any(file.name != ".lock" for file in path.iterdir())):
                 raise UsageError(f"{path} exists", "it is not the folder of a recipe's run", "name another output")
             return cls(path, {})
-        try:
-            return cls(path, {step["name"]: step for step in json.loads(mark.read_text())["steps"]})
-        except (KeyError, TypeError, ValueError) as error:
-            raise RefusedError(f"{mark} is damaged", repr(error)[:200], "name another output") from None
+        steps = checked(mark, RunRecord, "name another output")["steps"]
+        return cls(path, {step["name"]: step for step in steps})
 
     def keep(self, name: str, steps: Sequence[Step]) -> None:
         """Write down what is done."""
@@ -157,7 +183,7 @@ def digest(path: Path) -> str:
     if not path.is_dir():
         return artifact.sha256(path)
     if (path / "manifest.json").exists():
-        return artifact.sha256(path / "manifest.json")
+        return artifact.sha256(path / "manifest.json", MAX_RECORDS)
     total = hashlib.sha256()
     for file in sorted(path.iterdir()):
         total.update(f"{file.name}:{artifact.sha256(file)}\n".encode())
