@@ -17,10 +17,10 @@ from typing import Any
 import numpy as np
 
 from kdcli.errors import RefusedError, UsageError
+from kdcli.files import MAX_ARCHIVE, open_file, parse_json, read_bytes
 
 Tensors = Mapping[str, np.ndarray]
-# JSON of lists takes some thirty times its length in memory.
-MAX_HEADER, MAX_FILE = 2**22, 2**29
+MAX_HEADER = 2**22  # JSON of lists takes some thirty times its length in memory
 _KEY = "kdcli"
 
 
@@ -111,14 +111,15 @@ def write_json(path: Path, data: Any, force: bool = False) -> Path:
     return write_bytes(path, (json.dumps(data, indent=2, allow_nan=False) + "\n").encode(), force)
 
 
-def sha256(path: Path) -> str:
-    """Hex digest of a file's bytes.
+def sha256(path: Path, most: int = MAX_ARCHIVE) -> str:
+    """Hex digest of a file's bytes, at most `most`.
 
     Raises:
         UsageError: the file cannot be read.
+        RefusedError: it is no regular file, or larger.
     """
     try:
-        with path.open("rb") as handle:
+        with open_file(path, most) as handle:
             return hashlib.file_digest(handle, "sha256").hexdigest()
     except OSError as error:
         raise UsageError(f"cannot read {path}", error.strerror or str(error), "check the path") from None
@@ -173,9 +174,9 @@ def read_header(path: Path) -> dict[str, Any]:
         RefusedError: not a safetensors file.
     """
     try:
-        with path.open("rb") as handle:
+        with open_file(path, None) as handle:
             size = int.from_bytes(handle.read(8), "little")
-            if not 2 <= size <= min(MAX_HEADER, path.stat().st_size):
+            if not 2 <= size <= min(MAX_HEADER, os.fstat(handle.fileno()).st_size):
                 raise ValueError("its header does not fit the file")
             return json.loads(handle.read(size))
     except OSError as error:
@@ -186,11 +187,7 @@ def read_header(path: Path) -> dict[str, Any]:
 
 def strict_json(text: str) -> Any:
     """JSON without NaN and infinity, which Python reads and JSON does not have; ValueError where there are some."""
-
-    def refuse(name: str) -> None:
-        raise ValueError(f"{name} is no JSON")
-
-    return json.loads(text, parse_constant=refuse)
+    return parse_json(text, "the record")
 
 
 def is_ours(path: Path) -> bool:
@@ -211,7 +208,7 @@ def read_tensors(path: Path) -> tuple[dict[str, Any], dict[str, np.ndarray]]:
     from safetensors import SafetensorError
     from safetensors.numpy import load
 
-    header, content = read_header(path), _content(path)
+    header, content = read_header(path), read_bytes(path)
     try:
         sealed = json.loads(header["__metadata__"][_KEY])
         tensors = load(content)
@@ -229,11 +226,3 @@ def read_tensors(path: Path) -> tuple[dict[str, Any], dict[str, np.ndarray]]:
 
 def _is_finite(array: np.ndarray) -> bool:
     return array.dtype.kind in "biu" or bool(np.isfinite(array).all())
-
-
-def _content(path: Path) -> bytes:
-    """All of a file of modest size."""
-    if path.stat().st_size > MAX_FILE:
-        raise RefusedError(f"{path} is too large", f"more than {MAX_FILE} bytes", "")
-    with path.open("rb") as handle:
-        return handle.read(MAX_FILE)

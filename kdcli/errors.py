@@ -11,6 +11,7 @@ shift:4` in the shell, `augment='shift:4'` in Python and in recipes.
 from __future__ import annotations
 
 import difflib
+import errno
 import re
 import shlex
 from collections.abc import Callable, Iterable
@@ -21,6 +22,10 @@ MAX_LINE = 500
 _OPEN, _EQUALS, _CLOSE = "\ue000", "\ue001", "\ue002"
 _MARKED = re.compile(f"{_OPEN}([^{_CLOSE}{_EQUALS}]*)(?:{_EQUALS}([^{_CLOSE}]*))?{_CLOSE}")
 Spelling = Callable[[str, str | None], str]
+# Torch, onnxruntime and C++ have no kind of exception of their own for it, or one that cannot be imported here.
+_STARVED = re.compile(
+    r"can't allocate memory|not enough memory|out of memory|bad_alloc|failed to allocate", re.IGNORECASE
+)
 
 
 class Exit(IntEnum):
@@ -61,6 +66,8 @@ class KdcliError(Exception):
     """An error a user can act on: `what` happened, `why`, and the way out (`fix`), one line each."""
 
     exit_code = Exit.BUG
+    # Of what asked for more memory than it was given: the machine has enough.
+    within_bounds = False
 
     def __init__(self, what: str, why: str = "", fix: str = "") -> None:
         super().__init__(what)
@@ -85,6 +92,17 @@ class RefusedError(KdcliError):
     """A file that is corrupt, unsafe or of a kind kdcli does not read: exit code 4."""
 
     exit_code = Exit.REFUSED
+
+
+def out_of_memory(error: BaseException | None) -> BaseException | None:
+    """What says that the machine has no more memory: `error`, or what it was raised for; None where nothing does."""
+    while error is not None and not getattr(error, "within_bounds", False):
+        if isinstance(error, MemoryError) or (isinstance(error, OSError) and error.errno == errno.ENOMEM):
+            return error
+        if isinstance(error, RuntimeError) and _STARVED.search(str(error)):
+            return error
+        error = error.__cause__ or error.__context__
+    return None
 
 
 def unknown(noun: str, name: str, valid: Iterable[str]) -> UsageError:

@@ -9,6 +9,7 @@ Installed packages add parts by entry points, whose group is `kdcli.` and the ta
 from __future__ import annotations
 
 import importlib
+import inspect
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -19,6 +20,8 @@ from typing import Any
 from kdcli.errors import UsageError, unknown
 from kdcli.said import refuse_unsaid
 
+# Parts that came from outside in the life of this process: name -> what it was taken for.
+FOREIGN: dict[str, str] = {}
 _TARGET = re.compile(r"[A-Za-z_][\w.]*:[A-Za-z_]\w*")
 
 
@@ -81,5 +84,30 @@ class Registry:
             return load_target(self.table[name][0])
         if _TARGET.fullmatch(name):
             refuse_unsaid([name])
-            return load_target(name)
+            return self._fitting(name, load_target(name))
         raise unknown(self.noun, name, self.table)
+
+    def _fitting(self, name: str, found: Any) -> Any:
+        """`found`, if it is called as the parts of the table are; what a class takes is for its user to check."""
+        FOREIGN[name] = self.noun
+        own = load_target(next(iter(self.rows.values()))[0])
+        if isinstance(found, type) or isinstance(own, type):
+            return found
+        if not inspect.isfunction(own):
+            if not isinstance(found, type(own)):
+                why = f"it is a {type(found).__name__}, not a {type(own).__name__}"
+                raise UsageError(f"{name} is no {self.noun}", why, f"see: {', '.join(self.rows)}")
+            return found
+        wanted = inspect.signature(own)
+        try:
+            inspect.signature(found).bind(*[None] * len(wanted.parameters))
+        except TypeError:  # it takes others, or is nothing to call
+            why = f"it is not called as a {self.noun} is: {own.__name__}{_arguments(wanted)}"
+            raise UsageError(f"{name} is no {self.noun}", why, f"see: {', '.join(self.rows)}") from None
+        except ValueError:  # written in C, and does not tell
+            pass
+        return found
+
+
+def _arguments(signature: inspect.Signature) -> str:
+    return f"({', '.join(signature.parameters)})"

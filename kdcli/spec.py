@@ -306,10 +306,23 @@ class EnvSpec:
 
     @classmethod
     def from_json(cls, data: Json) -> EnvSpec:
-        """An EnvSpec from the JSON values in a file."""
-        wrappers, kwargs = tuple(data.get("wrappers", ())), dict(data.get("kwargs", {}))
-        quoted = frozenset(_texts([data["id"], wrappers, kwargs]))
-        return cls(data["id"], kwargs, wrappers, data.get("max_steps"), quoted)
+        """An EnvSpec from the JSON values in a file.
+
+        Raises:
+            RefusedError: a value is of another kind.
+        """
+        try:
+            name, wrappers, kwargs = data["id"], data.get("wrappers", ()), data.get("kwargs", {})
+            steps = data.get("max_steps")
+        except (AttributeError, KeyError, TypeError) as error:
+            raise RefusedError("the file describes an env that cannot be read", repr(error)[:200]) from None
+        fits = isinstance(name, str) and isinstance(kwargs, Mapping) and isinstance(wrappers, list | tuple)
+        counts = steps is None or (isinstance(steps, int) and not isinstance(steps, bool) and steps > 0)
+        if not (fits and counts and all(isinstance(text, str) for text in wrappers)):
+            why = "its id is a text, its arguments have names, its wrappers are texts, its steps are counted"
+            raise RefusedError(f"the file describes an env that cannot be read: {str(data)[:80]}", why)
+        quoted = frozenset(_texts([name, wrappers, kwargs]))
+        return cls(name, dict(kwargs), tuple(wrappers), steps, quoted)
 
     def __str__(self) -> str:
         inside = [f"{k}={v}" for k, v in self.kwargs.items()] + list(self.wrappers)

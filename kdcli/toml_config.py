@@ -12,9 +12,11 @@ from typing import Annotated, Any, TypeVar
 
 from pydantic import BaseModel, StringConstraints, ValidationError
 
-from kdcli.errors import UsageError, unknown
+from kdcli.errors import RefusedError, UsageError, unknown
+from kdcli.files import MAX_TOML, read_bytes, refuse_deep, too_deep
 from kdcli.options import typed
 
+MAX_DOTS = 256
 Model = TypeVar("Model", bound=BaseModel)
 # Names are part of file names.
 Name = Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9][\w.+=@,-]*$", max_length=80)]
@@ -25,13 +27,31 @@ def read_toml(path: Path) -> dict[str, Any]:
 
     Raises:
         UsageError: it cannot be read, or is not TOML.
+        RefusedError: it is no regular file, or larger, deeper or with longer keys than any such file.
     """
+    content = read_bytes(path, MAX_TOML)
     try:
-        return tomllib.loads(path.read_text())
-    except OSError as error:
-        raise UsageError(f"cannot read {path}", error.strerror or str(error), "check the path") from None
+        return parse_toml(content.decode(), path.name)
     except ValueError as error:  # TOMLDecodeError, UnicodeDecodeError
         raise UsageError(f"{path} is not TOML", str(error), "see https://toml.io for how it is written") from None
+
+
+def parse_toml(text: str, name: str) -> dict[str, Any]:
+    """The tables in a text, which errors call `name`.
+
+    Raises:
+        RefusedError: keys of more parts than any has, or values nested without end.
+        ValueError: it is not TOML.
+    """
+    # Python's reader takes time with the square of a key's parts, which stand in one line.
+    if any(line.count(".") > MAX_DOTS for line in text.splitlines()):
+        raise RefusedError(f"{name} has a line with more than {MAX_DOTS} dots", "no key has as many parts", "break it")
+    try:
+        found = tomllib.loads(text)
+    except RecursionError:
+        raise too_deep(name) from None
+    refuse_deep(found, name)
+    return found
 
 
 def built(model: type[Model], values: Mapping[str, Any], where: str) -> Model:
@@ -73,7 +93,9 @@ def _keys(schema: Mapping[str, Any], loc: Sequence[int | str]) -> list[str]:
     """The keys of the table at `loc` in a model's JSON schema."""
     node = schema
     for part in loc:
-        node = node["items"] if isinstance(part, int) else node["properties"][part]
+        # A table of names that the user chooses has the same keys under each of them.
+        inner = node["items"] if isinstance(part, int) else node.get("properties", {}).get(part)
+        node = inner or next(iter(node.get("patternProperties", {}).values()), {})
         node = next((branch for branch in node.get("anyOf", ()) if "$ref" in branch), node)
         node = schema["$defs"][node["$ref"].rpartition("/")[2]] if "$ref" in node else node
     return list(node.get("properties", ()))

@@ -104,7 +104,10 @@ def _part(name: str, space: Any, config: Mapping[str, Any], tensors: artifact.Te
         mean, scale = (tensors[f"normalizer.{name}.{key}"] for key in ("mean", "scale"))
         normalizer = Normalizer(mean, scale, float(clip))
     columns = _columns(config.get("columns"), n_features(space))
-    return Preprocess(space, normalizer, bool(config["image"]), bool(config["channels_last"]), columns)
+    image, last = config["image"], config["channels_last"]
+    if not (isinstance(image, bool) and isinstance(last, bool)) or (last and len(space.shape) != 3):
+        raise ValueError(f"image {image!r} and channels_last {last!r} of observations of shape {space.shape}")
+    return Preprocess(space, normalizer, image, last, columns)
 
 
 def _columns(given: Any, n: int) -> tuple[int, ...] | None:

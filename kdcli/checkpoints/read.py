@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -11,14 +10,15 @@ from typing import TYPE_CHECKING
 from kdcli.checkpoints import FORMATS
 from kdcli.checkpoints.config import LoadConfig
 from kdcli.checkpoints.sniff import sniff
-from kdcli.errors import KdcliError, RefusedError, UsageError
+from kdcli.errors import RefusedError, UsageError
+from kdcli.files import is_file, whatever_it_says
 from kdcli.progress import Listener, silent
 
 if TYPE_CHECKING:
     from kdcli.agents.agent import Agent
     from kdcli.agents.onnx.session import OnnxAgent
 
-__all__ = ["find_file", "native", "onnx", "read", "read_any", "sniff"]
+__all__ = ["find_file", "native", "onnx", "read", "read_any", "sniff", "whatever_it_says"]
 
 # What a folder may hold beside its checkpoint: RL Zoo's evaluations on the Hub, and a run's records.
 _NO_CHECKPOINTS = ("train_eval_metrics.zip", "_last_sys_info.zip")
@@ -55,25 +55,6 @@ def read_any(path: Path | str, config: LoadConfig | None = None, listen: Listene
         return FORMATS.load(kind)(file, config, listen)
 
 
-# What Python answers where a value is not of the kind, size or place that it should be.
-_ABSURD = (
-    *(ArithmeticError, AttributeError, LookupError, MemoryError),
-    *(RuntimeError, StopIteration, TypeError, ValueError),
-)
-
-
-@contextmanager
-def whatever_it_says(file: Path) -> Iterator[None]:
-    """A file can say anything: what a reader does not check by name ends in its refusal, too, with the cause kept."""
-    try:
-        yield
-    except KdcliError:
-        raise
-    except _ABSURD as error:
-        why = (str(error) or repr(error)).splitlines()[0][:200]
-        raise RefusedError(f"{file.name} does not say what it should", why, "copy it again, or save it anew") from error
-
-
 # What a kind of file is told beside its env; kdcli's own files stand beside others that are, and need nothing.
 _PROGRAM = ("signal", "output_name")
 _TOLD = {
@@ -106,7 +87,7 @@ def find_file(path: Path) -> Path:
     """
     if not path.exists():  # Stable-Baselines3 takes a name without its suffix, too
         path = path.with_name(f"{path.name}.zip") if path.name else path
-    if path.is_file():
+    if path.exists() and not path.is_dir():  # what is no regular file is refused where it is opened
         return path
     if not path.is_dir():
         raise UsageError(f"{str(path).removesuffix('.zip')} is not a file", "it does not exist", "check the path")
@@ -120,7 +101,7 @@ def find_file(path: Path) -> Path:
 
 def _checkpoints(folder: Path) -> Iterator[Path]:
     """Files that may be checkpoints: zips first, and other kinds where there is none."""
-    files = [file for file in folder.iterdir() if file.is_file() and file.name not in _NO_CHECKPOINTS]
+    files = [file for file in folder.iterdir() if is_file(file) and file.name not in _NO_CHECKPOINTS]
     zips = [file for file in files if file.suffix == ".zip"]
     yield from zips or (file for file in files if file.suffix in _SUFFIXES)
 

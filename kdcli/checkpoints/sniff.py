@@ -9,7 +9,8 @@ from kdcli import artifact
 from kdcli.checkpoints import FORMATS
 from kdcli.checkpoints.safe.containers import container, read_bytes
 from kdcli.checkpoints.safe.zips import open_zip
-from kdcli.errors import RefusedError, UsageError
+from kdcli.errors import RefusedError
+from kdcli.files import open_file
 
 _ONNX, _PICKLE, _ZIP = b"\x08", b"\x80", b"PK"
 _CARD = 'describe it in a card beside it, of the same name and .json: {"trunk": [...], "heads": {...}}'
@@ -22,11 +23,8 @@ def sniff(path: Path) -> str:
         UsageError: the file cannot be opened.
         RefusedError: none kdcli reads.
     """
-    try:
-        with path.open("rb") as handle:
-            head = handle.read(16)
-    except OSError as error:
-        raise UsageError(f"cannot read {path}", error.strerror or str(error), "check the path") from None
+    with open_file(path, None) as handle:
+        head = handle.read(16)
     if head[:2] == _ZIP:
         return _sniff_zip(path)
     if artifact.is_ours(path):

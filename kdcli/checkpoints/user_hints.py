@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import hashlib
 import io
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 
+from kdcli import artifact
 from kdcli.agents.action import Squash
 from kdcli.agents.observation import JointPreprocess, Normalizer, Preprocess, Preprocessor
 from kdcli.checkpoints.config import LoadConfig
@@ -156,7 +156,7 @@ def statistics(config: LoadConfig) -> Statistics:
     if not single or arrays["mean"].shape != scale.shape or not (scale > 0).all():
         why = "shapes differ, or a scale is not positive"
         raise RefusedError(f"{path.name} holds no usable statistics", why, _WANTED)
-    digest = hashlib.sha256(path.read_bytes()).hexdigest()
+    digest = artifact.sha256(path)
     return Statistics(Normalizer(arrays["mean"], scale, float(clip.reshape(()))), digest)
 
 

@@ -14,6 +14,7 @@ from io import TextIOWrapper
 from typing import TYPE_CHECKING, Any, TextIO
 
 from kdcli.errors import UsageError, shell, spell
+from kdcli.escapes import one_line, printable
 from kdcli.progress import Event, Note
 
 if TYPE_CHECKING:
@@ -21,14 +22,7 @@ if TYPE_CHECKING:
 
 Rows = Sequence[Sequence[object]]
 
-_COLOR = re.compile(r"\x1b\[[0-9;]*m")
-_CONTROL = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f]")
 _NUMBER = re.compile(r"[-+]?(\d|\.\d|inf|nan)")
-
-
-def printable(text: str) -> str:
-    """`text` without colours and with other control characters spelled out: a file's names may hold any."""
-    return _CONTROL.sub(lambda found: repr(found[0])[1:-1], _COLOR.sub("", text))
 
 
 def aligned(rows: Rows) -> str:
@@ -106,7 +100,7 @@ class Console:
 
         self._close_view()
         if self.err:
-            traceback.print_exception(error, file=self.err)
+            print(printable("".join(traceback.format_exception(error))), end="", file=self.err)
 
     def listener(self, heard: Event | Note) -> None:
         """Show progress and notes on stderr; this is the `kdcli.progress.Listener` that work is given."""
@@ -148,7 +142,7 @@ class Console:
 
     def _tell(self, line: str) -> None:
         if self.err:
-            print(printable(" ".join(line.split())), file=self.err, flush=True)
+            print(one_line(line), file=self.err, flush=True)
 
 
 def _draw(out: TextIO, columns: Sequence[str], rows: Rows) -> None:

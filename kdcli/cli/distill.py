@@ -50,10 +50,10 @@ def distill(
 
     files = [find_file(path) for path in (teacher, *(also or []))]
     teachers = _teachers(files, source, config.combine if chain.teachers == "combined" else None, console.listener)
-    parents = [artifact.parent(file) for file in (*files, *([dataset / "manifest.json"] if dataset else []))]
     if dataset and not chain.plain:
         raise UsageError("--dataset is not for chains", "every link collects states of its own", "leave it out")
     data = Dataset.open(dataset).labelled(config.capacity) if dataset else None
+    parents = [artifact.parent(file) for file in (*files, *([dataset / "manifest.json"] if dataset else []))]
     with one_thread():
         if chain.plain:
             done = distill_to(output, teachers[0], parents, config, data, force, console.listener)

@@ -6,7 +6,8 @@ import errno
 import textwrap
 from typing import TYPE_CHECKING
 
-from kdcli.errors import Exit, KdcliError, UsageError
+from kdcli.errors import Exit, KdcliError, UsageError, out_of_memory
+from kdcli.registry import FOREIGN
 
 if TYPE_CHECKING:
     from pydantic import ValidationError
@@ -16,6 +17,8 @@ _FULL = (errno.ENOSPC, errno.EDQUOT)
 
 def understand(error: BaseException, words: list[str]) -> KdcliError:
     """What `error` means to a user who typed `words`; what nobody expected is our bug."""
+    if starved := out_of_memory(error):  # however a reader explained it: it is no fault of the file's
+        return _starved(starved)
     match error:
         case KdcliError():
             return error
@@ -23,13 +26,17 @@ def understand(error: BaseException, words: list[str]) -> KdcliError:
             return _stopped("interrupted", Exit.INTERRUPTED)
         case SystemExit(code=Exit.TERMINATED):
             return _stopped("terminated", Exit.TERMINATED)
-        case MemoryError():
-            return UsageError("out of memory", str(error), "use smaller batches or fewer envs, or a larger machine")
         case ModuleNotFoundError(name=str(name)) if name.partition(".")[0] != "kdcli":
             return _not_installed(name.partition(".")[0], error)
         case OSError():
             return _refused_by_system(error)
-    return _misused(error, words) or _bug(error)
+    return _misused(error, words) or _foreign(error) or _bug(error)
+
+
+def _starved(error: BaseException) -> UsageError:
+    said = " ".join(str(error).split()) or "the system gave no more"
+    fix = "close other programs, give fewer --envs, a smaller --batch or --capacity, or use a larger machine"
+    return UsageError("out of memory", said, fix)
 
 
 def _stopped(word: str, code: Exit) -> KdcliError:
@@ -71,6 +78,15 @@ def invalid(error: ValidationError, words: list[str]) -> UsageError:
 def _see(words: list[str]) -> str:
     command = next((f" {word}" for word in words[:1] if not word.startswith("-")), "")
     return f"see: kdcli{command} --help"
+
+
+def _foreign(error: BaseException) -> UsageError | None:
+    """The error where a part of the user's own had a hand in it."""
+    if not FOREIGN:
+        return None
+    named = ", ".join(f"the {noun} {name}" for name, noun in FOREIGN.items())
+    message = textwrap.shorten(str(error), 300) or "no message"
+    return UsageError(f"{type(error).__name__}: {message}", f"with {named}", "check it; --debug shows where it failed")
 
 
 def _bug(error: BaseException) -> KdcliError:

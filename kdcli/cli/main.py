@@ -12,6 +12,7 @@ from typing import Any
 from kdcli.cli.console import Console
 from kdcli.errors import Exit, shell
 from kdcli.progress import Note
+from kdcli.registry import FOREIGN
 
 BROKEN_PIPE = 141
 GLOBALS = {"--debug": "--debug", "--quiet": "--quiet", "-q": "--quiet", "--version": "--version"}
@@ -19,6 +20,7 @@ GLOBALS = {"--debug": "--debug", "--quiet": "--quiet", "-q": "--quiet", "--versi
 
 def main(argv: Sequence[str] | None = None, console: Console | None = None) -> int:
     """Run the command line `argv` (without the program's name); tests pass a `console` of their own."""
+    FOREIGN.clear()
     flags, words = split_globals(sys.argv[1:] if argv is None else argv)
     console = console or Console()
     console.quiet = console.quiet or "--quiet" in flags

@@ -7,6 +7,7 @@ from collections.abc import Callable
 from typing import Any, TextIO
 
 from kdcli.durations import format_duration
+from kdcli.escapes import one_line
 from kdcli.progress import Event, Note
 
 Clock = Callable[[], float]
@@ -88,7 +89,7 @@ class Bars:
 
     def __call__(self, heard: Event | Note) -> None:
         if isinstance(heard, Note):
-            self._progress.console.print(heard.text, markup=False, highlight=False)
+            self._progress.console.print(one_line(heard.text), markup=False, highlight=False)
             return
         if heard.stage != self._latest.stage:
             self._draw(self._latest)
@@ -106,10 +107,10 @@ class Bars:
             return
         self._drawn = self._clock()
         if event.stage not in self._tasks:
-            self._tasks[event.stage] = self._progress.add_task(event.stage, facts="")
+            self._tasks[event.stage] = self._progress.add_task(one_line(event.stage), facts="")
         total = event.total if event.total > 0 else None
         task = self._tasks[event.stage]
-        self._progress.update(task, completed=event.done, total=total, facts=facts(event), refresh=True)
+        self._progress.update(task, completed=event.done, total=total, facts=one_line(facts(event)), refresh=True)
 
 
 def _bars(err: TextIO) -> Any:

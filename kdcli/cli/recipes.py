@@ -10,6 +10,7 @@ import typer
 from kdcli.cli.console import Console, aligned
 from kdcli.cli.options import Allow, AsJson, Force, OptionalOutput, command
 from kdcli.errors import UsageError, unknown
+from kdcli.files import MAX_TOML, read_bytes, read_text
 
 Action = Annotated[str, typer.Argument(metavar="list|show|copy|check", help="What to do.")]
 Which = Annotated[str | None, typer.Argument(metavar="RECIPE", help="A file, or a name of the list.")]
@@ -41,7 +42,7 @@ def recipes(
     elif action == "copy":
         console.answer(_copy(recipe, output, force))
     else:
-        console.answer(_file(recipe).read_text().rstrip())
+        console.answer(read_text(_file(recipe), MAX_TOML).rstrip())
 
 
 def _file(recipe: str) -> Path:
@@ -66,7 +67,7 @@ def _copy(recipe: str, output: Path | None, force: bool) -> Path:
     from kdcli.artifact import write_bytes
 
     file = _file(recipe)
-    return write_bytes(output or Path(file.name), file.read_bytes(), force)
+    return write_bytes(output or Path(file.name), read_bytes(file, MAX_TOML), force)
 
 
 def _check(recipe: str, said: list[str], as_json: bool, console: Console) -> None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -11,6 +10,7 @@ import typer
 from kdcli.cli.console import Console
 from kdcli.cli.options import Allow, AsJson, command
 from kdcli.errors import Exit
+from kdcli.files import MAX_RECORDS, read_json, whatever_it_says
 
 if TYPE_CHECKING:
     from kdcli.spec import Json
@@ -58,8 +58,9 @@ def _show(console: Console, answer: Json, place: Path) -> None:
 
     for step in answer["steps"]:
         if step["do"] == "bench":
-            record = json.loads((place / step["output"]).read_text())
-            show(console, record, [Outcome(**gate) for gate in record["gates"]])
+            with whatever_it_says(place / step["output"], "--force makes it again"):
+                record = read_json(place / step["output"], MAX_RECORDS)
+                show(console, record, [Outcome(**gate) for gate in record["gates"]])
             console.answer("")
     rows = [(s["name"], s["do"], place / s["output"], "kept" if s["kept"] else "made") for s in answer["steps"]]
     console.table(("step", "does", "output", ""), rows)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from kdcli.escapes import markdown as escaped
 from kdcli.reports.markdown import markdown
 from kdcli.spec import Json
 
@@ -46,8 +47,8 @@ def summary(answer: Json, record: Json) -> str:
     """The whole page."""
     file = "teacher.onnx" if answer["minimal"] else "student.onnx"
     parts = [
-        f"# {answer['teacher']}",
-        f"{headline(answer)}.",
+        f"# {escaped(answer['teacher'])}",
+        f"{escaped(headline(answer))}.",
         markdown(record).strip(),
         _tried(answer),
         "### Use it",
@@ -65,5 +66,7 @@ def _tried(answer: Json) -> str:
         seen, word = row["screening"], "promising" if row["promising"] else "not enough"
         score = "-" if seen["score"] is None else f"{seen['score']:.3f} [{seen['low']:.3f}, {seen['high']:.3f}]"
         labels = row["distill"]["labels"]
-        lines.append(f"| {row['student']} | {row['params']:,} | {score} | {labels:,} | {row['seconds']:.0f} | {word} |")
+        lines.append(
+            f"| {escaped(row['student'])} | {row['params']:,} | {score} | {labels:,} | {row['seconds']:.0f} | {word} |"
+        )
     return "\n".join(lines)

@@ -12,6 +12,7 @@ from typing import Any
 from kdcli import artifact
 from kdcli.datasets.shards import SCHEMA, Column, Layout, Shard, file_name
 from kdcli.errors import RefusedError, UsageError
+from kdcli.files import MAX_RECORDS, read_json
 
 FILE = "manifest.json"
 
@@ -116,13 +117,13 @@ def read(folder: Path) -> Manifest:
     """
     path = folder / FILE
     try:
-        data = json.loads(path.read_bytes())
+        data = read_json(path, MAX_RECORDS)
         kind, schema = data["kind"], data["schema"]
         if (kind, schema) == ("dataset", SCHEMA):
             return Manifest.from_json(data)
-    except OSError as error:
+    except UsageError as error:
         fix = "give the folder that kdcli rollout wrote"
-        raise UsageError(f"{folder} is not a dataset: no {FILE}", error.strerror or str(error), fix) from None
+        raise UsageError(f"{folder} is not a dataset: no {FILE}", error.why, fix) from None
     except (KeyError, TypeError, ValueError, AttributeError, OverflowError, RecursionError) as error:
         fix = "make the dataset again, in another folder"
         raise RefusedError(f"{path} is damaged, or no dataset's", repr(error), fix) from None

@@ -13,6 +13,7 @@ import numpy as np
 
 from kdcli import artifact
 from kdcli.errors import RefusedError, UsageError
+from kdcli.files import is_file, open_file
 
 Columns = dict[str, np.ndarray]
 
@@ -123,7 +124,7 @@ def refuse_nan(columns: Columns) -> None:
 def intact(folder: Path, shard: Shard) -> bool:
     """Whether the file is there, byte for byte."""
     path = folder / shard.file
-    return path.is_file() and path.stat().st_size == shard.size_bytes and artifact.sha256(path) == shard.sha256
+    return is_file(path) and path.stat().st_size == shard.size_bytes and artifact.sha256(path) == shard.sha256
 
 
 def map_columns(path: Path, layout: Layout, shard: Shard) -> Columns:
@@ -132,14 +133,15 @@ def map_columns(path: Path, layout: Layout, shard: Shard) -> Columns:
     Raises:
         RefusedError: the file is missing, has another length than it should, or other columns.
     """
-    if not path.is_file():
+    if not path.exists():
         raise RefusedError(f"{path} is missing", "the manifest names it", "copy the dataset again, or make it again")
     if path.stat().st_size != shard.size_bytes:
         why = f"it has {path.stat().st_size:,} bytes, not {shard.size_bytes:,}"
         raise RefusedError(f"{path} is damaged", why, "copy it again, or make the dataset again")
     header = artifact.read_header(path)
     try:
-        return _views(np.memmap(path, np.uint8, mode="r"), header, layout, shard.rows)
+        with open_file(path) as handle:
+            return _views(np.memmap(handle, np.uint8, mode="r"), header, layout, shard.rows)
     except (KeyError, TypeError, ValueError) as error:
         raise RefusedError(f"{path} is damaged", repr(error), "copy it again, or make the dataset again") from None
 

@@ -8,7 +8,7 @@ from dataclasses import dataclass, replace
 import torch
 from torch import Tensor, nn
 
-from kdcli.agents.agent import Agent
+from kdcli.agents.agent import Actor, Agent
 from kdcli.distillation.config import DistillConfig, Share
 from kdcli.distillation.loop import Round, teach
 from kdcli.distillation.multi_task import Task
@@ -58,6 +58,7 @@ def distill_in_turn(
         raise UsageError("no task is given", "there is nothing to learn", "name one teacher for each task")
     config = settled(config, tasks[0].teacher)
     holds, students, rounds, scores = [parse_penalty(text) for text in keep], list[Agent](), [], []
+    _refuse_strangers(tasks, config, keep, share)
     for task in tasks:
         student = _next(students, task, config, share)
         best, seen = teach(task.learner(student, config, holds), config, task.pool, task.judge, listener)
@@ -70,19 +71,38 @@ def distill_in_turn(
     return InTurn(copy_together(students), tuple(rounds), tuple(scores), n_shared(students))
 
 
+def _refuse_strangers(tasks: Sequence[Task], config: DistillConfig, keep: Sequence[str], share: Share) -> None:
+    """Raise UsageError for what the last task would be refused for, before the first is learned."""
+    if share == "trunk":
+        first, *_ = share_trunk([task.student(config) for task in tasks])
+        if keep and not shared_parameters(first):
+            why = f"{config.student} has no layers between its input layer and its head"
+            raise UsageError("there are no layers to keep", why, "give two hidden layers or more, e.g. mlp:32x32")
+        return
+    refuse_other_spaces([task.teacher for task in tasks])
+    if any(task.pool.preprocess is not tasks[0].pool.preprocess for task in tasks):
+        what = "the tasks are seen in different ways"
+        raise UsageError(what, "one student sees in one", "share the preprocessing")
+
+
+def refuse_other_spaces(teachers: Sequence[Actor]) -> None:
+    """Raise UsageError where the teachers see and act in different spaces, in which no single student does."""
+    for other in teachers[1:]:
+        one = teachers[0]
+        if not (same_space(one.observation, other.observation) and same_space(one.action, other.action)):
+            why = f"{other.name} maps {other.observation} to {other.action}"
+            raise UsageError(
+                "one student for all tasks needs tasks of the same spaces", why, "let them share the trunk"
+            )
+
+
 def _next(students: Sequence[Agent], task: Task, config: DistillConfig, share: Share) -> Agent:
     """Who learns the next task: a new student, one that shares the trunk of the first, or the first itself."""
     if not students:
         return task.student(config)
     if share == "trunk":
         return share_trunk([students[0], task.student(config)])[1]
-    first, teacher = students[0], task.teacher
-    if not (same_space(first.observation, teacher.observation) and same_space(first.action, teacher.action)):
-        why = f"{teacher.name} maps {teacher.observation} to {teacher.action}"
-        raise UsageError("one student for all tasks needs tasks of the same spaces", why, "let them share the trunk")
-    if task.pool.preprocess is not first.preprocess:
-        raise UsageError("the tasks are seen in different ways", "one student sees in one", "share the preprocessing")
-    return replace(first, name=task.student(config).name, env=teacher.env)
+    return replace(students[0], name=task.student(config).name, env=task.teacher.env)
 
 
 def _moving(student: Agent, share: Share) -> list[nn.Parameter]:

@@ -9,7 +9,8 @@ from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from dataclasses import asdict
 from pathlib import Path
-from typing import Any
+
+from pydantic import TypeAdapter
 
 from kdcli import artifact
 from kdcli.agents.agent import Agent
@@ -19,6 +20,7 @@ from kdcli.distillation.learner import Learner
 from kdcli.distillation.loop import Round
 from kdcli.distillation.replay_pool import ReplayPool
 from kdcli.errors import KdcliError
+from kdcli.files import whatever_it_says
 
 _STATE = "state.safetensors"
 
@@ -39,7 +41,15 @@ class ResumeFile:
         self._key = hashlib.sha256(json.dumps(made, sort_keys=True).encode()).hexdigest()
 
     def resume(self, learner: Learner, pool: ReplayPool) -> tuple[list[Round], Agent] | None:
-        """Bring both to where they were: the rounds so far and the best student; None where there is nothing."""
+        """Bring both to where they were: the rounds so far and the best student; None where there is nothing.
+
+        Raises:
+            RefusedError: what is there is whole, and yet no such state.
+        """
+        with whatever_it_says(self._folder, "remove the folder, and the distillation begins anew"):
+            return self._resume(learner, pool)
+
+    def _resume(self, learner: Learner, pool: ReplayPool) -> tuple[list[Round], Agent] | None:
         found = self._read()
         if found is None:
             return None
@@ -90,8 +100,8 @@ class ResumeFile:
             return None
         if record.get("key") != self._key:
             return None
-        self._measured: dict[str, Any] = record["measured"]
-        return [Round(**r) for r in record["rounds"]], kept
+        self._measured: dict[str, float] = {str(name): float(value) for name, value in record["measured"].items()}
+        return TypeAdapter(list[Round]).validate_python(record["rounds"]), kept
 
     def _rows(self, index: int) -> Path:
         return self._folder / f"rows.{index}.safetensors"

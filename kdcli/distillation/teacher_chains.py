@@ -15,7 +15,7 @@ from kdcli.agents import store
 from kdcli.agents.actor import Actor
 from kdcli.agents.observation import Preprocessor
 from kdcli.distillation.config import ChainConfig, DistillConfig, TasksConfig
-from kdcli.distillation.continual import InTurn, distill_in_turn
+from kdcli.distillation.continual import InTurn, distill_in_turn, refuse_other_spaces
 from kdcli.distillation.generations import assistant_chain, distill_in_sequence
 from kdcli.distillation.loop import Distilled, Judge
 from kdcli.distillation.multi_task import Task, Together, distill_tasks
@@ -67,6 +67,8 @@ def _learned(
     teachers: Sequence[Actor], config: DistillConfig, tasks: TasksConfig, listener: Listener
 ) -> Together | InTurn:
     alike = tasks.order == "in-turn" and tasks.share == "all"
+    if alike:
+        refuse_other_spaces(teachers)
     opened: list[Task] = []
     for teacher in teachers:
         opened.append(open_task(teacher, config, opened[0].pool.preprocess if alike and opened else None))

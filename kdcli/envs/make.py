@@ -15,6 +15,7 @@ from gymnasium import spaces
 from gymnasium.envs.registration import EnvSpec as Registration
 
 from kdcli.envs.advice import advise
+from kdcli.envs.ceilings import bounded, check_asked, check_seen
 from kdcli.envs.ids import registration
 from kdcli.envs.wrappers import wrap
 from kdcli.errors import UsageError
@@ -38,10 +39,19 @@ def make(spec: EnvSpec) -> gymnasium.Env:
     With wrappers, `spec.max_steps` counts the agent's steps, and the env's own limit the env's.
 
     Raises:
-        UsageError: unknown id, missing package, bad keyword arguments, a wrapper that does not fit, or a module that
-            only a file names.
+        UsageError: unknown id, missing package, bad keyword arguments, a wrapper that does not fit, a module that
+            only a file names, or more than a file may ask for.
     """
     _refuse_quoted(spec)
+    check_asked(spec)
+    with bounded(spec):
+        env = _made(spec)
+    if spec.quoted:
+        check_seen(spec, to_space(env.observation_space))
+    return env
+
+
+def _made(spec: EnvSpec) -> gymnasium.Env:
     try:
         known = registration(spec.id)
         within, around = _limits(spec, known)

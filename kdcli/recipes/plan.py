@@ -2,20 +2,36 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
-from pydantic import BaseModel, TypeAdapter, ValidationError
+from pydantic import BaseModel, StringConstraints, TypeAdapter, ValidationError
 
 from kdcli.checkpoints.read import find_file
-from kdcli.errors import UsageError, unknown
+from kdcli.errors import RefusedError, UsageError, unknown
+from kdcli.outputs import checked
 from kdcli.recipes import STEPS
 from kdcli.recipes.recipe import ResolvedRecipe
 from kdcli.recipes.step_kind import Kind, Take
 from kdcli.toml_config import Name, built, path_of
+
+
+class TaskRecord(BaseModel):
+    """The student of a task, in the folder beside the record."""
+
+    file: Annotated[str, StringConstraints(pattern=r"^[^/\\]*\.safetensors$", max_length=255)]
+
+
+class TasksRecord(BaseModel):
+    """What tasks.json holds, as far as it is read again."""
+
+    tasks: list[TaskRecord]
+
+
+# What a run keeps in its folder beside what the steps make.
+OWN = ("recipe.json", "recipe.toml")
 
 
 @dataclass(frozen=True)
@@ -33,7 +49,9 @@ class Source:
         output = outputs[self.step]
         if not self.part:
             return output
-        tasks = json.loads((output / "tasks.json").read_text())["tasks"]
+        tasks = checked(output / "tasks.json", TasksRecord, "make the step again, with --force")["tasks"]
+        if self.part > len(tasks):
+            raise RefusedError(f"{output / 'tasks.json'} is damaged", f"it names {len(tasks)} students", "")
         return output / tasks[self.part - 1]["file"]
 
 
@@ -61,8 +79,14 @@ def plan(resolved: ResolvedRecipe) -> list[Step]:
             or takes what is not there or is not made before it.
     """
     steps: dict[str, Step] = {}
+    taken = dict.fromkeys(OWN, "the run itself")
     for table in resolved.steps:
-        steps[table["name"]] = _step(table, steps)
+        step = steps[table["name"]] = _step(table, steps)
+        # Some systems do not tell capitals apart.
+        if other := taken.get(step.file.lower()):
+            why = f"it would write {step.file}, which belongs to {other}"
+            raise UsageError(f"step {step.name} cannot have this name", why, 'give it another: name = "..."')
+        taken[step.file.lower()] = f"step {step.name}"
     return list(steps.values())
 
 
@@ -74,6 +98,8 @@ def _step(table: Mapping[str, Any], before: Mapping[str, Step]) -> Step:
         raise UsageError(f"{where} has a name that cannot be a file's", "letters, digits, . _ + = @ , -", "") from None
     if "do" not in table:
         raise UsageError(f"{where} does not say what to do", f"known: {', '.join(STEPS.names())}", 'add do = "..."')
+    if not isinstance(table["do"], str):
+        raise unknown(f"kind of step in {where}:", str(table["do"])[:80], STEPS.names())
     kind: Kind = STEPS.load(table["do"])
     given = {key: value for key, value in table.items() if key not in ("name", "do")}
     for key in given:

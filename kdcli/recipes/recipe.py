@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import reprlib
 import tomllib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -12,7 +13,7 @@ from typing import Any
 from pydantic import BaseModel, ConfigDict, Field
 
 from kdcli.errors import UsageError, unknown
-from kdcli.toml_config import Name, built, read_toml
+from kdcli.toml_config import Name, built, parse_toml, read_toml
 
 BUILTIN = Path(__file__).parent / "builtin"
 _PLACE = re.compile(r"\{(\w+)\}")
@@ -60,7 +61,7 @@ def find_recipe(name: str) -> Path:
         UsageError: there is none.
     """
     path = Path(name)
-    if path.is_file():
+    if path.exists() and not path.is_dir():
         return path
     if name in builtins():
         return builtins()[name]
@@ -104,7 +105,10 @@ def resolve(name: str, recipe: Recipe, said: Sequence[str] = ()) -> ResolvedReci
 
 def _named(steps: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
     """Each with a name: that of what it does, where it has none of its own."""
-    return [{"name": str(step.get("do", "")), **step} for step in steps]
+    named = [{"name": str(step.get("do", "")), **step} for step in steps]
+    if odd := next((step for step in named if not isinstance(step["name"], str)), None):
+        raise UsageError(f"a step's name cannot be {reprlib.repr(odd['name'])}", "it is no text", 'write name = "..."')
+    return named
 
 
 def _parse(text: str) -> tuple[str, Any]:
@@ -112,7 +116,7 @@ def _parse(text: str) -> tuple[str, Any]:
     if not equals or not key.strip():
         raise UsageError(f"cannot read --set {text}", "it is a name and a value", "write --set teacher=agent.zip")
     try:
-        return key.strip(), tomllib.loads(f"value = {value}")["value"]
+        return key.strip(), parse_toml(f"value = {value}", f"--set {key}")["value"]
     except tomllib.TOMLDecodeError:
         return key.strip(), value.strip()
 

@@ -16,10 +16,13 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from pydantic import BaseModel
+
 from kdcli import artifact
 from kdcli.api.result import Result
-from kdcli.errors import RefusedError, UsageError, option
-from kdcli.outputs import claim, options_changed
+from kdcli.errors import UsageError, option
+from kdcli.files import MAX_RECORDS, MAX_TOML, read_bytes
+from kdcli.outputs import checked, claim, options_changed
 from kdcli.progress import Listener, Note, silent
 from kdcli.recipes.plan import Step, plan
 from kdcli.recipes.recipe import ResolvedRecipe, find_recipe, read_recipe, resolve
@@ -27,6 +30,31 @@ from kdcli.recipes.step_kind import Job
 from kdcli.spec import Json
 
 SCHEMA = "kdcli.run/1"
+
+
+class Facts(BaseModel):
+    """What is worth knowing of a step, by its kind."""
+
+    verdicts: list[str] = []
+
+
+class StepRecord(BaseModel):
+    """A step that is done."""
+
+    name: str
+    do: str
+    options: dict[str, Any]
+    parents: dict[str, list[str]]
+    output: str
+    sha256: str
+    seconds: float
+    facts: Facts
+
+
+class RunRecord(BaseModel):
+    """What recipe.json holds, as far as it is read again."""
+
+    steps: list[StepRecord]
 
 
 @dataclass
@@ -50,10 +78,8 @@ class Run:
             if path.is_file() or (path.is_dir() and any(file.name != ".lock" for file in path.iterdir())):
                 raise UsageError(f"{path} exists", "it is not the folder of a recipe's run", "name another output")
             return cls(path, {})
-        try:
-            return cls(path, {step["name"]: step for step in json.loads(mark.read_text())["steps"]})
-        except (KeyError, TypeError, ValueError) as error:
-            raise RefusedError(f"{mark} is damaged", repr(error)[:200], "name another output") from None
+        steps = checked(mark, RunRecord, "name another output")["steps"]
+        return cls(path, {step["name"]: step for step in steps})
 
     def keep(self, name: str, steps: Sequence[Step]) -> None:
         """Write down what is done."""
@@ -105,7 +131,7 @@ def run(
     resolved = resolve(file.stem, read_recipe(file), given)
     folder = Path(output) if output is not None else Path("runs") / file.stem
     with one_thread():
-        return RunResult(run_steps(resolved, file.read_bytes(), folder, force, progress), folder)
+        return RunResult(run_steps(resolved, read_bytes(file, MAX_TOML), folder, force, progress), folder)
 
 
 def _toml(value: Any) -> str:
@@ -222,7 +248,7 @@ def digest(path: Path) -> str:
     if not path.is_dir():
         return artifact.sha256(path)
     if (path / "manifest.json").exists():
-        return artifact.sha256(path / "manifest.json")
+        return artifact.sha256(path / "manifest.json", MAX_RECORDS)
     total = hashlib.sha256()
     for file in sorted(path.iterdir()):
         total.update(f"{file.name}:{artifact.sha256(file)}\n".encode())

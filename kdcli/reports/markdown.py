@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+from kdcli.escapes import markdown as escaped
+from kdcli.escapes import markdown_cell
 from kdcli.reports.gates import Outcome
 from kdcli.reports.notes import notes
 from kdcli.reports.table import WORDS, Table, gates, lab, lab_line, machine_line, quality, speed, title
@@ -13,13 +15,13 @@ from kdcli.spec import Json
 def markdown(record: Json, outcomes: Sequence[Outcome] = ()) -> str:
     """Title, tables, gates and notes."""
     parts = [
-        f"### {_escaped(title(record))}",
+        f"### {escaped(title(record))}",
         table(quality(record)),
         table(speed(record)),
-        *([table(runtimes), _escaped(lab_line(record))] if (runtimes := lab(record)) else []),
+        *([table(runtimes), escaped(lab_line(record))] if (runtimes := lab(record)) else []),
         table(gates(outcomes)) if outcomes else "",
-        "\n".join(f"- {_escaped(note)}" for note in notes(record)),
-        _escaped(machine_line(record)),
+        "\n".join(f"- {escaped(note)}" for note in notes(record)),
+        escaped(machine_line(record)),
     ]
     return "\n\n".join(part for part in parts if part) + "\n"
 
@@ -27,11 +29,6 @@ def markdown(record: Json, outcomes: Sequence[Outcome] = ()) -> str:
 def table(made: Table) -> str:
     """One table; words to the left, numbers to the right."""
     rule = ["---" if column in WORDS else "---:" for column in made.columns]
-    return "\n".join(f"| {' | '.join(row)} |" for row in (made.columns, rule, *(map(_escaped, r) for r in made.rows)))
-
-
-def _escaped(text: str) -> str:
-    """`text` with what Markdown would read as markup made plain: names of files may hold anything."""
-    for sign in "\\`*_|<[":
-        text = text.replace(sign, f"\\{sign}")
-    return " ".join(text.split())
+    return "\n".join(
+        f"| {' | '.join(row)} |" for row in (made.columns, rule, *(map(markdown_cell, r) for r in made.rows))
+    )

@@ -13,6 +13,7 @@ from kdcli.benchmarks.program import Program
 from kdcli.errors import UsageError
 from kdcli.exporters.config import ExportConfig
 from kdcli.exporters.step import Exported, convert
+from kdcli.files import read_bytes
 
 
 @dataclass(frozen=True, eq=False)
@@ -55,7 +56,7 @@ class RuntimeEntry:
             return self.exported("onnx").data
         if self.entry.path is None:
             raise UsageError(f"{self.entry.name} has no file", "it was made in memory", "write it first")
-        return self.entry.path.read_bytes()
+        return read_bytes(self.entry.path)
 
 
 @dataclass(frozen=True)

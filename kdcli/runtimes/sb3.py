@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 import warnings
 from collections.abc import Callable, Mapping
 from typing import Any
@@ -14,6 +15,7 @@ from kdcli.checkpoints.sb3.archive import Saved, read_saved
 from kdcli.checkpoints.sniff import sniff
 from kdcli.envs.spaces import to_gymnasium
 from kdcli.errors import RefusedError, UsageError
+from kdcli.guard import within_memory
 from kdcli.registry import load_target
 from kdcli.runtimes.runtime import Runtime, RuntimeEntry
 from kdcli.spec import MASK, OBS, Box, split_rows
@@ -21,6 +23,7 @@ from kdcli.spec import MASK, OBS, Box, split_rows
 _STATES = 64
 _ALIKE = 0.95  # of the actions: another order of additions breaks a tie otherwise
 _NEAR = 1e-3
+_HEADROOM = 2**29  # bytes for building a policy, beside several copies of its weights
 _TRAINING = ("optimizer_class", "optimizer_kwargs", "sde_net_arch")
 Given = tuple[Any, Mapping[str, Any]]
 
@@ -52,12 +55,22 @@ def _policy(saved: Saved) -> Any:
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
-            policy = load_target(f"{module}:{name}")(*spaces, **kwargs)
+            made = load_target(f"{module}:{name}")
+            if "ortho_init" in inspect.signature(made).parameters:
+                kwargs["ortho_init"] = False  # takes minutes for wide layers, whose weights are then replaced
+            size = sum(tensor.nbytes for tensor in saved.weights.state.values())
+            with within_memory(_HEADROOM + 8 * size, _too_wide(saved)):
+                policy = made(*spaces, **kwargs)
             policy.load_state_dict(saved.weights.state)
     except (AttributeError, LookupError, NotImplementedError, RuntimeError, TypeError, ValueError) as error:
         why = str(error).splitlines()[0][:200]
         raise RefusedError(f"this Stable-Baselines3 does not build {saved.name}", why, "leave sb3 out for it") from None
     return policy.eval()
+
+
+def _too_wide(saved: Saved) -> RefusedError:
+    why = "the layers that it describes are far larger than the weights that it has"
+    return RefusedError(f"Stable-Baselines3 cannot build {saved.name}", why, "leave sb3 out for it")
 
 
 def _arguments(saved: Saved) -> dict[str, Any]:

@@ -19,7 +19,7 @@ from pathlib import Path
 from kdcli import artifact
 from kdcli.distillation.loop import Distilled
 from kdcli.distillation.online import distill_to
-from kdcli.errors import KdcliError, RefusedError, UsageError
+from kdcli.errors import KdcliError, RefusedError, UsageError, out_of_memory
 from kdcli.outputs import options_changed
 from kdcli.spec import Json
 from kdcli.studies.plan import Cell
@@ -56,7 +56,8 @@ def make(cell: Cell, setup: TeacherSetup, student: Path) -> Json:
         teacher, data = setup.teacher(cell.config), setup.data(cell.config)
         done = distill_to(student, teacher, setup.parents, cell.config, data, force=True)
     except (UsageError, RefusedError) as error:
-        if isinstance(error.__context__, OSError):  # a full disk says nothing about the variant
+        # A full disk or too little memory says nothing about the variant.
+        if isinstance(error.__context__, OSError) or out_of_memory(error):
             raise
         return record | _not_made(error)
     spent = {"seconds": time.perf_counter() - begin, "cpu_seconds": time.process_time() - cpu}

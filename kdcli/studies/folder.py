@@ -9,15 +9,19 @@ table.md, table.json        what follows from the cells so far
 
 from __future__ import annotations
 
-import json
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from pathlib import Path
 
+from pydantic import BaseModel
+
 from kdcli import artifact
-from kdcli.errors import RefusedError, UsageError
-from kdcli.outputs import claim
+from kdcli.errors import UsageError
+from kdcli.outputs import checked, claim
 from kdcli.spec import Json
+from kdcli.studies.records import CellRecord, TeacherRecord
+
+_RECORDS: dict[str, type[BaseModel]] = {"cells": CellRecord, "teachers": TeacherRecord}
 
 
 @dataclass(frozen=True)
@@ -48,12 +52,9 @@ class Folder:
             RefusedError: it is damaged.
         """
         file = self._file(kind, name)
-        try:
-            return json.loads(file.read_text())
-        except FileNotFoundError:
+        if not file.exists():
             return None
-        except ValueError as error:
-            raise RefusedError(f"{file} is damaged", str(error), "remove it, and it is made again") from None
+        return checked(file, _RECORDS[kind], "remove it, and it is made again")
 
     def write(self, kind: str, name: str, record: Json) -> None:
         """Keep a record, whole or not at all."""

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Sequence
 
+from kdcli.escapes import markdown as escaped
 from kdcli.reports.markdown import table as as_markdown
 from kdcli.reports.table import ABSENT, Table, number
 from kdcli.spec import EnvSpec, Json
@@ -12,9 +13,10 @@ from kdcli.spec import EnvSpec, Json
 
 def page(answer: Json) -> str:
     """Title, how it was measured, a table a teacher, one over all of them."""
-    parts = [f"# {answer['name']}", how(answer)]
+    parts = [f"# {escaped(answer['name'])}", how(answer)]
     for teacher in answer["teachers"]:
-        parts += [f"## {teacher['name']}", about(teacher), as_markdown(students(teacher, answer)), *others(teacher)]
+        parts += [f"## {escaped(teacher['name'])}", escaped(about(teacher)), as_markdown(students(teacher, answer))]
+        parts += [f"- {escaped(line.removeprefix('- '))}" for line in others(teacher)]
     if answer["overall"]:
         parts += ["## Over all teachers", as_markdown(over_all(answer))]
     return "\n\n".join(parts) + "\n"
@@ -22,7 +24,7 @@ def page(answer: Json) -> str:
 
 def how(answer: Json) -> str:
     """What was done, and how to read it."""
-    base = ", ".join(f"`{key} = {json.dumps(value)}`" for key, value in answer["base"].items())
+    base = ", ".join(escaped(f"{key} = {json.dumps(value)}") for key, value in answer["base"].items())
     there, total = answer["cells"]["there"], answer["cells"]["total"]
     state = "" if there == total else f" {there} of {total} students are measured so far."
     return (

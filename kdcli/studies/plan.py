@@ -6,12 +6,15 @@ from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import product
+from math import prod
 
 from kdcli.distillation.checks import check_distillation
 from kdcli.distillation.config import DistillConfig
 from kdcli.errors import UsageError
 from kdcli.studies.config import BASE, Options, Study, StudyTeacher
 from kdcli.toml_config import built
+
+MAX_VARIANTS = 10_000
 
 
 @dataclass(frozen=True)
@@ -47,6 +50,8 @@ def _one_by_one(study: Study) -> list[tuple[str, Options]]:
 def _combined(study: Study) -> list[tuple[str, Options]]:
     """Each axis at one of its variants, or left as the base has it."""
     choices = [[None, *axis.variants] for axis in study.axis]
+    if (n := prod(map(len, choices))) > MAX_VARIANTS:
+        raise UsageError(f"the full grid has {n:,} variants", f"at most {MAX_VARIANTS:,}", 'set grid = "one"')
     found = []
     for picks in product(*choices):
         chosen = [(axis, pick) for axis, pick in zip(study.axis, picks, strict=True) if pick is not None]

@@ -18,6 +18,7 @@ from kdcli.agents.onnx.validate import check_decision, check_ends, check_numbers
 from kdcli.agents.predict import Observation, predict
 from kdcli.artifact import strict_json
 from kdcli.errors import RefusedError, UsageError
+from kdcli.files import read_bytes
 from kdcli.spec import STATE_IN, STATE_OUT, Dict, EnvSpec, Part, Space, feed, space_from_json, zeros
 
 if TYPE_CHECKING:
@@ -152,14 +153,7 @@ def load(path: Path) -> OnnxAgent:
         UsageError: the file cannot be opened.
         RefusedError: it is not ONNX, not exported by kdcli, or changed since.
     """
-    try:
-        if path.stat().st_size > MAX_FILE:
-            raise RefusedError(f"{path.name} is too large", f"more than {MAX_FILE} bytes")
-        with path.open("rb") as handle:
-            data = handle.read(MAX_FILE)
-    except OSError as error:
-        raise UsageError(f"cannot read {path}", error.strerror or str(error), "check the path") from None
-    return from_bytes(data, path.name, strange=True)
+    return from_bytes(read_bytes(path, MAX_FILE), path.name, strange=True)
 
 
 def from_bytes(data: bytes, source: str, strange: bool = False) -> OnnxAgent:

@@ -24,7 +24,6 @@ and then clipped. `image`: whether observations are divided by 255. `squash`: ho
 
 from __future__ import annotations
 
-import json
 import math
 from pathlib import Path
 from typing import Any, Literal
@@ -33,8 +32,8 @@ import numpy as np
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
 
 from kdcli.agents.observation import Normalizer
-from kdcli.checkpoints.safe.containers import read_bytes
-from kdcli.errors import RefusedError
+from kdcli.errors import RefusedError, UsageError
+from kdcli.files import open_file, read_json
 
 MAX_CARD = 2**22
 SIGNALS = ("logits", "q", "mean")
@@ -141,10 +140,15 @@ def _layer(entry: Any) -> Any:
 
 
 def beside(path: Path) -> bool:
-    """Whether a card lies beside the file."""
+    """Whether a card lies beside the file.
+
+    Raises:
+        RefusedError: what lies there is no regular file.
+    """
     try:
-        text = path.with_suffix(".json").read_bytes()[:MAX_CARD]
-    except OSError:
+        with open_file(path.with_suffix(".json"), None) as handle:
+            text = handle.read(MAX_CARD)
+    except (UsageError, OSError):
         return False
     return path.suffix != ".json" and b'"trunk"' in text
 
@@ -158,14 +162,11 @@ def read_card(path: Path) -> Card:
     """
     name = path.with_suffix(".json").name
     try:
-        text = read_bytes(path.with_suffix(".json"))
-        if len(text) > MAX_CARD:
-            raise RefusedError(f"{name} is too large", f"{len(text)} bytes, at most {MAX_CARD}", "is it a card?")
-        return Card.model_validate(json.loads(text))
+        return Card.model_validate(read_json(path.with_suffix(".json"), MAX_CARD))
     except ValidationError as error:
         first = error.errors()[0]
         place = ".".join(map(str, first["loc"]))
         fix = f"known keys: {', '.join(Card.model_fields)}"
         raise RefusedError(f"{name} is not a card kdcli reads", f"{place}: {first['msg']}", fix) from None
-    except (ValueError, RecursionError) as error:
+    except ValueError as error:
         raise RefusedError(f"{name} is not a card", str(error)[:200], "a JSON object is expected") from None

@@ -5,28 +5,9 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-from kdcli.errors import RefusedError, UsageError
+from kdcli.files import read_bytes
 
-MAX_FILE = 2**29
-
-
-def read_bytes(path: Path) -> bytes:
-    """The content of a file.
-
-    Raises:
-        UsageError: it cannot be opened.
-        RefusedError: it is larger than half a gigabyte.
-    """
-    try:
-        with path.open("rb") as handle:
-            # A device tells no size, a file may tell another than it has.
-            content = b"" if path.stat().st_size > MAX_FILE else handle.read(MAX_FILE + 1)
-            too_large = path.stat().st_size > MAX_FILE or len(content) > MAX_FILE
-    except OSError as error:
-        raise UsageError(f"cannot read {path}", error.strerror or str(error), "check the path") from None
-    if too_large:
-        raise RefusedError(f"{path.name} is too large", f"more than {MAX_FILE} bytes")
-    return content
+__all__ = ["container", "is_state", "read_bytes"]
 
 
 def container(path: Path) -> Any:

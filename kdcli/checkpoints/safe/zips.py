@@ -8,11 +8,13 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from kdcli.errors import KdcliError, RefusedError, UsageError
+from kdcli.errors import KdcliError, RefusedError
+from kdcli.files import MAX_ARCHIVE, open_file
 
 MAX_MEMBERS = 1000
 MAX_MEMBER = 2**29
-MAX_TOTAL = 2**33
+MAX_TOTAL = MAX_ARCHIVE
+MAX_AT_ONCE = 2**26
 # Weights hardly compress, JSON some 20 times; a small file that unpacks to much more is a bomb.
 MAX_RATIO, FREE_SIZE = 100, 2**24
 _LOCAL_HEADER = 30
@@ -80,11 +82,22 @@ def open_zip(source: Path | bytes, what: str = "") -> Iterator[Members]:
         UsageError: the file cannot be opened.
         RefusedError: it is not a zip, damaged, or has members no checkpoint has.
     """
-    file, name = (source, what or source.name) if isinstance(source, Path) else (io.BytesIO(source), what)
-    with _explained(name):
-        archive = zipfile.ZipFile(file)
-    with archive:
-        yield Members(archive, name)
+    name = what or source.name if isinstance(source, Path) else what
+    with _Sparing(open_file(source, MAX_ARCHIVE).detach()) if isinstance(source, Path) else io.BytesIO(source) as file:
+        with _explained(name):
+            archive = zipfile.ZipFile(file)
+        with archive:
+            yield Members(archive, name)
+
+
+class _Sparing(io.BufferedReader):
+    """A file of which little is read at a time: a zip may claim that its list of members is gigabytes long."""
+
+    def read(self, size: int | None = -1, /) -> bytes:
+        found = super().read(MAX_AT_ONCE + 1 if size is None or size < 0 else min(size, MAX_AT_ONCE + 1))
+        if len(found) > MAX_AT_ONCE:
+            raise ValueError(f"its list of members has more than {MAX_AT_ONCE} bytes")
+        return found
 
 
 @contextmanager
@@ -92,9 +105,7 @@ def _explained(what: str) -> Iterator[None]:
     """Python's zip reader answers damage with some ten kinds of exception; all mean that the file is refused."""
     try:
         yield
-    except KdcliError:
+    except (KdcliError, MemoryError):
         raise
-    except (FileNotFoundError, PermissionError, IsADirectoryError) as error:
-        raise UsageError(f"cannot read {what}", error.strerror or str(error), "check the path") from None
     except Exception as error:
         raise RefusedError(f"{what} cannot be read", str(error) or repr(error), _WRITTEN) from None

@@ -15,6 +15,7 @@ from kdcli.checkpoints.config import LoadConfig
 from kdcli.checkpoints.safe.arrays import Array
 from kdcli.checkpoints.safe.pickles import MAX_BYTES, Record, decode
 from kdcli.errors import RefusedError, UsageError
+from kdcli.files import read_bytes
 from kdcli.progress import Listener, Note
 from kdcli.spec import OBS
 
@@ -79,10 +80,9 @@ def read_moments(path: Path) -> Moments | None:
         RefusedError: it is damaged or unsafe.
     """
     try:
-        with path.open("rb") as handle:
-            content = handle.read(MAX_BYTES + 1)
-    except OSError as error:
-        raise UsageError(f"cannot read {path}", error.strerror or str(error), _ANSWER) from None
+        content = read_bytes(path, MAX_BYTES)
+    except UsageError as error:
+        raise UsageError(error.what, error.why, _ANSWER) from None
     state = _state(decode(content, path.name), path.name)
     if not state.get("norm_obs", True):
         return None

@@ -14,7 +14,8 @@ import yaml
 from kdcli.checkpoints.config import LoadConfig
 from kdcli.checkpoints.env_ids import Inputs, today
 from kdcli.checkpoints.sb3.zoo_wrappers import translated
-from kdcli.errors import RefusedError, UsageError
+from kdcli.errors import RefusedError
+from kdcli.files import is_file, read_bytes
 from kdcli.progress import Listener, Note
 from kdcli.spec import EnvSpec
 
@@ -23,6 +24,7 @@ STATISTICS = ("vecnormalize.pkl", "vec_normalize.pkl")
 _ENV_ID = re.compile(r"[A-Za-z][\w./-]*-v\d+", re.ASCII)
 # As files are named: ppo-CartPole-v1, CartPole-v1_1, sac_Hopper-v3_best, CartPole-v1-dqn-seed1.
 _NAME = re.compile(r"(?:[a-z0-9_]+[-_])??(?P<id>[A-Z][\w.]*(?:-[A-Za-z][\w.]*)*?-v\d+)(?:[-_.].*)?", re.ASCII)
+_AWAY = "repair it, or move it away and give --env"
 MAX_ALIASES = 16
 _STEPS = re.compile(r"(?P<prefix>.+)_(?P<steps>\d+)_steps")
 _NOT_NORMALIZED = re.compile(r"norm_obs['\"]?\s*[=:]\s*False|^\s*False")
@@ -71,7 +73,7 @@ def _statistics(path: Path, folders: list[Path]) -> Path | None:
     candidates = [folder / name for folder in folders for name in STATISTICS]
     if steps := _STEPS.fullmatch(path.stem):
         candidates.insert(0, path.with_name(f"{steps['prefix']}_vecnormalize_{steps['steps']}_steps.pkl"))
-    return next((file for file in candidates if file.is_file()), None)
+    return next((file for file in candidates if is_file(file)), None)
 
 
 class _Loader(yaml.SafeLoader):
@@ -103,20 +105,16 @@ _Loader.add_constructor(_ORDERED, _ordered)
 
 def _yaml(folders: list[Path], name: str) -> dict[str, Any]:
     """The mapping in the first file of that name; empty without one."""
-    path = next((folder / name for folder in folders if (folder / name).is_file()), None)
+    path = next((folder / name for folder in folders if is_file(folder / name)), None)
     if path is None:
         return {}
     try:
-        with path.open("rb") as handle:
-            content = handle.read(MAX_YAML + 1)
-        if len(content) > MAX_YAML:
-            raise ValueError(f"larger than {MAX_YAML} bytes")
-        found = yaml.load(content, _Loader)
-    except OSError as error:
-        raise UsageError(f"cannot read {path}", error.strerror or str(error), "check the path") from None
+        found = yaml.load(read_bytes(path, MAX_YAML), _Loader)
+    except RefusedError as error:
+        raise RefusedError(f"{path} cannot be read safely", error.why, _AWAY) from None
     except (yaml.YAMLError, ValueError, TypeError, RecursionError, AttributeError, KeyError, IndexError) as error:
         why = " ".join(str(error).split())[:200]
-        raise RefusedError(f"{path} cannot be read safely", why, "repair it, or move it away and give --env") from None
+        raise RefusedError(f"{path} cannot be read safely", why, _AWAY) from None
     return found if isinstance(found, dict) else {}
 
 
