@@ -35,13 +35,14 @@ def export(
     from kdcli.exporters.states import gather, played
     from kdcli.exporters.step import convert, resolved, stem_of
 
+    config = resolved(config, output)
     refuse_existing(output, force)
     file = find_file(agent)
     loaded = read(file, source.without_vecnormalize() if no_vecnormalize else source, console.listener)
     # An env that was named must be the right one; one that the files name may be gone or not installed.
     n, seed = config.states, config.seed
     states = played(loaded, n, seed) if source.env else gather(loaded, n, seed, console.listener)
-    made = convert(loaded, states, resolved(config, output.suffix), [parent(file)], stem_of(output))
+    made = convert(loaded, states, config, [parent(file)], stem_of(output))
     made.save(output, force)
     said = made.summary()
     console.listener(Note(_sentence(said)))

@@ -17,7 +17,7 @@ from kdcli.spec import Json
 def make(job: Job) -> Json:
     """As `kdcli export`."""
     [file] = job.inputs["agent"]
-    agent, config = read(file), resolved(job.options, job.output.suffix)
+    agent, config = read(file), resolved(job.options, job.output)
     states = gather(agent, config.states, config.seed, job.listener)
     made = convert(agent, states, config, [artifact.parent(file)], stem_of(job.output))
     made.save(job.output)
