@@ -21,6 +21,8 @@ class InBatches:
     def run(self, names: Sequence[str] | None, given: Mapping[str, np.ndarray]) -> list[np.ndarray]:
         """Inputs by name, (B, *shape) -> outputs, (B, *shape), as an `onnxruntime.InferenceSession` does."""
         n = len(next(iter(given.values())))
+        if n == self.size:
+            return self._session.run(names, dict(given))
         found = [
             self._session.run(names, {name: self._full(array[at : at + self.size]) for name, array in given.items()})
             for at in range(0, max(n, 1), self.size)

@@ -68,7 +68,7 @@ def check_parts(model: onnx.ModelProto, record: Mapping[str, Any], source: str) 
     if _digest(_attributes(own)) != attributes or len(same) != len(tensors):
         what = f"{source} does not have the numbers it was exported with"
         raise RefusedError(what, "the settings of its operations are others than its record says", "export it again")
-    return "its weights and operations are those of its record, what is said beside them or its batch is not"
+    return "its weights and operations are as recorded, what else is in it (metadata, names, batch) is not"
 
 
 def check_actions(model: onnx.ModelProto, record: Mapping[str, Any], run: Run, source: str) -> str:

@@ -102,7 +102,7 @@ def test_an_edited_file_is_used(name: str, edit: str, tmp_path: Path) -> None:
         np.testing.assert_allclose(ours, theirs, rtol=1e-5, atol=1e-5)
     assert isinstance(found.session, InBatches) == edit.startswith("batch")
     assert ("at a time" in " ".join(found.edits)) == edit.startswith("batch")
-    assert ("weights and operations are those" in found.edits[0]) == (edit != "simplified")
+    assert ("weights and operations are as recorded" in found.edits[0]) == (edit != "simplified")
 
 
 def test_an_intact_file_has_nothing_to_say() -> None:
