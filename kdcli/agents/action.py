@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 
 from kdcli.agents.heads import Heads
+from kdcli.networks.cached import cached_tensor
 from kdcli.spec import Box, Discrete, MultiBinary, MultiDiscrete, Part, box, n_outputs
 
 Squash = Literal["clip", "tanh"]
@@ -120,7 +121,7 @@ class ActionRule:
         middle, half = self._unit
         return (action - middle) / half
 
-    @cached_property
+    @cached_tensor
     def _unit(self) -> tuple[Tensor, Tensor]:
         low, high = self._bounds
         return (high + low) / 2, (high - low) / 2
@@ -135,7 +136,7 @@ class ActionRule:
     def _limited(self, mean: Tensor) -> Tensor:
         return mean.clamp(-self.limit, self.limit) if self.limit else mean
 
-    @cached_property
+    @cached_tensor
     def _bounds(self) -> tuple[Tensor, Tensor]:
         assert isinstance(self.space, Box)
         low, high = (torch.from_numpy(bound.reshape(-1)).float() for bound in (self.space.low, self.space.high))

@@ -59,8 +59,8 @@ def export(
     check(config)
     if output is not None:
         output = Path(output)
+        config = resolved(config, output)
         artifact.refuse_existing(output, force)
-        config = resolved(config, output.suffix)
     found = find_whole(agent, source, progress)
     # An env that the caller names must be the right one; one that a file names may be gone or not installed.
     play = played(found.agent, config.states, config.seed) if source.env else None

@@ -12,7 +12,7 @@ from kdcli.checkpoints.config import LoadConfig
 from kdcli.checkpoints.sniff import sniff
 from kdcli.errors import RefusedError, UsageError
 from kdcli.files import is_file, whatever_it_says
-from kdcli.progress import Listener, silent
+from kdcli.progress import Listener, Note, silent
 
 if TYPE_CHECKING:
     from kdcli.agents.agent import Agent
@@ -123,13 +123,15 @@ def native(path: Path, config: LoadConfig, _: Listener) -> Agent:
     return agent if env is None else replace(agent, env=env)
 
 
-def onnx(path: Path, config: LoadConfig, _: Listener) -> OnnxAgent:
-    """A policy exported by kdcli, run by onnxruntime.
+def onnx(path: Path, config: LoadConfig, listen: Listener) -> OnnxAgent:
+    """A policy exported by kdcli, run by onnxruntime; what was edited since is said.
 
     Raises:
-        RefusedError: it is damaged.
+        RefusedError: it is damaged, or has other weights than it was exported with.
     """
     from kdcli.agents.onnx.session import load
 
     agent, env = load(path), config.named_env()
+    if agent.edits:
+        listen(Note(f"{path.name} was edited since its export: {'; '.join(agent.edits)}"))
     return agent if env is None else replace(agent, env=env)

@@ -144,6 +144,11 @@ def _flat(row: Row) -> dict[str, Any]:
 def _cells(row: Row, sparse: bool) -> tuple[str, ...]:
     zeros = (f"{row.nonzeros:,}", f"{row.sparse_bytes:,}") if sparse else ()
     judged = row.comparison
-    score = "1" if judged is None else f"{judged.score:.3f} [{judged.low:.3f}, {judged.high:.3f}]"
+    if judged is None:
+        score = "1"
+    elif judged.score is None:  # the agent is not shown to be better than random play
+        score = "-"
+    else:
+        score = f"{judged.score:.3f} [{judged.low:.3f}, {judged.high:.3f}]"
     sizes = f"{row.macs:,}", *_told(row.cost)
     return (row.name, row.network, f"{row.params:,}", *zeros, *sizes, f"{row.mean_return:.1f}", score)

@@ -8,7 +8,8 @@ from dataclasses import dataclass, replace
 import torch
 from torch import Tensor, nn
 
-from kdcli.agents.agent import Actor, Agent
+from kdcli.agents.actor import Actor
+from kdcli.agents.agent import Agent
 from kdcli.distillation.config import DistillConfig, Share
 from kdcli.distillation.loop import Round, teach
 from kdcli.distillation.multi_task import Task

@@ -24,7 +24,7 @@ class ExportConfig(BaseModel):
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
-    format: str = Field("auto", description="one of: kdcli list exporters; auto: by the output's suffix, else onnx")
+    format: str = Field("auto", description="one of: kdcli list exporters; auto: by the output's suffix")
     outputs: Annotated[Names, AfterValidator(_with_action)] = Field(
         ("action",), description="outputs, joined by commas; besides action: logits, q, mean, log_std, value"
     )

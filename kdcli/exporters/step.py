@@ -19,7 +19,7 @@ from kdcli.agents.onnx.session import OnnxAgent, from_bytes
 from kdcli.agents.packed_weights import stored_as
 from kdcli.agents.states import States
 from kdcli.agents.store import describe
-from kdcli.errors import RefusedError
+from kdcli.errors import RefusedError, UsageError
 from kdcli.exporters import EXPORTERS, SUFFIXES
 from kdcli.exporters.config import ExportConfig
 from kdcli.exporters.formats import Examples, Files, Format
@@ -91,16 +91,27 @@ class Exported:
         }
 
 
-def resolved(config: ExportConfig, suffix: str) -> ExportConfig:
-    """The options with the format settled: as they say, or as the output's suffix does, or ONNX."""
-    if config.format != "auto":
-        return config
-    return config.model_copy(update={"format": SUFFIXES.get(suffix, "onnx")})
+def resolved(config: ExportConfig, output: Path) -> ExportConfig:
+    """The options with the format settled: as they say, or as the output's suffix does.
+
+    Raises:
+        UsageError: the suffix is that of no format, or of another one than the options name.
+    """
+    asked = SUFFIXES.get(output.suffix)
+    if asked is None and config.format == "auto":
+        known = ", ".join(f"{suffix} ({name})" for suffix, name in SUFFIXES.items())
+        what = f"{output.name} does not say what to write"
+        raise UsageError(what, f"a format goes by its suffix: {known}", "choose one of them, or name a --format")
+    own = next((suffix for suffix, name in SUFFIXES.items() if name == config.format), None)
+    if asked is not None and own not in (None, output.suffix):
+        what = f"{output.name} is no name for a file of the format {config.format}"
+        raise UsageError(what, f"{output.suffix} says {asked}", f"end it in {own}, or leave --format out")
+    return config.model_copy(update={"format": asked}) if asked and config.format == "auto" else config
 
 
 def stem_of(path: Path) -> str:
-    """What the names of files that belong together begin with."""
-    return path.name.partition(".")[0] or path.name
+    """What the names of files that belong together begin with: all but the suffix of a format."""
+    return path.stem if path.suffix in SUFFIXES else path.name
 
 
 def convert(
@@ -114,7 +125,7 @@ def convert(
         UsageError: an output the agent does not have, an opset that is not known, states of the wrong shape.
         RefusedError: the files would not act like the agent.
     """
-    config = resolved(config, SUFFIX)
+    config = config.model_copy(update={"format": "onnx"}) if config.format == "auto" else config
     states = gather(agent, config.states, config.seed) if states is None else states
     check_states(states.observations, agent.observation)
     shipped = rounded(agent) if config.precision == "fp16" else agent
@@ -185,7 +196,7 @@ def export(agent: Agent, path: Path, states: States | None, config: ExportConfig
         RefusedError: as `convert`; nothing is written.
     """
     artifact.refuse_existing(path, force)
-    exported = convert(agent, states, resolved(config, path.suffix), stem=stem_of(path))
+    exported = convert(agent, states, resolved(config, path), stem=stem_of(path))
     exported.save(path, force)
     return exported
 

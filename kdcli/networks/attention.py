@@ -24,7 +24,7 @@ def attend(
     if bias is not None:
         scores = scores + bias
     if valid is not None:
-        scores = torch.where(valid[:, None, None] != 0, scores, torch.full((), FORBIDDEN, dtype=scores.dtype))
+        scores = torch.where(valid[:, None, None] != 0, scores, FORBIDDEN)
     return (scores.softmax(3) @ values).transpose(1, 2).flatten(2)
 
 

@@ -78,7 +78,7 @@ def watch(agent: Agent, readers: Sequence[Reader], states: States) -> list[Seen]
     def hear(index: int, x: Tensor) -> None:
         tallies[index].add(by_entry(x))
 
-    with torch.inference_mode(), listening(agent, readers, hear):
+    with torch.no_grad(), listening(agent, readers, hear):
         for _ in run(agent, states):
             pass
     return [tally.seen() for tally in tallies]

@@ -12,6 +12,7 @@ from torch import Tensor
 
 from kdcli.agents.agent import Agent
 from kdcli.agents.states import States
+from kdcli.networks.cached import cached_tensor
 from kdcli.networks.dependency_graph import DependencyGraph, dependency_graph
 from kdcli.networks.stack import Stack
 from kdcli.pruning.activation_stats import Seen, by_entry, listening, run, watch
@@ -27,12 +28,12 @@ class UnitStats:
     states: States
     before: Agent | None = None
 
-    @cached_property
+    @cached_tensor
     def agent(self) -> Agent:
         """The agent with a stack for its network."""
         return with_network(self.given, self.stack)
 
-    @cached_property
+    @cached_tensor
     def stack(self) -> Stack:
         return as_stack(self.given.policy.network)
 
@@ -40,27 +41,27 @@ class UnitStats:
     def body(self) -> DependencyGraph:
         return dependency_graph(self.stack)
 
-    @cached_property
+    @cached_tensor
     def tensors(self) -> Tensors:
         """The parameters by name."""
         return tensors_of(self.stack)
 
-    @cached_property
+    @cached_tensor
     def seen(self) -> list[Seen]:
         """What each reader reads on the states."""
         return watch(self.agent, self.body.readers, self.states)
 
-    @cached_property
+    @cached_tensor
     def means(self) -> list[Tensor]:
         """What each unit says in the mean to each reader, (entries,)."""
         return [seen.entry_mean for seen in self.seen]
 
-    @cached_property
+    @cached_tensor
     def scores(self) -> Tensor:
         """The agent's outputs (N, P) on the states."""
         return self._scores()
 
-    @torch.inference_mode()
+    @torch.no_grad()
     def _scores(self) -> Tensor:
         return torch.cat([heads.scores() for heads in run(self.agent, self.states)])
 

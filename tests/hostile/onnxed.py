@@ -43,7 +43,8 @@ def _records(seed: Seed) -> Iterator[Case]:
         yield of_main(seed, "record", title, lambda change=change: changed(seed.data, change), Law.SAFE)
     for title, change in list({**REFUSED, **SAFE}.items())[::3]:
         made = lambda change=change: changed(seed.data, change, sealed=False)  # noqa: E731
-        yield of_main(seed, "onnx", f"unsealed {title}", made)
+        # Without its seal it counts as edited: what is not refused acts, and is said to be another.
+        yield of_main(seed, "onnx", f"unsealed {title}", made, Law.SAFE if title in SAFE else Law.REFUSED)
 
 
 def changed(data: bytes, change: Callable[[Model], Any], sealed: bool = True) -> bytes:

@@ -6,13 +6,18 @@ import json
 from dataclasses import replace
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 from toy_teachers import choose_teacher, reach_teacher
 
 from kdcli.agents import store
 from kdcli.agents.agent import Agent
+from kdcli.benchmarks.verdict import compare
 from kdcli.cli.main import main
+from kdcli.cli.prune import _cells
+from kdcli.compression.file_costs import Cost
+from kdcli.compression.pruning import Row
 from kdcli.rollouts.evaluate import open_vector, play, seeds_from
 
 
@@ -106,3 +111,13 @@ def noisy(agent: Agent) -> Agent:
             parameter += 0.02 * torch.randn(parameter.shape, generator=draw)
         network.linears()[0].bias += 0.02
     return agent
+
+
+@pytest.mark.parametrize(("gain", "said"), [(0.0, "-"), (9.0, "1.000 [")])
+def test_a_score_that_is_none_is_said_so(gain: float, said: str) -> None:
+    """Law: where the agent is not shown to be better than random play, the table has no score, and no traceback."""
+    chance = np.random.default_rng(0).normal(size=12)
+    judged = compare(chance + gain, chance + gain, chance[::-1].copy(), 0.9)
+    cost = Cost(100, 1.0, {1: 1.0, 256: 1.0})
+    row = Row("pruned", "mlp:4", 10, 10, 8, cost, 40, float(chance.mean()), judged)
+    assert _cells(row, sparse=False)[-1].startswith(said)

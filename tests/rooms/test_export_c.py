@@ -27,6 +27,7 @@ from kdcli.exporters.c import FORMAT, runner, stamp, write
 from kdcli.exporters.c.files import HEADER, NO_RECORD, PROGRAM, SOURCE
 from kdcli.exporters.c.lower import lower
 from kdcli.exporters.c.memory import plan
+from kdcli.exporters.c.names import symbol
 from kdcli.exporters.c.run import FLAGS, bind
 from kdcli.exporters.c.source_builder import number
 from kdcli.exporters.c.stamp import contract
@@ -79,6 +80,11 @@ def build(folder: Path, *words: object) -> None:
     command = ["cc", *STRICT, *map(str, words)]
     done = subprocess.run(command, cwd=folder, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr[:2000]
+
+
+def checking(stem: str) -> str:
+    """The flag that makes a program of the test beside a policy."""
+    return f"-D{symbol(stem).upper()}_TEST"
 
 
 @pytest.fixture(scope="module")
@@ -179,7 +185,7 @@ def test_it_compiles_without_a_warning(level: str, tmp_path: Path) -> None:
     """C99 and nothing else, whatever the optimizer sees; and the program beside it says that all is well."""
     for name in FEW:
         save(tmp_path, name, files_of(name))
-        build(tmp_path, level, "-Wshadow", f"{name}.c", f"{name}_test.c", "-o", name)
+        build(tmp_path, level, "-Wshadow", checking(name), f"{name}.c", f"{name}_test.c", "-o", name)
         subprocess.run([tmp_path / name], check=True, stdout=subprocess.DEVNULL)
 
 
@@ -218,7 +224,7 @@ def stays_inside(name: str, folder: Path) -> None:
     """Run the test program of a policy where every access is watched."""
     save(folder, name, files_of(name))
     careful = ["-g", "-O1", "-fsanitize=address,undefined", "-fno-sanitize-recover"]
-    build(folder, *careful, f"{name}.c", f"{name}_test.c", "-o", name)
+    build(folder, *careful, checking(name), f"{name}.c", f"{name}_test.c", "-o", name)
     subprocess.run([folder / name], check=True, stdout=subprocess.DEVNULL)
 
 
@@ -294,7 +300,7 @@ def test_any_name_is_taken(stem: str, tmp_path: Path) -> None:
     files = stamp(write(strange_graph(), PLAIN, stem), {"note": '??/ */ /* \\ " ü'})
     assert runner(files)(given)["class??/"].tolist() == [[2.0 * sum(range(len(STRANGE)))]] * 3
     save(tmp_path, stem, files)
-    build(tmp_path, f"{stem}.c", f"{stem}_test.c", "-o", "check")
+    build(tmp_path, checking(stem), f"{stem}.c", f"{stem}_test.c", "-o", "check")
     subprocess.run([tmp_path / "check"], check=True, stdout=subprocess.DEVNULL)
 
 
@@ -344,7 +350,7 @@ def test_the_program_tells_good_from_bad(tmp_path: Path) -> None:
         examples = {**given, **wanted, "action": wanted["action"] + shift}
         files = write(graph_of("gru_dict"), PLAIN, "policy", examples)
         save(tmp_path, "policy", files)
-        build(tmp_path, "policy.c", "policy_test.c", "-o", "check")
+        build(tmp_path, checking("policy"), "policy.c", "policy_test.c", "-o", "check")
         done = subprocess.run([tmp_path / "check"], check=False, stdout=subprocess.DEVNULL)
         assert done.returncode == code
 

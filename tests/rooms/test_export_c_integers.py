@@ -298,7 +298,7 @@ def test_integers_stay_inside_their_memory(kind: str, tmp_path: Path) -> None:
     save(tmp_path, "policy", files)
     careful = ["-g", "-O1", "-fsanitize=address,undefined", "-fno-sanitize-recover"]
     for flags in (careful, ["-O0"], ["-Os", "-Wshadow"], ["-O3"]):
-        build(tmp_path, *flags, "policy.c", "policy_test.c", "-o", "check")
+        build(tmp_path, *flags, "-DPOLICY_TEST", "policy.c", "policy_test.c", "-o", "check")
         subprocess.run([tmp_path / "check"], check=True, stdout=subprocess.DEVNULL)
     build(tmp_path, "-O3", "-c", "policy.c", "-o", "policy.o")
     unknown = set(re.findall(r" U (\S+)", subprocess.check_output(["nm", tmp_path / "policy.o"], text=True)))

@@ -130,7 +130,8 @@ def test_the_page_is_a_page_of_numpy() -> None:
     assert len(text.splitlines()) < 200
     nodes = list(ast.walk(ast.parse(text)))
     imported = {alias.name for node in nodes if isinstance(node, ast.Import) for alias in node.names}
-    assert imported | {node.module for node in nodes if isinstance(node, ast.ImportFrom)} == {"json", "numpy", "typing"}
+    imported |= {str(node.module) for node in nodes if isinstance(node, ast.ImportFrom)}
+    assert imported == {"__future__", "json", "numpy", "typing"}
 
 
 RUN_ALONE = """
@@ -244,3 +245,54 @@ def test_bytes_are_the_same_in_every_process(tmp_path: Path) -> None:
     environment = {**os.environ, "PYTHONHASHSEED": "1234"}
     found = subprocess.check_output(command, cwd=tmp_path, env=environment, text=True).strip()
     assert found == hashlib.sha256(files_of("gru_dict")[SUFFIX]).hexdigest()
+
+
+def test_the_page_is_python_3_8() -> None:
+    """Law: nothing in the page is younger than Python 3.8, neither its syntax nor what it calls."""
+    text = Path(numpy_page.__file__).read_text(encoding="utf-8")
+    nodes = list(ast.walk(ast.parse(text, feature_version=(3, 8))))
+    assert not [node for node in nodes if isinstance(node, ast.keyword) and node.arg == "strict"]  # zip's, of 3.10
+    assert not [node.attr for node in nodes if isinstance(node, ast.Attribute) and node.attr.startswith("remove")]
+    unions = [node for node in nodes if isinstance(node, ast.BinOp | ast.AugAssign) and isinstance(node.op, ast.BitOr)]
+    assert not unions  # of dictionaries, of 3.9, and of types, of 3.10
+    # dict[str, Any] is only written down, never made
+    assert any(isinstance(node, ast.ImportFrom) and node.module == "__future__" for node in nodes)
+    starred = [node for node in nodes if isinstance(node, ast.Subscript) and isinstance(node.slice, ast.Starred)]
+    assert not starred
+
+
+OLD = """
+import sys, pathlib
+import numpy as np
+from policy import Policy
+for path in sorted(pathlib.Path(".").glob("*.npz")):
+    if path.name.endswith("_given.npz"):
+        continue
+    with np.load(str(path)[:-4] + "_given.npz") as given:
+        found = Policy(path).run({k[3:]: given[k] for k in given.files if k.startswith("in_")})
+        for name, array in found.items():
+            wanted = given["out_" + name]
+            assert array.dtype == wanted.dtype and array.shape == wanted.shape, (path.name, name)
+            assert np.allclose(array, wanted, rtol=1e-5, atol=1e-5), (path.name, name)
+"""
+
+
+def test_it_runs_on_python_3_8(tmp_path: Path) -> None:
+    """Law: an interpreter of that age, with the NumPy of its time, does what this one does, whatever the policy."""
+    command = [os.environ.get("KDCLI_PYTHON38", "python3.8"), "-c"]
+    try:
+        subprocess.run([*command, "import numpy; numpy.lib.stride_tricks"], check=True, capture_output=True)
+    except (OSError, subprocess.CalledProcessError):
+        pytest.skip("there is no python3.8 with numpy; KDCLI_PYTHON38 names one that is elsewhere")
+    for name in POLICIES:
+        made, files = agent_of(name), files_of(name)
+        obs = observations(made, 7)
+        state = np.zeros((7, made.state_size), np.float32)
+        given = {**feed(made.observation, obs), **({STATE_IN: state} if made.state_size else {})}
+        wanted = runner(files)(given)
+        (tmp_path / f"{name}.npz").write_bytes(files[SUFFIX])
+        (tmp_path / "policy.py").write_bytes(files[PAGE])
+        arrays = {f"in_{k}": array for k, array in given.items()} | {f"out_{k}": array for k, array in wanted.items()}
+        np.savez(tmp_path / f"{name}_given.npz", **arrays)  # type: ignore[arg-type]
+    done = subprocess.run([*command, OLD], cwd=tmp_path, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr

@@ -13,13 +13,16 @@ import numpy as np
 import pytest
 import torch
 from sample_policies import POLICIES, observations
+from torch.export.passes import move_to_device_pass
 
 from kdcli.agents.states import States
 from kdcli.errors import UsageError
 from kdcli.exporters.config import ExportConfig
 from kdcli.exporters.step import Exported, convert
 from kdcli.exporters.torch.module import FUNCTIONS, GraphModule
-from kdcli.graph.operations import KINDS
+from kdcli.exporters.torch.programs import _without_deprecations as quiet
+from kdcli.exporters.torch.programs import write_program, write_script
+from kdcli.graph.operations import KINDS, Graph
 from kdcli.graph.trace import output_names, trace
 from kdcli.spec import feed
 
@@ -108,3 +111,39 @@ def test_options_that_are_not_followed() -> None:
     agent = POLICIES["tanh"]()
     with pytest.raises(UsageError, match="fp16"):
         convert(agent, States(observations(agent, 4)), ExportConfig(format="torchscript", precision="fp16"))
+
+
+def _written_in(program: torch.jit.ScriptModule) -> list[str]:
+    """Devices and tensors in the code itself, which stay where they were; single numbers go with any device."""
+    code = program.inlined_graph  # nodes last as long as it does
+    nodes = map(str, code.findAllNodes("prim::Constant"))
+    return [text for text in nodes if "[ CPU" in text or 'value="cpu' in text]
+
+
+def _on_meta(program: torch.nn.Module, graph: Graph) -> None:
+    """Moved to another device, it takes inputs that are there, and answers there."""
+    given = [torch.zeros((3, *p.shape), dtype=getattr(torch, p.dtype), device="meta") for p in graph.inputs]
+    found = program.to("meta")(*given)
+    for tensor in found if isinstance(found, tuple | list) else (found,):
+        assert tensor.device.type == "meta"
+
+
+@pytest.mark.parametrize("name", POLICIES)
+def test_scripts_move_to_any_device(name: str) -> None:
+    """Law: all numbers of a TorchScript program go where it is sent."""
+    agent = POLICIES[name]()
+    graph = trace(agent, output_names(agent))
+    with quiet(), torch.no_grad():
+        program = torch.jit.load(io.BytesIO(write_script(graph, ExportConfig())[".pt"]))
+        assert _written_in(program) == []
+        _on_meta(program, graph)
+
+
+@pytest.mark.parametrize("name", ["sees_discrete", "masked_multi_binary"])
+def test_exported_programs_move_to_any_device(name: str) -> None:
+    """Law: all numbers of an ExportedProgram go where it is sent."""
+    agent = POLICIES[name]()
+    graph = trace(agent)
+    with quiet(), torch.no_grad():
+        program = torch.export.load(io.BytesIO(write_program(graph, ExportConfig())[".pt2"]))
+        _on_meta(move_to_device_pass(program, "meta").module(), graph)

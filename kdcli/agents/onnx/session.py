@@ -5,14 +5,16 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from kdcli.agents.in_batches import InBatches, in_batches
 from kdcli.agents.onnx.count import count
+from kdcli.agents.onnx.edits import check_actions, check_parts
 from kdcli.agents.onnx.sandbox import try_out
 from kdcli.agents.onnx.validate import check_decision, check_ends, check_numbers, check_record, refuse_other_files
 from kdcli.agents.predict import Observation, predict
@@ -54,6 +56,7 @@ class OnnxAgent:
 
     `n_params` are weights and biases of the matrix products, `n_constants` all other numbers in the file (normalizer,
     bounds), `multiply_adds` those of the matrix products for one observation; all counted in the file, not claimed.
+    `edits` say what of the file is no longer what its record says.
     """
 
     name: str
@@ -61,11 +64,12 @@ class OnnxAgent:
     observation: Space
     action: Part
     record: Mapping[str, Any]
-    session: onnxruntime.InferenceSession
+    session: onnxruntime.InferenceSession | InBatches
     size_bytes: int
     n_params: int
     n_constants: int
     multiply_adds: int
+    edits: tuple[str, ...] = ()
 
     @cached_property
     def outputs(self) -> list[str]:
@@ -151,7 +155,7 @@ def load(path: Path) -> OnnxAgent:
 
     Raises:
         UsageError: the file cannot be opened.
-        RefusedError: it is not ONNX, not exported by kdcli, or changed since.
+        RefusedError: it is not ONNX, not exported by kdcli, or has other weights than it was exported with.
     """
     return from_bytes(read_bytes(path, MAX_FILE), path.name, strange=True)
 
@@ -165,7 +169,7 @@ def from_bytes(data: bytes, source: str, strange: bool = False) -> OnnxAgent:
         RefusedError: as `load`.
     """
     model = _parse(data, source)
-    record = _record(model, data, source)
+    record, edits = _record(model, data, source)
     try:
         env = None if record["env"] is None else EnvSpec.from_json(record["env"])
         sees, does = (space_from_json(record[key]) for key in ("observation", "action"))
@@ -173,14 +177,14 @@ def from_bytes(data: bytes, source: str, strange: bool = False) -> OnnxAgent:
         check_numbers(model)
         if strange:
             try_out(data, source)
-        session = start(data, source)
-        check_ends(session, record, sees)
+        session = in_batches(start(data, source)) if edits else start(data, source)
+        check_ends(session, record, sees, edited=bool(edits))
         if isinstance(does, Dict):
             raise ValueError("actions of a Dict")
-        agent = OnnxAgent(record["name"], env, sees, does, record, session, len(data), *count(model))
+        agent = OnnxAgent(record["name"], env, sees, does, record, session, len(data), *count(model), edits)
         if strange:
             check_decision(lambda: agent.run(zeros(sees, 2)), does)
-        return agent
+        return replace(agent, edits=(*edits, *_acted(model, agent, source))) if edits else agent
     except (AttributeError, KeyError, OverflowError, TypeError, ValueError) as error:
         raise RefusedError(f"{source} does not describe a policy", repr(error), "export it again") from None
 
@@ -216,8 +220,20 @@ def _parse(data: bytes, source: str) -> onnx.ModelProto:
     return model
 
 
-def _record(model: onnx.ModelProto, data: bytes, source: str) -> dict[str, Any]:
-    """What the file says of itself, checked against its digest."""
+def _acted(model: onnx.ModelProto, agent: OnnxAgent, source: str) -> tuple[str, ...]:
+    """What an edited file does, beside what its record says, and how many observations it takes at a time."""
+
+    def run(given: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
+        return dict(zip(agent.outputs, agent.session.run(None, dict(given)), strict=True))
+
+    said = [check_actions(model, agent.record, run, source)]
+    if isinstance(agent.session, InBatches):
+        said.append(f"it takes {agent.session.size} at a time, and is given more one after the other")
+    return tuple(said)
+
+
+def _record(model: onnx.ModelProto, data: bytes, source: str) -> tuple[dict[str, Any], tuple[str, ...]]:
+    """What the file says of itself, checked against its digest, and what was edited since."""
     properties = {entry.key: entry.value for entry in model.metadata_props}
     try:
         record = strict_json(properties[KEY])
@@ -228,6 +244,4 @@ def _record(model: onnx.ModelProto, data: bytes, source: str) -> dict[str, Any]:
     if (kind, schema) != ("policy", SCHEMA):
         what = f"{source} is a {str(kind)[:40]!r} of schema {str(schema)[:40]}"
         raise RefusedError(what, f"this kdcli reads {SCHEMA}", "update kdcli")
-    if not _is_intact(data, str(digest)):
-        raise RefusedError(f"{source} was changed or damaged", "its bytes do not match its digest", "export it again")
-    return record
+    return record, () if _is_intact(data, str(digest)) else (check_parts(model, record, source),)

@@ -15,6 +15,8 @@ if TYPE_CHECKING:
     import onnx
     import onnxruntime
 
+    from kdcli.agents.in_batches import InBatches
+
 _TYPES = {"float32": "float", "float64": "double"}
 
 
@@ -59,8 +61,10 @@ def check_numbers(model: onnx.ModelProto) -> None:
                 raise ValueError(f"{tensor.name[:80]} holds NaN or infinity")
 
 
-def check_ends(session: onnxruntime.InferenceSession, record: Mapping[str, Any], sees: Space) -> None:
-    """Raise ValueError or KeyError unless the file can be asked what `OnnxAgent` asks."""
+def check_ends(
+    session: onnxruntime.InferenceSession | InBatches, record: Mapping[str, Any], sees: Space, edited: bool = False
+) -> None:
+    """Raise ValueError or KeyError unless the file can be asked what `OnnxAgent` asks; an `edited` one in batches."""
     ends, outs = session.get_inputs(), [end.name for end in session.get_outputs()]
     names = input_names(sees)
     wanted = {names[name]: (part.dtype, part.shape) for name, part in parts(sees).items()}
@@ -72,7 +76,7 @@ def check_ends(session: onnxruntime.InferenceSession, record: Mapping[str, Any],
     for end in ends:
         dtype, shape = wanted[end.name]
         kind = f"tensor({_TYPES.get(dtype, dtype)})"
-        if end.type != kind or isinstance(end.shape[0], int) or tuple(end.shape[1:]) != shape:
+        if end.type != kind or (isinstance(end.shape[0], int) and not edited) or tuple(end.shape[1:]) != shape:
             raise ValueError(f"{end.name} takes {end.type} of shape {end.shape}, not {kind} of shape {shape}")
 
 

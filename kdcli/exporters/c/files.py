@@ -1,4 +1,4 @@
-"""A policy as C99: one header, one source, and a small program that tests them.
+"""A policy as C99 that is C++11, too: one header, one source, and a small program that tests them.
 
     void NAME_run(const float *obs, int64_t *action, NAME_work *work);
 
@@ -16,7 +16,7 @@ import numpy as np
 
 from kdcli.errors import UsageError
 from kdcli.exporters.c.check_program import check_program
-from kdcli.exporters.c.kernels import texts
+from kdcli.exporters.c.kernels import own, restrict, texts
 from kdcli.exporters.c.lower import lower
 from kdcli.exporters.c.memory import Memory, plan
 from kdcli.exporters.c.names import json_words, symbol, words
@@ -50,7 +50,7 @@ def write(
     name = symbol(stem)
     _check_dtypes((*graph.inputs, *graph.outputs))
     steps = lower(graph)
-    builder = SourceBuilder(graph, plan(steps))
+    builder = SourceBuilder(graph, plan(steps), name)
     for step in steps:
         WRITERS[step.kind](builder, step)
     texts_by_suffix = {
@@ -75,7 +75,7 @@ def _signature(graph: Graph, builder: SourceBuilder, name: str) -> str:
 
 
 def _source(graph: Graph, builder: SourceBuilder, name: str, stem: str, steps: list[Step]) -> str:
-    read = {value.root for step in steps for value in step.inputs}
+    read, functions = {value.root for step in steps for value in step.inputs}, texts(builder.used)
     unused = [f"    (void){builder.inputs[port.name]};\n" for port in graph.inputs if port.name not in read]
     arenas = [f"    {CTYPES[dtype]} *const {dtype} = work->{dtype};\n" for dtype in builder.memory.sizes] or [
         "    (void)work;\n"
@@ -83,18 +83,34 @@ def _source(graph: Graph, builder: SourceBuilder, name: str, stem: str, steps: l
     return "".join(
         [
             f"/* {words(stem)}: see the header. Compile with -O3, and for this machine alone with -march=native. */\n",
-            f'#include "{stem}.h"\n',
-            texts(builder.used),
+            f'#include "{stem}.h"\n\n#include <float.h>\n#include <limits.h>\n',
+            _fits(graph, builder, name),
+            restrict(name) if "restrict" in functions else "",
+            own(functions, name),
             "\n/* The policy's numbers; weights lie in rows, one row of outputs for each input. */\n",
-            *builder.tables,
+            *(own(table, name) for table in builder.tables),
             *(_reset(name, port) for port in graph.inputs if port.name == STATE_IN),
             f"\n{_signature(graph, builder, name)}\n{{\n",
             *arenas,
             *unused,
-            *builder.statements,
+            *(own(statement, name) for statement in builder.statements),
             "}\n",
         ]
     )
+
+
+def _fits(graph: Graph, builder: SourceBuilder, name: str) -> str:
+    """Checks, as the source is compiled, that numbers are as wide on the machine as the policy takes them to be."""
+    most = max(
+        [port.size for port in (*graph.inputs, *graph.outputs)] + [*builder.memory.sizes.values(), builder.longest]
+    )
+    checks = {"float_is_binary32": "sizeof(float) == 4 && FLT_MANT_DIG == 24"}
+    if "units_double" in builder.used:
+        checks["double_is_read_by_its_bits"] = "sizeof(double) == 8 || sizeof(double) == 4"
+    if most >= 1 << 15:
+        checks["int_counts_its_numbers"] = f"INT_MAX >= {most}"
+    why = "/* Where one of these does not hold, the policy would act wrongly, and is not compiled. */"
+    return "\n".join(["", why, *(f"typedef char {name}_{what}[({so}) ? 1 : -1];" for what, so in checks.items()), ""])
 
 
 def _reset(name: str, state: Port) -> str:

@@ -20,7 +20,9 @@ _EACH = """
 static SUM NAME(int n, const X *x, const FORM *wEXTRA)
 {
     SUM sum = 0;
+#if defined(__clang__) || (defined(__GNUC__) && __GNUC__ >= 8)
 #pragma GCC unroll 4
+#endif
     for (int i = 0; i < n; i++)
         sum += (SUM)x[i] * VALUE(w[i]);
     return sum;
@@ -132,6 +134,8 @@ _UNITS_DOUBLE = """
 static int64_t units_double(double x, int32_t multiplier, int shift)
 {
     union { double value; uint64_t bits; } number;
+    if (sizeof(double) == sizeof(float)) /* as on AVR, XC16 and RX */
+        return units_float((float)x, multiplier, shift);
     number.value = x;
     const int exponent = (int)(number.bits >> 52 & 2047);
     const int32_t digits = exponent ? (int32_t)((number.bits >> 22 & 0x3fffffff) | 0x40000000) : 0;

@@ -12,6 +12,7 @@ from kdcli.exporters.c.matmul_kernels import PRODUCTS
 TEXTS: Mapping[str, str] = {**PRODUCTS, **FUNCTIONS, **WHOLE}
 
 _USE = re.compile(r"\b(\w+)\(|const (window)\b")
+_OWN = re.compile(r"\b(\w+)(?=\()|(?<=const )(window)\b|(?<=} )(window)(?=;)")
 
 
 def texts(names: Iterable[str]) -> str:
@@ -29,3 +30,24 @@ def texts(names: Iterable[str]) -> str:
     for name in sorted(names):
         visit(name)
     return "".join(found.values())
+
+
+def own(text: str, name: str) -> str:
+    """C text in which every function and type of this table begins with the policy's `name`, and `restrict`, too.
+
+    Names at file scope are then the policy's alone, in a translation unit with others, or beside a user's own code.
+    """
+
+    def renamed(match: re.Match[str]) -> str:
+        return f"{name}_{match[0]}" if match[0] in TEXTS else match[0]
+
+    return re.sub(r"\brestrict\b", f"{name.upper()}_RESTRICT", _OWN.sub(renamed, text))
+
+
+def restrict(name: str) -> str:
+    """The macro that stands for C99's `restrict`, which C++ has under another name."""
+    macro = f"{name.upper()}_RESTRICT"
+    return (
+        f"\n#if defined(__cplusplus) || (defined(_MSC_VER) && _MSC_VER < 1930)\n#define {macro} __restrict\n"
+        f"#else\n#define {macro} restrict\n#endif\n"
+    )

@@ -21,6 +21,10 @@ _MACROS = "linux unix i386 vax sun arm mips"
 RESERVED = frozenset(f"{_C} {_C99} {_CPP} {_MACROS}".split())
 
 
+# What follows the policy's name in the header.
+PUBLIC = ("run", "reset", "record", "work")
+
+
 class Names:
     """Identifiers, each given once: lower case, since capitals are the names of macros."""
 
@@ -49,8 +53,8 @@ def symbol(stem: str) -> str:
     if not stem or re.search(r'[\\"\n\r]|\?\?', stem):
         why = "C cannot include a header with quotes, backslashes, ?? or line breaks in its name"
         raise UsageError(f"no C file can be called {stem!r}", why, "choose another name")
-    name = re.sub(r"[^A-Za-z0-9_]", "_", stem)
-    return name if re.match(r"[A-Za-z]", name) else f"policy_{name}"
+    name = re.sub(r"[^A-Za-z0-9]+", "_", stem).strip("_")  # C++ keeps two underscores in a row for itself
+    return name if re.match(r"[A-Za-z]", name) else f"policy_{name}".rstrip("_")
 
 
 def words(text: str) -> str:

@@ -9,7 +9,7 @@ import numpy as np
 from kdcli.errors import RefusedError
 from kdcli.exporters.c.kernels import TEXTS
 from kdcli.exporters.c.memory import Memory
-from kdcli.exporters.c.names import Names
+from kdcli.exporters.c.names import PUBLIC, Names
 from kdcli.exporters.c.values import CTYPES, Value
 from kdcli.graph.operations import Graph
 
@@ -19,18 +19,19 @@ _LINE = 100
 class SourceBuilder:
     """Tables, statements and the names of functions, in the order in which they came; equal orders give equal text.
 
-    `ports` are the C names of the graph's inputs and outputs.
+    `inputs` and `outputs` are the C names of the graph's ports. Tables begin with the policy's `name`: two policies may
+    stand in one translation unit.
     """
 
-    def __init__(self, graph: Graph, memory: Memory) -> None:
-        self.memory = memory
-        self._names = Names([*TEXTS, "work", "i", "k", "o", "a", "all", *memory.sizes])
+    def __init__(self, graph: Graph, memory: Memory, name: str) -> None:
+        self.memory, self._prefix = memory, name
+        self._names = Names([*TEXTS, *PUBLIC, "i", "k", "o", "a", "all", *memory.sizes])
         self.inputs = {port.name: self._names.new(port.name) for port in graph.inputs}
         self.outputs = {port.name: self._names.new(port.name) for port in graph.outputs}
         self.tables: list[str] = []
         self.statements: list[str] = []
         self.used: set[str] = set()
-        self.n_table_bytes = 0
+        self.n_table_bytes = self.longest = 0
 
     def at(self, value: Value) -> str:
         """C for the place of a value's first number."""
@@ -50,14 +51,15 @@ class SourceBuilder:
 
     def table(self, name: str, array: np.ndarray) -> str:
         """Add constant numbers; returns the name of their table."""
-        given = self._names.new(name)
+        given = f"{self._prefix}_{self._names.new(name)}"
         self.tables.append(f"static const {CTYPES[array.dtype.name]} {given}[{array.size}] = {braces(array)};\n")
         self.n_table_bytes += array.nbytes
+        self.longest = max(self.longest, array.size)
         return given
 
     def window(self, name: str, sizes: Iterable[int]) -> str:
         """Add the sizes of a window; returns C for its address."""
-        given = self._names.new(name)
+        given = f"{self._prefix}_{self._names.new(name)}"
         numbers = [*map(str, sizes)]
         self.tables.append(f"static const window {given} = {{{', '.join(numbers)}}};\n")
         self.n_table_bytes += 4 * len(numbers)

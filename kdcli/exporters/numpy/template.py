@@ -1,4 +1,4 @@
-"""Runs a policy from its .npz file; needs NumPy and nothing else.
+"""Runs a policy from its .npz file; needs Python 3.8, NumPy 1.20 and nothing else.
 
     policy = Policy("policy.npz")
     action = policy(obs)                           # a batch of raw observations -> a batch of actions for the env
@@ -7,6 +7,8 @@
 
 The file holds the policy's numbers and a list of operations; each is one line of OPERATIONS below.
 """
+
+from __future__ import annotations
 
 import json
 from typing import Any
@@ -94,8 +96,9 @@ def expectation(o: Any, x: Any) -> Any:
 
 def one_hot(o: Any, x: Any) -> Any:
     """(B,) or (B, groups) -> (B, sum of sizes): 1 at each one's place, else 0."""
-    columns = zip(x.reshape(len(x), -1, 1).swapaxes(0, 1), o["sizes"], strict=True)
-    return np.concatenate([x == o["start"] + np.arange(n) for x, n in columns], axis=1).astype(o["dtype"])
+    columns = x.reshape(len(x), -1, 1).swapaxes(0, 1)
+    found = [columns[k] == o["start"] + np.arange(n) for k, n in enumerate(o["sizes"])]
+    return np.concatenate(found, axis=1).astype(o["dtype"])
 
 
 def mask(o: Any, x: Any, allowed: Any) -> Any:
@@ -160,7 +163,8 @@ class Policy:
         with np.load(file, allow_pickle=False) as content:
             graph = json.loads(content["graph"].item())
             for operation in graph["operations"]:
-                operation["settings"] |= {k: content[n].astype(dtype) for k, (n, dtype) in operation["numbers"].items()}
+                for key, (name, dtype) in operation["numbers"].items():
+                    operation["settings"][key] = content[name].astype(dtype)
         self.operations, self.inputs, self.outputs = graph["operations"], graph["inputs"], graph["outputs"]
         self.state_size = next((port["shape"][0] for port in self.inputs if port["name"] == "state_in"), 0)
 
@@ -170,7 +174,8 @@ class Policy:
         for operation in self.operations:
             x = [values[name] for name in operation["inputs"]]
             found = OPERATIONS[operation["kind"]](operation["settings"], *x)
-            values.update(zip(operation["outputs"], found if isinstance(found, tuple) else [found], strict=True))
+            made = found if isinstance(found, tuple) else (found,)
+            values.update({name: made[k] for k, name in enumerate(operation["outputs"])})
         return {port["name"]: values[port["name"]] for port in self.outputs}
 
     def __call__(self, obs: Any = None, state: Any = None, **named: Any) -> Any:

@@ -13,6 +13,7 @@ from typing import Any
 import onnx
 from onnx import helper
 
+from kdcli.agents.onnx.edits import with_parts
 from kdcli.agents.onnx.session import KEY, blank_record, seal, start
 from kdcli.artifact import versions
 from kdcli.errors import UsageError
@@ -53,12 +54,13 @@ def write(graph: Graph, config: ExportConfig, *_: Any) -> Files:
 
 def stamp(files: Files, record: Mapping[str, Any]) -> Files:
     """The file with the record and a digest at its end; not one of its own bytes changes."""
-    entry = onnx.StringStringEntryProto(key=KEY, value=blank_record(record))
+    content = with_parts(record, onnx.load_model_from_string(files[SUFFIX]), runner(files))
+    entry = onnx.StringStringEntryProto(key=KEY, value=blank_record(content))
     # Bytes of two protobuf messages, one after the other, are the bytes of the two merged.
     return {SUFFIX: seal(files[SUFFIX] + onnx.ModelProto(metadata_props=[entry]).SerializeToString(deterministic=True))}
 
 
-def runner(files: Files, _: Graph) -> Run:
+def runner(files: Files, _: Graph | None = None) -> Run:
     """The file run by onnxruntime.
 
     Raises:

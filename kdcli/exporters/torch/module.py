@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from typing import Any
 
+import numpy as np
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
@@ -26,21 +27,35 @@ class GraphModule(nn.Module):
 
     def __init__(self, graph: Graph) -> None:
         super().__init__()
-        self.graph = graph
+        self.graph, self._keys = graph, list[tuple[str, ...]]()
         for i, op in enumerate(graph.ops):
-            for key, array in op.weights.items():
+            arrays = {**op.weights, **_places(op)}
+            self._keys.append(tuple(arrays))
+            for key, array in arrays.items():
                 self.register_buffer(f"op_{i}_{key}", torch.from_numpy(array.copy()))
 
     def forward(self, *inputs: Tensor) -> Any:
         """Run the operations in order."""
         made = {port.name: tensor for port, tensor in zip(self.graph.inputs, inputs, strict=True)}
         for i, op in enumerate(self.graph.ops):
-            weights = {key: getattr(self, f"op_{i}_{key}") for key in op.weights}
+            weights = {key: getattr(self, f"op_{i}_{key}") for key in self._keys[i]}
             found = FUNCTIONS[op.kind](op, [made[port.name] for port in op.inputs], weights)
             outputs = found if isinstance(found, tuple) else (found,)
             made.update({port.name: tensor for port, tensor in zip(op.outputs, outputs, strict=True)})
         ends = tuple(made[port.name] for port in self.graph.outputs)
         return ends[0] if len(ends) == 1 else ends
+
+
+def _places(op: Op) -> dict[str, np.ndarray]:
+    """Arrays of an operation that are no weights; made in `forward`, they would stay on the device of the trace."""
+    if op.kind == "take":
+        return {"places": np.asarray(op.attrs["places"], np.int64)}
+    if op.kind == "one_hot":
+        sizes, start = op.attrs["sizes"], op.attrs["start"]
+        places = [start + place for size in sizes for place in range(size)]
+        owners = [group for group, size in enumerate(sizes) for _ in range(size)] if op.inputs[0].shape else None
+        return {"places": np.array(places, np.int64)} | ({"owners": np.array(owners, np.int64)} if owners else {})
+    return {}
 
 
 def _dtype(name: str) -> torch.dtype:
@@ -62,13 +77,10 @@ def _normalize(op: Op, x: list[Tensor], w: Weights) -> Tensor:
     return ((x[0] - w["mean"]) / w["scale"]).clamp(-clip, clip)
 
 
-def _one_hot(op: Op, x: list[Tensor], _: Weights) -> Tensor:
+def _one_hot(op: Op, x: list[Tensor], w: Weights) -> Tensor:
     """Each integer beside every place it may have, and where the two are equal."""
-    sizes, start = op.attrs["sizes"], op.attrs["start"]
-    places = torch.tensor([start + place for size in sizes for place in range(size)])
-    owners = torch.tensor([group for group, size in enumerate(sizes) for _ in range(size)])
-    beside = x[0].index_select(1, owners) if op.inputs[0].shape else x[0].unsqueeze(1)
-    return (beside == places).to(_dtype(op.out.dtype))
+    beside = x[0].index_select(1, w["owners"]) if op.inputs[0].shape else x[0].unsqueeze(1)
+    return (beside == w["places"]).to(_dtype(op.out.dtype))
 
 
 def _mask(op: Op, x: list[Tensor], _: Weights) -> Tensor:
@@ -76,7 +88,7 @@ def _mask(op: Op, x: list[Tensor], _: Weights) -> Tensor:
     if op.attrs["bits"]:
         real = allowed.to(torch.float32)
         return outputs + 1e8 * (real[:, 1::2] - real[:, 0::2])
-    return torch.where(allowed != 0, outputs, torch.tensor(-1e8))
+    return torch.where(allowed != 0, outputs, -1e8)
 
 
 def _conv2d(op: Op, x: list[Tensor], w: Weights) -> Tensor:
@@ -140,7 +152,7 @@ FUNCTIONS: Mapping[str, Function] = {
     "reshape": lambda op, x, w: x[0].reshape(-1, *op.out.shape),
     "scale": lambda op, x, w: x[0] / op.attrs["divisor"],
     "slice": lambda op, x, w: x[0][:, op.attrs["start"] : op.attrs["stop"]],
-    "take": lambda op, x, w: x[0].index_select(1, torch.tensor(op.attrs["places"])),
+    "take": lambda op, x, w: x[0].index_select(1, w["places"]),
     "threshold": lambda op, x, w: x[0].sigmoid().round(),
     "unscale": _unscale,
 }
