@@ -22,7 +22,7 @@ from kdcli.networks import from_config
 from kdcli.networks.mlp import MLP
 from kdcli.networks.packed_weights import Packed
 from kdcli.networks.stack import Stack
-from kdcli.spec import Dict, EnvSpec, n_features, space_from_json, space_to_json
+from kdcli.spec import Dict, EnvSpec, handed, n_features, space_from_json, space_to_json
 from kdcli.spec import parts as parts_of
 
 SCHEMA = 2
@@ -136,7 +136,7 @@ def _action(record: Mapping[str, Any]) -> Any:
     space = space_from_json(record["action"])
     if isinstance(space, Dict):
         raise ValueError("actions of a Dict")
-    return space
+    return handed(space)
 
 
 def _preprocess(record: Mapping[str, Any], tensors: artifact.Tensors) -> Preprocessor:
