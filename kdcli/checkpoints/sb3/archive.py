@@ -24,6 +24,7 @@ from kdcli.spec import Dict, MultiBinary, Part, Space, handed
 MAX_DATA = 2**25  # JSON of lists takes some thirty times its length in memory
 _MODULES = ("torch.nn.modules.activation", "torch.nn.modules.linear")
 _SB3 = "stable_baselines3"
+_LIBRARIES = ("stable_baselines3.", "sb3_contrib.")
 _LAYERS = f"{_SB3}.common.torch_layers"
 _EXTRACTORS = ("CombinedExtractor", "FlattenExtractor", "NatureCNN")
 
@@ -92,7 +93,7 @@ def read_saved(path: Path, known: Collection[str]) -> Saved:
         what = f"{path.name}: policy.pth"
         weights = Weights(read_state(members.read("policy.pth"), what), what)
         policy_class = named if named in known else by_tensors(weights.state, masked="Maskable" in named)
-        if policy_class is None:
+        if policy_class is None or (named not in known and named.startswith(_LIBRARIES)):
             raise _unknown(path.name, named, known)
         own, action = None if named in known else named, handed_by(action, policy_class)
         version = _version(members)
