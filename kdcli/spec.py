@@ -60,17 +60,18 @@ class MultiDiscrete:
 
 @dataclass(frozen=True)
 class MultiBinary:
-    """`n` bits."""
+    """`n` bits, in a row or in several axes `dims`."""
 
     n: int
     dtype: str = "int8"
+    dims: tuple[int, ...] | None = None
 
     @property
     def shape(self) -> tuple[int, ...]:
-        return (self.n,)
+        return (self.n,) if self.dims is None else self.dims
 
     def __str__(self) -> str:
-        return f"MultiBinary({self.n})"
+        return f"MultiBinary({self.n if self.dims is None else list(self.dims)})"
 
 
 Part = Box | Discrete | MultiDiscrete | MultiBinary
@@ -159,6 +160,21 @@ def zeros(space: Space, n: int = 1) -> np.ndarray:
     return np.full((n, *space.shape), getattr(space, "start", 0), space.dtype)
 
 
+def handed(space: Part) -> Part:
+    """A space of actions in the dtype in which trainers' libraries hand them to an env, whatever the space declares.
+
+    Of an integer Box they hand the real numbers that the policy gives, clipped or scaled in the bounds' own precision;
+    choices are an argmax, int64.
+    """
+    match space:
+        case Box():
+            dtype = np.result_type(np.float32, space.dtype)
+            return Box(space.shape, dtype.name, space.low.astype(dtype), space.high.astype(dtype))
+        case Discrete() | MultiDiscrete():
+            return replace(space, dtype="int64")
+    return space
+
+
 def n_features(space: Space) -> int:
     """Width of the float vector a policy sees: integers are one-hot, arrays are flattened."""
     if isinstance(space, Discrete):
@@ -223,7 +239,8 @@ def space_to_json(space: Space) -> Json:
         case MultiDiscrete():
             return {"kind": "multi_discrete", "nvec": list(space.nvec), "dtype": space.dtype}
         case MultiBinary():
-            return {"kind": "multi_binary", "n": space.n, "dtype": space.dtype}
+            dims = {} if space.dims is None else {"shape": list(space.dims)}
+            return {"kind": "multi_binary", "n": space.n, "dtype": space.dtype, **dims}
         case Dict():
             # A list, since JSON objects have no order and the order is that of the features.
             return {"kind": "dict", "spaces": [[name, space_to_json(part)] for name, part in space.spaces.items()]}
@@ -255,7 +272,10 @@ def space_from_json(data: Json) -> Space:
             _check_size(sum(nvec))
             return MultiDiscrete(nvec, dtype)
         if kind == "multi_binary":
-            return MultiBinary(_check_size(int(data["n"])), dtype)
+            dims = tuple(int(n) for n in data["shape"]) if "shape" in data else None
+            if dims is not None and (min(dims, default=0) < 1 or prod(dims) != int(data["n"])):
+                raise ValueError(f"{data['n']} bits of shape {dims}")
+            return MultiBinary(_check_size(int(data["n"])), dtype, dims)
     except (AttributeError, KeyError, OverflowError, TypeError, ValueError) as error:
         raise RefusedError("the file describes a space that cannot be read", repr(error)) from None
     raise RefusedError(f"unknown space kind {kind!r}", "known: box, discrete, multi_discrete, multi_binary, dict")

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from functools import cached_property
-from typing import Literal
+from typing import Literal, get_args
 
 import numpy as np
 import torch
@@ -14,7 +14,7 @@ from kdcli.agents.heads import Heads
 from kdcli.networks.cached import cached_tensor
 from kdcli.spec import Box, Discrete, MultiBinary, MultiDiscrete, Part, box, n_outputs
 
-Squash = Literal["clip", "tanh"]
+Squash = Literal["clip", "tanh", "linear"]
 _FORBIDDEN = -1e8
 
 
@@ -23,7 +23,8 @@ class ActionRule:
     """How outputs (B, P) become actions (B, *shape) of `space`.
 
     Discrete: argmax; MultiDiscrete: argmax in each group; MultiBinary: probability above a half; Box: `squash` either
-    clips to the bounds, or applies tanh and scales to the bounds. `limit` > 0 clamps the mean to +-limit first (gSDE).
+    clips to the bounds, or applies tanh and scales to the bounds, or scales alone ("linear": -1 and 1 become the
+    bounds, and nothing is clipped). `limit` > 0 clamps the mean to +-limit first (gSDE).
     `masked`: the last `n_mask` features say which choices are allowed (Huang and Ontanon 2020).
     """
 
@@ -31,6 +32,10 @@ class ActionRule:
     squash: Squash = "clip"
     limit: float = 0.0
     masked: bool = False
+
+    def __post_init__(self) -> None:
+        if self.squash not in get_args(Squash):
+            raise ValueError(f"actions are {self.squash!r}, not one of {', '.join(get_args(Squash))}")
 
     @property
     def n_outputs(self) -> int:
@@ -90,17 +95,18 @@ class ActionRule:
                 return self._decode_box(outputs, space).reshape(-1, *space.shape)
 
     def _decode_box(self, outputs: Tensor, space: Box) -> Tensor:
-        low, high = self._bounds
+        low, high = self._limits
         if self.squash == "clip":
             return torch.minimum(torch.maximum(outputs, low), high)
         # The order of operations is Stable-Baselines3's, so results are equal bit for bit.
-        return low + (0.5 * (self._limited(outputs).tanh() + 1.0) * (high - low))
+        inside = outputs if self.squash == "linear" else self._limited(outputs).tanh()
+        return low + (0.5 * (inside + 1.0) * (high - low))
 
     def unit(self, mean: Tensor) -> Tensor:
         """The mean (B, A) as `Heads.action`: bounds at -1 and 1; not clipped where the rule is to clip."""
         if self.squash == "tanh":
             return self._limited(mean).tanh()
-        return self._to_unit(mean)
+        return mean if self.squash == "linear" else self._to_unit(mean)
 
     def taught(self, greedy: Tensor) -> Heads:
         """What env-ready actions (B, *shape) teach: `choice`, or `action` in units of the bounds."""
@@ -109,7 +115,7 @@ class ActionRule:
         return Heads(choice=greedy.long() - getattr(self.space, "start", 0), groups=self.groups, bits=self.bits)
 
     def _taught_box(self, action: Tensor) -> Heads:
-        if not self.bounded or self.squash == "tanh":
+        if not self.bounded or self.squash != "clip":
             return Heads(action=action)
         action = action.clamp(-1.0, 1.0)
         return Heads(action=action, side=action * (action.abs() == 1.0))
@@ -135,6 +141,13 @@ class ActionRule:
 
     def _limited(self, mean: Tensor) -> Tensor:
         return mean.clamp(-self.limit, self.limit) if self.limit else mean
+
+    @cached_tensor
+    def _limits(self) -> tuple[Tensor, Tensor]:
+        """The bounds in the precision of the actions, in which they are kept."""
+        assert isinstance(self.space, Box)
+        low, high = (torch.from_numpy(bound.reshape(-1)) for bound in (self.space.low, self.space.high))
+        return low, high
 
     @cached_tensor
     def _bounds(self) -> tuple[Tensor, Tensor]:

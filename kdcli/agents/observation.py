@@ -79,10 +79,15 @@ class Preprocess:
 
     @property
     def shape(self) -> tuple[int, ...]:
-        """The shape of the features before they are flattened: (C, H, W) of an image, (N, D) of rows, else (F,)."""
+        """The shape of the features before they are flattened: (C, H, W) of an image, (N, D) of rows, else (F,).
+
+        An image whose channels come last, and stay there, is numbers: its rows are no channels.
+        """
         if isinstance(self.space, Box) and len(self.space.shape) == 2 and self.columns is None:
             return self.space.shape
-        if len(self.space.shape) != 3 or self.columns is not None:
+        if not isinstance(self.space, Box) or len(self.space.shape) != 3 or self.columns is not None:
+            return (self.n_features,)
+        if not self.channels_last and looks_channels_last(self.space):
             return (self.n_features,)
         *size, channels = self.space.shape if self.channels_last else (*self.space.shape[1:], self.space.shape[0])
         return (channels, *size)
@@ -185,10 +190,19 @@ Preprocessor = Preprocess | JointPreprocess
 def plain(space: Space) -> Preprocessor:
     """How observations are read where nothing is known but their space: images divided by 255, else as they are."""
     if isinstance(space, Dict):
-        return JointPreprocess(
-            space, {name: Preprocess(part, image=is_image(part)) for name, part in space.spaces.items()}
-        )
-    return Preprocess(space, image=is_image(space))
+        return JointPreprocess(space, {name: plain_part(part) for name, part in space.spaces.items()})
+    return plain_part(space)
+
+
+def plain_part(space: Part) -> Preprocess:
+    """The same of one part; of an image, the channels are the shortest axis."""
+    image = is_image(space)
+    return Preprocess(space, image=image, channels_last=image and looks_channels_last(space))
+
+
+def looks_channels_last(space: Part) -> bool:
+    """Whether the last of three axes is the shortest, as the channels of an image (H, W, C) are."""
+    return len(space.shape) == 3 and space.shape[2] < min(space.shape[:2])
 
 
 def _one_hot(index: np.ndarray, n: int) -> Tensor:

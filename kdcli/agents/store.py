@@ -20,7 +20,7 @@ from kdcli.agents.policy import Network, Policy, Spread
 from kdcli.errors import RefusedError
 from kdcli.networks import from_config
 from kdcli.networks.packed_weights import Packed
-from kdcli.spec import Dict, EnvSpec, n_features, space_from_json
+from kdcli.spec import Dict, EnvSpec, handed, n_features, space_from_json
 from kdcli.spec import parts as parts_of
 
 __all__ = ["check_sizes", "describe", "load", "rebuild", "save", "tensors_of"]
@@ -89,7 +89,7 @@ def _action(record: Mapping[str, Any]) -> Any:
     space = space_from_json(record["action"])
     if isinstance(space, Dict):
         raise ValueError("actions of a Dict")
-    return space
+    return handed(space)
 
 
 def _preprocess(record: Mapping[str, Any], tensors: artifact.Tensors) -> Preprocessor:

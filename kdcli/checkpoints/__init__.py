@@ -22,6 +22,7 @@ FORMATS = Registry(
             "kdcli.checkpoints.sb3.reader:read",
             "Stable-Baselines3 and sb3-contrib zip, with its vecnormalize.pkl",
         ),
+        "sb3_policy": ("kdcli.checkpoints.sb3.reader:read_policy", "what policy.save(...) of Stable-Baselines3 writes"),
         "cleanrl": ("kdcli.checkpoints.cleanrl:read", "CleanRL's .cleanrl_model and state dicts of its scripts"),
         "rsl_rl": ("kdcli.checkpoints.rsl_rl:read", "rsl_rl's model_*.pt"),
         "skrl": ("kdcli.checkpoints.skrl:read", "skrl's agent_*.pt and best_agent.pt"),

@@ -27,6 +27,6 @@ def finish(path: Path, sees: Preprocessor, policy: Policy, env: EnvSpec | None, 
         fix = "name the env it was trained on with --env, and its wrappers with --wrapper"
         kind = RefusedError if env is None else UsageError  # an env that was named may be the wrong one
         raise kind(f"{path.name} does not fit {env or 'its own spaces'}", str(error), fix) from None
-    if policy.rule.squash == "tanh" and not policy.rule.bounded:
+    if policy.rule.squash != "clip" and not policy.rule.bounded:
         raise RefusedError(f"{path.name}: squashed actions need finite bounds", f"the space is {policy.rule.space}")
     return Agent(sees, policy.eval(), path.stem, env, {**facts, "sha256": artifact.sha256(path)})

@@ -5,7 +5,8 @@ What is in the file is told by the names of its tensors, which are those of the 
 dqn, c51                network.{0,2,4}                         (c51: {model_weights, args}, with its atoms)
 dqn_atari, c51_atari    network.{0,2,4,7,9}: convolutions       images / 255
 ppo                     actor.{0,2,4}, critic.{0,2,4}
-ppo_continuous_action   actor_mean.{0,2,4}, actor_logstd, critic; observations were normalised: statistics not saved
+ppo_continuous_action   actor_mean.{0,2,4}, actor_logstd, critic; observations were normalised, and then clipped to
+                        +-10: statistics are not saved, but by users who save them beside the weights
 ppo_atari, *_lstm       network.{0,2,4,7}, lstm, actor, critic  images / 255
 ddpg, td3               (actor, critic, ...): fc1, fc2, fc_mu, action_scale, action_bias
 sac                     fc1, fc2, fc_mean, fc_logstd, action_scale, action_bias
@@ -22,10 +23,11 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from torch import nn
+from torch import Tensor, nn
 
 from kdcli.agents.action import ActionRule
 from kdcli.agents.agent import Agent
+from kdcli.agents.observation import Normalizer
 from kdcli.agents.policy import Network, Policy, Spread
 from kdcli.checkpoints import assembly
 from kdcli.checkpoints.build_agent import finish
@@ -33,6 +35,7 @@ from kdcli.checkpoints.config import LoadConfig
 from kdcli.checkpoints.safe.containers import container, is_state
 from kdcli.checkpoints.safe.weights import Weights
 from kdcli.checkpoints.user_hints import (
+    Convention,
     Place,
     Statistics,
     activations,
@@ -50,6 +53,8 @@ from kdcli.spec import Box, Discrete
 # The convolutions of Mnih et al. 2015: kernel and stride; the file tells the kernels alone.
 _NATURE = {8: 4, 4: 2, 3: 1}
 _SCALE = ("action_scale", "action_bias")
+# NormalizeObservation, then TransformObservation(env, lambda obs: np.clip(obs, -10, 10)).
+_NORMALIZED = Convention(epsilon=1e-8, clip=10.0)
 
 
 @dataclass(frozen=True, eq=False)
@@ -233,12 +238,14 @@ def is_cleanrl(saved: Any) -> bool:
 
 
 def _actor(saved: Any) -> Mapping[str, Any] | None:
-    """The state dict that acts: alone, the first of several, or beside its arguments."""
+    """The state dict that acts: alone, the first of several, or the only one of a script beside other things."""
     if isinstance(saved, list | tuple) and saved:
         saved = saved[0]
-    elif isinstance(saved, dict) and "model_weights" in saved:
-        saved = saved["model_weights"]
-    return saved if is_state(saved) else None
+    if is_state(saved):
+        return saved
+    beside = [value for value in saved.values() if is_state(value)] if isinstance(saved, dict) else []
+    known = [state for state in beside if _script(state) is not None]
+    return known[0] if len(known) == 1 else None
 
 
 def _script(state: Mapping[str, Any]) -> Script | None:
@@ -261,7 +268,7 @@ def read(path: Path, config: LoadConfig, listen: Listener) -> Agent:
     reading = Reading(weights, config, place, listen)
     policy = script.build(reading)
     weights.refuse_leftovers(script.unneeded)
-    known = _statistics(script, config, path.name)
+    known = _statistics(script, config, saved, path.name, listen)
     sees = preprocess(place.observation, known.normalizer, path.name, script.image, reading.channels_last)
     facts = {
         "format": "cleanrl",
@@ -288,10 +295,41 @@ def _n_inputs(state: Mapping[str, Any]) -> int:
     return int(first.shape[1])
 
 
-def _statistics(script: Script, config: LoadConfig, what: str) -> Statistics:
+def _statistics(script: Script, config: LoadConfig, saved: Any, what: str, listen: Listener) -> Statistics:
+    """Those that `--obs-stats` names, else those that lie beside the weights; of a script that normalises, one must."""
+    kept = _kept(saved) if config.obs_stats is None else None
+    if kept is not None:
+        mean, variance = kept
+        scale = np.sqrt(variance + _NORMALIZED.epsilon)
+        listen(Note(f"observations are normalised by the statistics in it, and clipped to {_NORMALIZED.clip:g}"))
+        return Statistics(Normalizer(mean, scale, _NORMALIZED.clip))
     if script.normalized:
-        return need_statistics(config, what, "CleanRL's script normalises observations and does not save how")
+        why = "CleanRL's script normalises observations and does not save how"
+        return need_statistics(config, what, why, _NORMALIZED)
     return statistics(config)
+
+
+def _kept(saved: Any) -> tuple[np.ndarray, np.ndarray] | None:
+    """Mean and variance of observations that users save: `obs_rms: {mean, var}`, or `obs_rms_mean`, `obs_rms_var`."""
+    if not isinstance(saved, dict):
+        return None
+    inside = [value for name, value in saved.items() if "obs" in str(name) and isinstance(value, dict)]
+    pairs = [(value.get("mean"), value.get("var")) for value in inside]
+    names = [str(name).removesuffix("mean") for name in saved if "obs" in str(name) and str(name).endswith("mean")]
+    pairs += [(saved[f"{name}mean"], saved.get(f"{name}var")) for name in names]
+    found = [(_numbers(mean), _numbers(variance)) for mean, variance in pairs]
+    for mean, variance in found:
+        if mean is not None and variance is not None and mean.shape == variance.shape and (variance >= 0).all():
+            return mean, variance
+    return None
+
+
+def _numbers(value: Any) -> np.ndarray | None:
+    """Finite numbers in float64."""
+    array = value.numpy() if isinstance(value, Tensor) else value
+    if not isinstance(array, np.ndarray) or array.dtype.kind not in "fiu" or not np.isfinite(array).all():
+        return None
+    return array.astype(np.float64)
 
 
 def _total(saved: Any) -> int:

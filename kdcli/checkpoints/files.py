@@ -159,11 +159,18 @@ def _layer(name: str, options: Mapping[str, Any]) -> str:
     return width if name == "linear" else f"{name}:{width}" if width else name
 
 
+_SQUASHES = {
+    "clip": "clipped to the bounds",
+    "tanh": "tanh, scaled to the bounds",
+    "linear": "scaled to the bounds, not clipped",
+}
+
+
 def _rule(continuous: bool, squash: str, limit: float) -> str:
     """How outputs become actions, in words."""
     if not continuous:
         return "the greatest output"
-    words = "tanh, scaled to the bounds" if squash == "tanh" else "clipped to the bounds"
+    words = _SQUASHES[squash]
     return f"mean limited to {limit:g}, {words}" if limit else words
 
 

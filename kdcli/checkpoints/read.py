@@ -58,7 +58,8 @@ def read_any(path: Path | str, config: LoadConfig | None = None, listen: Listene
 # What a kind of file is told beside its env; kdcli's own files stand beside others that are, and need nothing.
 _PROGRAM = ("signal", "output_name")
 _TOLD = {
-    "sb3": (),
+    "sb3": ("activation",),
+    "sb3_policy": (),
     "cleanrl": ("activation", "obs_stats"),
     "rsl_rl": ("activation", "obs_stats", "signal"),
     "skrl": ("activation", "obs_stats", "squash"),

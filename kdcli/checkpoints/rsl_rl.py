@@ -29,7 +29,7 @@ from kdcli.checkpoints.build_agent import finish
 from kdcli.checkpoints.config import LoadConfig
 from kdcli.checkpoints.safe.containers import container, is_state
 from kdcli.checkpoints.safe.weights import Layer, Weights
-from kdcli.checkpoints.user_hints import activations, find_place, preprocess, statistics
+from kdcli.checkpoints.user_hints import Convention, activations, find_place, preprocess, statistics
 from kdcli.errors import RefusedError, UsageError
 from kdcli.progress import Listener, Note
 from kdcli.spec import Box, Part, Space, box
@@ -93,13 +93,15 @@ def read(path: Path, config: LoadConfig, listen: Listener) -> Agent:
     place = find_place(path, config, n_inputs, listen)
     action = _action(place.action if place else None, weights, actor, path.name, listen)
     actor[-1] = _means(actor[-1], action, config, path.name)
-    normalizer = _normalizer(found, path.name) or statistics(config).normalizer
+    told = None if config.obs_stats is None else statistics(config, Convention(EPSILON, beside=True))
+    normalizer = _normalizer(found, path.name) if told is None else told.normalizer
     sees = preprocess(place.observation if place else box((n_inputs,)), normalizer, path.name)
     network = assembly.network((n_inputs,), [*memory, *actor], path.name)
     spread = _spread(weights, action)
     weights.refuse_leftovers((*found.critic, found.normalizer))
     policy = Policy(network, ActionRule(action), "mean", spread)
-    return finish(path, sees, policy, place.env if place else None, _facts(saved, found))
+    facts = {**_facts(saved, found), "obs_stats": None if told is None else told.sha256}
+    return finish(path, sees, policy, place.env if place else None, facts)
 
 
 def _inputs(parts: list[assembly.Part], what: str) -> int:

@@ -25,6 +25,7 @@ from kdcli.checkpoints.config import LoadConfig
 from kdcli.checkpoints.safe.containers import container, is_state
 from kdcli.checkpoints.safe.weights import Weights
 from kdcli.checkpoints.user_hints import (
+    Convention,
     Place,
     Statistics,
     activations,
@@ -116,7 +117,7 @@ def _statistics(saved: Mapping[str, Any], config: LoadConfig, what: str, listen:
     """Those that `--obs-stats` names, else those in the file."""
     kept = next((saved[name] for name in _STATISTICS if saved.get(name)), None)
     if config.obs_stats is not None or kept is None:
-        return statistics(config)
+        return statistics(config, Convention(EPSILON, CLIP, beside=True))
     if not is_state(kept):
         raise RefusedError(f"{what}: its preprocessor is not skrl's", "a RunningStandardScaler is read", "--obs-stats")
     mean, variance = (_float64(kept, key, what) for key in ("running_mean", "running_variance"))

@@ -56,9 +56,12 @@ def _sniff_container(path: Path) -> str:
     """Which library's containers it is; the card of a file that has one comes first."""
     from kdcli.checkpoints import cleanrl, rsl_rl, skrl
     from kdcli.checkpoints.card import schema as cards
+    from kdcli.checkpoints.sb3 import archive as sb3
 
     if cards.beside(path):
         return "card"
+    if sb3.is_policy(path):
+        return "sb3_policy"
     saved = container(path)
     kinds = {"rsl_rl": rsl_rl.is_rsl_rl, "skrl": skrl.is_skrl, "cleanrl": cleanrl.is_cleanrl}
     found = next((name for name, matches in kinds.items() if matches(saved)), None)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -18,7 +19,7 @@ from kdcli.checkpoints.sb3.zoo import find_env, read_surroundings
 from kdcli.errors import RefusedError, UsageError, unknown
 from kdcli.networks.activations import ACTIVATIONS
 from kdcli.progress import Listener
-from kdcli.spec import Box, Dict, EnvSpec, Part, Space
+from kdcli.spec import Box, Dict, EnvSpec, Part, Space, handed
 
 MAX_STATS = 2**28
 
@@ -59,7 +60,7 @@ def place(env: EnvSpec) -> Place:
         raise UsageError(
             f"{env} takes actions of {action}", "kdcli knows single actions", "name another env with --env"
         )
-    return Place(env, observation, action)
+    return Place(env, observation, handed(action))
 
 
 def need_place(path: Path, config: LoadConfig, n_inputs: int, listen: Listener) -> Place:
@@ -121,7 +122,22 @@ class Statistics:
     sha256: str | None = None
 
 
-def need_statistics(config: LoadConfig, what: str, why: str) -> Statistics:
+@dataclass(frozen=True)
+class Convention:
+    """What a library does with mean and variance, where a file of them does not say so itself.
+
+    `epsilon` is added to the variance, or `beside` the root to the standard deviation; then it is clipped to +-`clip`.
+    """
+
+    epsilon: float = 1e-8
+    clip: float = np.inf
+    beside: bool = False
+
+
+_PLAIN = Convention()
+
+
+def need_statistics(config: LoadConfig, what: str, why: str, convention: Convention = _PLAIN) -> Statistics:
     """The statistics in the file that `--obs-stats` names.
 
     Raises:
@@ -130,14 +146,14 @@ def need_statistics(config: LoadConfig, what: str, why: str) -> Statistics:
     """
     if config.obs_stats is None:
         raise UsageError(f"{what} needs its observation statistics", why, "--obs-stats x.npz (mean, var), or none")
-    return statistics(config)
+    return statistics(config, convention)
 
 
-def statistics(config: LoadConfig) -> Statistics:
+def statistics(config: LoadConfig, convention: Convention = _PLAIN) -> Statistics:
     """The statistics in the file that `--obs-stats` names; nothing without one, or for `none`.
 
     The file is an .npz with `mean` and `var` or `std`, of the observation's shape, and optionally `epsilon` (added to
-    the variance, or to the standard deviation; 1e-8) and `clip` (none).
+    the variance, or to the standard deviation) and `clip`; else both are the `convention`'s, 1e-8 and none without.
 
     Raises:
         UsageError: the file cannot be opened.
@@ -149,9 +165,8 @@ def statistics(config: LoadConfig) -> Statistics:
     arrays = _arrays(path)
     if "mean" not in arrays or ("var" in arrays) == ("std" in arrays):
         raise RefusedError(f"{path.name} is not a file of statistics", f"it holds {', '.join(arrays)}", _WANTED)
-    epsilon, clip = (arrays.get(key, np.array(default)) for key, default in _DEFAULTS.items())
-    with np.errstate(invalid="ignore"):  # a variance below zero has no root
-        scale = np.sqrt(arrays["var"] + epsilon) if "var" in arrays else arrays["std"] + epsilon
+    epsilon, clip = (arrays.get(key, np.array(getattr(convention, key))) for key in ("epsilon", "clip"))
+    scale = _scale(arrays, epsilon, convention)
     single = epsilon.size == clip.size == 1 and clip > 0
     if not single or arrays["mean"].shape != scale.shape or not (scale > 0).all():
         why = "shapes differ, or a scale is not positive"
@@ -160,7 +175,14 @@ def statistics(config: LoadConfig) -> Statistics:
     return Statistics(Normalizer(arrays["mean"], scale, float(clip.reshape(()))), digest)
 
 
-_DEFAULTS = {"epsilon": 1e-8, "clip": np.inf}
+def _scale(arrays: Mapping[str, np.ndarray], epsilon: np.ndarray, convention: Convention) -> np.ndarray:
+    """What observations less their mean are divided by."""
+    if "std" in arrays:
+        return arrays["std"] + epsilon
+    with np.errstate(invalid="ignore"):  # a variance below zero has no root
+        return np.sqrt(arrays["var"]) + epsilon if convention.beside else np.sqrt(arrays["var"] + epsilon)
+
+
 _WANTED = "np.savez(path, mean=..., var=..., epsilon=..., clip=...)"
 
 

@@ -12,7 +12,7 @@ from torch import nn
 from kdcli.agents.action import ActionRule
 from kdcli.agents.actor import Actor, teaches
 from kdcli.agents.agent import Agent
-from kdcli.agents.observation import JointPreprocess, Normalizer, Preprocess, Preprocessor, is_image
+from kdcli.agents.observation import JointPreprocess, Normalizer, Preprocess, Preprocessor, is_image, plain_part
 from kdcli.agents.policy import Policy, Signal, Spread
 from kdcli.agents.weight_init import init_from_teacher
 from kdcli.choice import Choice
@@ -52,7 +52,7 @@ def settled(config: DistillConfig, teacher: Actor) -> DistillConfig:
     At equal time convolutions learn more from many small batches; a rate that is good for an MLP is too high for them.
     Windows of several steps need larger ones.
     """
-    image, memory = any(map(is_image, parts(teacher.observation).values())), bool(teacher.state_size)
+    image, memory = _sees_image(teacher), bool(teacher.state_size)
     student = config.student or _DEFAULT[image, memory]
     windows = Choice.parse(student).name in REMEMBERING
     return config.model_copy(
@@ -62,6 +62,13 @@ def settled(config: DistillConfig, teacher: Actor) -> DistillConfig:
             "lr": config.lr or (f"cosine:{0.001 if image else 0.003}->0.00003"),
         }
     )
+
+
+def _sees_image(teacher: Actor) -> bool:
+    """Whether an image is observed that the teacher does not read as mere numbers."""
+    images = {name for name, part in parts(teacher.observation).items() if is_image(part)}
+    read: Mapping[str, Preprocess] = teacher.preprocess.parts if teaches(teacher) else {}
+    return any(name not in read or len(read[name].shape) == 3 for name in images)
 
 
 def new_student(teacher: Actor, config: DistillConfig, losses: Sequence[str], preprocess: Preprocessor) -> Agent:
@@ -118,7 +125,7 @@ def _part_for(space: Part, given: Preprocess | None, observations: np.ndarray) -
     if given is not None and (given.normalizer is not None or given.image or given.channels_last):
         return given
     columns = None if given is None else given.columns
-    read = Preprocess(space, image=is_image(space), columns=columns)
+    read = plain_part(space) if given is None else Preprocess(space, image=is_image(space), columns=columns)
     if not isinstance(space, Box) or read.image:
         return read
     seen = observations if read.places is None else observations.reshape(len(observations), -1)[:, read.places]

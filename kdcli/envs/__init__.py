@@ -18,7 +18,7 @@ WRAPPERS = Registry(
         "flatten": ("kdcli.envs.wrappers.vectors:flatten", "any observation as one vector (a Dict or Tuple, an image)"),
         "frame-stack": (
             "kdcli.envs.wrappers.stack:frame_stack",
-            "the last N observations, frame-stack:4; pad=zeros|first, axis=auto|last|first|new",
+            "the last N observations, frame-stack:4; pad=zeros|first|numbers, axis=auto|last|first|new",
         ),
         "frame-skip": ("kdcli.envs.wrappers.actions:frame_skip", "each action N times, rewards added, frame-skip:2"),
         "sticky": ("kdcli.envs.wrappers.actions:sticky", "the last action again with probability P, sticky:0.25"),

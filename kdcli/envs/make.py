@@ -20,7 +20,19 @@ from kdcli.envs.ids import registration
 from kdcli.envs.wrappers import wrap
 from kdcli.errors import UsageError
 from kdcli.said import is_said, refuse, refuse_unsaid
-from kdcli.spec import MASK, Box, Dict, Discrete, EnvSpec, MultiBinary, MultiDiscrete, Part, Space, same_space
+from kdcli.spec import (
+    MASK,
+    Box,
+    Dict,
+    Discrete,
+    EnvSpec,
+    MultiBinary,
+    MultiDiscrete,
+    Part,
+    Space,
+    handed,
+    same_space,
+)
 
 DEFAULT_LIMIT = 10_000
 _NO_LIMIT = -1
@@ -153,12 +165,17 @@ def _mask(space: spaces.Space) -> Part:
 
 
 def to_action(space: spaces.Space) -> Part:
-    """A gymnasium space of actions as data.
+    """A gymnasium space of actions as data, in the dtype in which they are handed to the env.
 
     Raises:
         UsageError: a kind kdcli does not handle.
     """
-    return _part(space, "write a wrapper that takes one of these")
+    fix = "write a wrapper that takes one of these"
+    found = _part(space, fix)
+    if isinstance(found, MultiBinary) and found.dims is not None:
+        why = "bits of several axes are observed; actions of one axis are taken, as by Stable-Baselines3"
+        raise UsageError(f"the space {space} of actions is not handled", why, fix)
+    return handed(found)
 
 
 def _part(space: spaces.Space, fix: str = "--wrapper flatten gives it as one vector") -> Part:
@@ -170,8 +187,9 @@ def _part(space: spaces.Space, fix: str = "--wrapper flatten gives it as one vec
             return Discrete(int(space.n), int(space.start), dtype)
         case spaces.MultiDiscrete() if space.nvec.ndim == 1 and not space.start.any():
             return MultiDiscrete(tuple(int(n) for n in space.nvec), dtype)
-        case spaces.MultiBinary() if len(space.shape) == 1:
-            return MultiBinary(int(space.shape[0]), dtype)
+        case spaces.MultiBinary():
+            dims = None if len(space.shape) == 1 else tuple(map(int, space.shape))
+            return MultiBinary(int(np.prod(space.shape)), dtype, dims)
     known = "kdcli knows Box, Discrete, MultiDiscrete from 0, MultiBinary, and one Dict of these to observe"
     raise UsageError(f"the space {space} is not handled", known, fix)
 

@@ -18,6 +18,6 @@ def to_gymnasium(space: Space) -> spaces.Space:
         case MultiDiscrete():
             return spaces.MultiDiscrete(list(space.nvec))
         case MultiBinary():
-            return spaces.MultiBinary(space.n)
+            return spaces.MultiBinary(space.n if space.dims is None else list(space.dims))
         case Dict():
             return spaces.Dict({name: to_gymnasium(part) for name, part in space.spaces.items()})

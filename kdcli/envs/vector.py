@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 
 from kdcli.envs.make import make, to_action, to_space
-from kdcli.spec import Dict, Discrete, EnvSpec
+from kdcli.spec import Dict, EnvSpec
 
 Outcome = tuple[np.ndarray, np.ndarray, np.ndarray]
 
@@ -29,7 +29,6 @@ class Vector:
         columns = {name: self.obs[name] for name in self.obs.dtype.names or ()}
         self._rows = _Rows(columns) if isinstance(self.observation, Dict) else self.obs
         self._renewed = _remembers(self._envs[0].spec)
-        self._as_int = isinstance(self.action, Discrete)
 
     def __len__(self) -> int:
         return len(self._envs)
@@ -42,12 +41,14 @@ class Vector:
         self._rows[slot] = self._envs[slot].reset(seed=seed)[0]
 
     def step(self, slots: Sequence[int], actions: np.ndarray) -> Outcome:
-        """Step slots with actions (b, *shape) -> reward, terminated, truncated, each (b,); updates `obs`."""
+        """Step slots with actions (b, *shape) -> reward, terminated, truncated, each (b,); updates `obs`.
+
+        An env is handed its row as it is, a choice as NumPy's integer: so do the libraries that agents come from.
+        """
         reward = np.empty(len(slots))
         terminated, truncated = np.empty(len(slots), bool), np.empty(len(slots), bool)
-        todo = actions.tolist() if self._as_int else actions
         for row, slot in enumerate(slots):
-            obs, reward[row], terminated[row], truncated[row], _ = self._envs[slot].step(todo[row])
+            obs, reward[row], terminated[row], truncated[row], _ = self._envs[slot].step(actions[row])
             self._rows[slot] = obs
         return reward, terminated, truncated
 

@@ -33,6 +33,10 @@ KINDS: Mapping[str, str] = {
     "gelu": "x * (1 + erf(x / sqrt(2))) / 2",
     "gemm": "x (I,) -> (O,): [weight] (O, I) times x, plus [bias] (O,) where there is one; the same of each row"
     " of (N, I)",
+    "hardshrink": "x where |x| > 0.5, else 0",
+    "hardsigmoid": "min(max(x / 6 + 1 / 2, 0), 1)",
+    "hardswish": "x * hardsigmoid(x)",
+    "hardtanh": "min(max(x, -1), 1)",
     "group_argmax": "x (sum of [sizes],) -> (groups,): argmax in each group of neighbours; int64",
     "gru_cell": "x (I,), h (H,) -> h' (H,): with a = [weight_ih] (3H, I) x + [bias_ih] and b = [weight_hh] (3H, H) h +"
     " [bias_hh], each in three parts r, z, n: r = sigmoid(a_r + b_r), z = sigmoid(a_z + b_z), n = tanh(a_n + r b_n),"
@@ -42,6 +46,7 @@ KINDS: Mapping[str, str] = {
     "layer_norm": "x (F,): (x - its mean) / sqrt(its variance + [eps]) * [weight] + [bias]; the same of each row of"
     " (N, F)",
     "leaky_relu": "x where x > 0, else 0.01 x",
+    "log_sigmoid": "-log(1 + exp(-x))",
     "lstm_cell": "x (I,), h (H,), c (H,) -> h' (H,), c' (H,): with a = [weight_ih] (4H, I) x + [bias_ih] + [weight_hh]"
     " (4H, H) h + [bias_hh] in four parts i, f, g, o: c' = sigmoid(f) c + sigmoid(i) tanh(g), h' = sigmoid(o) tanh(c')",
     "mask": "x (P,), y (M,) of zeros and ones: x where it is allowed, else -1e8. [bits] false: M = P, y allows each."
@@ -49,11 +54,14 @@ KINDS: Mapping[str, str] = {
     "max_pool2d": "x (C, H, W) -> (C, H', W'): the largest in windows of [kernel], moved by [stride], with [padding]"
     " that never wins; each (rows, columns)",
     "mean": "x ([groups] * A,) -> (A,): the mean over the groups, the outer axis",
+    "mish": "x * tanh(log(1 + exp(x)))",
     "normalize": "(x - [mean]) / [scale], clipped to +-[clip], in float64",
     "one_hot": "integers () or (groups,) -> (sum of [sizes],): 1 at each one's place, counted from [start], else 0",
     "quantize": "(clip(round(x / [scale]) + [zero], [low], [high]) - [zero]) * [scale] in float32, round half to even;"
     " [scale] and [zero], whole numbers as float32, are one for all or one for each element (F,)",
     "relu": "max(x, 0)",
+    "relu6": "min(max(x, 0), 6)",
+    "rrelu": "x where x > 0, else 11 / 48 x",
     "repeat": "[value], the same for every x of the batch",
     "reshape": "x in the output's shape",
     "scale": "x / [divisor]",
@@ -62,9 +70,11 @@ KINDS: Mapping[str, str] = {
     "sigmoid": "1 / (1 + exp(-x))",
     "silu": "x * sigmoid(x)",
     "softplus": "log(1 + exp(x))",
+    "softshrink": "x - 0.5 where x > 0.5, x + 0.5 where x < -0.5, else 0",
     "softsign": "x / (1 + |x|)",
     "take": "x (F,) -> (K,): those at [places]",
     "tanh": "tanh(x)",
+    "tanhshrink": "x - tanh(x)",
     "threshold": "1 where sigmoid(x) > 0.5, else 0",
     "unscale": "x * [half] + [middle], no middle where it is 0: from -1..1 to the bounds",
 }

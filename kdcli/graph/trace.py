@@ -146,13 +146,22 @@ def _decode(builder: GraphBuilder, rule: ActionRule, x: Port) -> Port:
 
 
 def _decode_box(builder: GraphBuilder, rule: ActionRule, box: Box, x: Port) -> Port:
-    low, high = (_compact(bound.reshape(-1).astype(np.float32)) for bound in (box.low, box.high))
+    low, high = (_compact(bound) for bound in _inside(box))
     if rule.squash == "clip":
         low, high = (low, high) if low.ndim == high.ndim else np.broadcast_arrays(low, high)
         return x if np.isinf(low).all() and np.isinf(high).all() else _clip(builder, x, low, high)
     if rule.limit:
         x = _clip(builder, x, np.float32(-rule.limit), np.float32(rule.limit))
-    return _unscale(builder, builder.add("tanh", x), low.astype(np.float64), high.astype(np.float64))
+    inside = x if rule.squash == "linear" else builder.add("tanh", x)
+    return _unscale(builder, inside, low.astype(np.float64), high.astype(np.float64))
+
+
+def _inside(box: Box) -> tuple[np.ndarray, np.ndarray]:
+    """The bounds (A,) in float32, rounded so that none lies outside of those the env has in float64."""
+    exact = [bound.reshape(-1).astype(np.float64) for bound in (box.low, box.high)]
+    low, high = (bound.astype(np.float32) for bound in exact)
+    low = np.where(low < exact[0], np.nextafter(low, np.float32(np.inf)), low)
+    return low, np.where(high > exact[1], np.nextafter(high, np.float32(-np.inf)), high)
 
 
 def _unscale(builder: GraphBuilder, x: Port, low: np.ndarray, high: np.ndarray) -> Port:

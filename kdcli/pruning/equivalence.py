@@ -97,7 +97,7 @@ def moved(rule: ActionRule, before: Tensor, after: Tensor) -> Tensor:
     """
     if rule.continuous:
         a, b = (rule.unit(scores) for scores in (before, after))
-        if rule.bounded:
+        if rule.bounded and rule.squash != "linear":
             a, b = a.clamp(-1.0, 1.0), b.clamp(-1.0, 1.0)
         return (a - b).square().mean(1).sqrt()
     shift = after - before

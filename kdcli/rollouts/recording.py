@@ -123,7 +123,7 @@ def layout(cast: Cast, config: RolloutConfig, vector: Vector) -> dict[str, Colum
     signals = layout_of({**_remembered(state), **_signals(cast.teacher, first.obs, state)})
     return {
         **layout_of(spread(vector.observation, first.obs)),
-        "action": Column(str(vector.action.dtype), vector.action.shape),
+        "action": Column(cast.teacher.action.dtype, vector.action.shape),
         "behaviour": Column("int8"),
         "reward": Column("float64"),
         "terminated": Column("bool"),

@@ -10,8 +10,10 @@ from typing import Any
 import numpy as np
 
 from kdcli.benchmarks.program import Program
-from kdcli.checkpoints.safe.pickles import Global
+from kdcli.checkpoints.safe.pickles import Global, Record
+from kdcli.checkpoints.safe.records import spelled
 from kdcli.checkpoints.sb3.archive import Saved, read_saved
+from kdcli.checkpoints.sb3.reader import POLICIES
 from kdcli.checkpoints.sniff import sniff
 from kdcli.envs.spaces import to_gymnasium
 from kdcli.errors import RefusedError, UsageError
@@ -24,6 +26,7 @@ _STATES = 64
 _ALIKE = 0.95  # of the actions: another order of additions breaks a tie otherwise
 _NEAR = 1e-3
 _HEADROOM = 2**29  # bytes for building a policy, beside several copies of its weights
+_CLASSES = ("torch.nn.modules.activation", "torch.nn.modules.linear", "stable_baselines3.common.torch_layers")
 _TRAINING = ("optimizer_class", "optimizer_kwargs", "sde_net_arch")
 Given = tuple[Any, Mapping[str, Any]]
 
@@ -33,7 +36,7 @@ def _program(entrant: RuntimeEntry) -> Program:
     if path is None or sniff(path) != "sb3":
         why = "only its own checkpoints can be asked as it asks them"
         raise UsageError(f"{entrant.entry.name} is not of Stable-Baselines3", why, "leave sb3 out for it")
-    policy, given = _policy(read_saved(path)), _given(entrant)
+    policy, given = _policy(read_saved(path, POLICIES)), _given(entrant)
     predict, empty, normalized = policy.predict, _empty(policy).predict, _normalized(entrant)
 
     def call(asked: Given) -> np.ndarray:
@@ -49,6 +52,9 @@ def _policy(saved: Saved) -> Any:
     Raises:
         RefusedError: this version of Stable-Baselines3 does not build it.
     """
+    if saved.own_class is not None:
+        why = "a file does not say what is imported"
+        raise RefusedError(f"{saved.name} is of the class {saved.own_class}", why, "leave sb3 out for it")
     module, name = saved.policy_class.rpartition(".")[0], _name(saved)
     kwargs = _arguments(saved)
     spaces = to_gymnasium(saved.observation), to_gymnasium(saved.action)
@@ -90,7 +96,14 @@ def _name(saved: Saved) -> str:
 
 
 def _argument(value: Any) -> Any:
-    """A class by its name: those that `saved` lets through are activations and extractors."""
+    """A class by its name: torch's activations and Stable-Baselines3's extractors, nothing else that a file names.
+
+    Raises:
+        RefusedError: anything else.
+    """
+    if isinstance(value, Record) or (isinstance(value, Global) and value.module not in _CLASSES):
+        why = f"it is made with {spelled(value)}, and a file does not say what is imported"
+        raise RefusedError("Stable-Baselines3 does not build this policy here", why, "leave sb3 out for it")
     return load_target(f"{value.module}:{value.name}") if isinstance(value, Global) else value
 
 

@@ -6,6 +6,7 @@ import pickle
 import sys
 import warnings
 from collections.abc import Callable, Iterator, Mapping
+from copy import deepcopy
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -197,6 +198,7 @@ def fresh(folder: Path, name: str, observation: spaces.Space, action: spaces.Spa
 
     `normalized` is true, or names the parts of a Dict that are.
     """
+    given = deepcopy(observation)  # VecNormalize changes the images of a Dict in place
     torch.manual_seed(len(name) + 7)
     rng = np.random.default_rng(3)
     env: Any = DummyVecEnv([lambda: FakeEnv(observation, action)])
@@ -206,7 +208,7 @@ def fresh(folder: Path, name: str, observation: spaces.Space, action: spaces.Spa
     policy = settings.pop("policy", default_policy(name, observation))
     model = algorithm(name)(policy, normalize or env, device="cpu", **extra, **settings)
     path = folder / "model.zip"
-    teacher = Teacher(model, normalize, path, observation)
+    teacher = Teacher(model, normalize, path, given)
     with torch.no_grad():
         _randomize(model.policy)
         _spread_out(teacher)

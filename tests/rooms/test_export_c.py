@@ -36,6 +36,7 @@ from kdcli.exporters.step import convert
 from kdcli.graph.graph_builder import GraphBuilder
 from kdcli.graph.operations import KINDS, Graph, Op, Port
 from kdcli.graph.trace import output_names, trace
+from kdcli.networks.activations import ACTIVATIONS
 from kdcli.spec import STATE_IN, STATE_OUT, Box, feed
 
 pytestmark = needs.c_compiler
@@ -148,21 +149,16 @@ def test_layers_are_torchs(name: str, library: ctypes.CDLL) -> None:
     assert_alike(bind(library, files_of(name))(case.given), case.wanted)
 
 
-def activations() -> list[str]:
-    return ["elu", "gelu", "leaky_relu", "relu", "selu", "sigmoid", "silu", "softplus", "softsign", "tanh"]
-
-
 def test_functions_are_right_everywhere() -> None:
     """Without the C library: each function to 1e-6 of its size from 0 to the largest numbers, and nan stays nan."""
     sizes = np.concatenate([np.linspace(0, 30, 3001), np.logspace(-30, 38, 500)])
     x = np.concatenate([sizes, -sizes]).astype(np.float32)
     port, builder = Port("x", (x.size,)), GraphBuilder()
-    outputs = {"action": port} | {name: builder.add(name, port) for name in activations()}
+    outputs = {"action": port} | {name: builder.add(name, port) for name in ACTIVATIONS}
     run = runner(write(builder.graph((port,), outputs), PLAIN, "functions"))
     found, nothing = run({"x": x[None]}), run({"x": np.full((1, x.size), np.nan, np.float32)})
     exact = torch.from_numpy(x).double()
-    for name in activations():
-        function = getattr(torch if name in ("sigmoid", "tanh") else torch.nn.functional, name)
+    for name, function in ACTIVATIONS.items():
         wanted = function(exact).clamp(-3.4e38, 3.4e38).numpy()
         gap = np.abs(found[name][0].astype(np.float64) - wanted) / np.maximum(1.0, np.abs(wanted))
         assert gap.max() < 1e-6, (name, x[gap.argmax()], gap.max())

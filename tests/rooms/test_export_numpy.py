@@ -29,6 +29,7 @@ from kdcli.exporters.numpy.writer import PAGE, RECORD, SUFFIX, runner, stamp, wr
 from kdcli.graph.graph_builder import GraphBuilder
 from kdcli.graph.operations import KINDS, Graph, Port
 from kdcli.graph.trace import output_names, trace
+from kdcli.networks.activations import ACTIVATIONS
 from kdcli.spec import STATE_IN, STATE_OUT, Dict, feed, join_rows, split_rows
 
 PLAIN = ExportConfig()
@@ -89,14 +90,13 @@ def test_layers_are_torchs(name: str) -> None:
     assert_alike(runner(write(case.graph, PLAIN, "policy"))(case.given), case.wanted)
 
 
-@pytest.mark.parametrize("name", ["elu", "gelu", "relu", "selu", "sigmoid", "silu", "softplus", "softsign", "tanh"])
+@pytest.mark.parametrize("name", ACTIVATIONS)
 def test_functions_are_right_everywhere(name: str) -> None:
     """Each function to 1e-6 of its size, also where float32 does not hold an exponential, without a warning."""
     x = np.concatenate([np.linspace(-300, 300, 3001), np.logspace(-30, 2, 500), [-1e18, 1e18]]).astype(np.float32)
     port, builder = Port("x", (x.size,)), GraphBuilder()
     run = runner(write(builder.graph((port,), {"action": builder.add(name, port)}), PLAIN, "policy"))
-    function = getattr(torch if name in ("sigmoid", "tanh") else torch.nn.functional, name)
-    wanted = function(torch.from_numpy(x).double()).numpy()
+    wanted = ACTIVATIONS[name](torch.from_numpy(x).double()).numpy()
     found = run({"x": x[None]})["action"]
     assert found.dtype == np.float32
     gap = np.abs(found[0] - wanted) / np.maximum(1.0, np.abs(wanted))

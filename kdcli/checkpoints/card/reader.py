@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import Any, NoReturn
 
 from torch import Tensor, nn
 
@@ -19,7 +19,7 @@ from kdcli.checkpoints import user_hints as asked
 from kdcli.checkpoints.build_agent import finish
 from kdcli.checkpoints.card.schema import SIGNALS, Card, read_card
 from kdcli.checkpoints.config import LoadConfig
-from kdcli.checkpoints.safe.containers import container, is_state, read_bytes
+from kdcli.checkpoints.safe.containers import as_saved, is_state, read_bytes, unwrapped
 from kdcli.checkpoints.safe.weights import Weights
 from kdcli.checkpoints.user_hints import Place, channels_come_last, preprocess, statistics
 from kdcli.errors import RefusedError, UsageError
@@ -28,10 +28,11 @@ from kdcli.networks.layers import LAYERS, Shape
 from kdcli.networks.mlp import MLP
 from kdcli.networks.stack import Stack
 from kdcli.progress import Listener
-from kdcli.spec import Box, Dict, EnvSpec, Space, space_from_json
+from kdcli.spec import Box, Dict, EnvSpec, Space, handed, space_from_json
 
 _CELLS = {"gru_cell": ("weight_ih", "weight_hh", "bias_ih", "bias_hh")}
 _CELLS["lstm_cell"] = _CELLS["gru_cell"]
+MAX_DEPTH = 8
 
 
 def read(path: Path, config: LoadConfig, listen: Listener) -> Agent:
@@ -46,7 +47,7 @@ def read(path: Path, config: LoadConfig, listen: Listener) -> Agent:
         raise RefusedError(
             f"{path.name} is not the file its card describes", "its digest is another", "copy both again"
         )
-    weights = Weights(_tensors(path), path.name)
+    weights = Weights(_tensors(path, card), path.name)
     observation, action, env = _spaces(path, card, config, weights, listen)
     trunk = _trunk(card, weights, _groups(card, weights, read_bytes(path)[:2] == b"PK"))
     last = bool(trunk) and trunk[0].kind == "conv2d" and channels_come_last(observation, trunk[0].inputs, config)
@@ -59,7 +60,8 @@ def read(path: Path, config: LoadConfig, listen: Listener) -> Agent:
     policy = Policy(network, _rule(card, action, signal, path.name), signal, value=_value(card, weights))
     weights.refuse_leftovers(card.unused)
     known = statistics(config)
-    normalizer = known.normalizer or _normalizer(card, observation.shape, path.name)
+    own = _normalizer(card, observation.shape, path.name)
+    normalizer = own if config.obs_stats is None else known.normalizer
     sees = preprocess(observation, normalizer, path.name, card.divided and _is_bytes(observation), last)
     facts = {
         "format": "card",
@@ -90,24 +92,52 @@ def _is_bytes(space: Space) -> bool:
     return is_image(space) or (isinstance(space, Box) and space.dtype == "uint8")
 
 
-def _tensors(path: Path) -> Mapping[str, Tensor]:
-    """Tensors by name, from either kind of file."""
+def _tensors(path: Path, card: Card) -> Mapping[str, Tensor]:
+    """Tensors by name, from either kind of file; what lies in dictionaries by the path to it, `model.actor.0.weight`.
+
+    Of several state dicts only those are read that the card's heads are in. Names that a wrapper lengthened
+    (`_orig_mod`, `module`) may be told with it or without.
+    """
     import torch
     from safetensors import SafetensorError
     from safetensors.numpy import load
 
     content = read_bytes(path)
     if content[:2] == b"PK" or content[:1] == b"\x80":
-        state = container(path)
-    else:
-        artifact.read_header(path)
-        try:
-            state = {name: torch.from_numpy(array) for name, array in load(content).items()}
-        except (SafetensorError, KeyError, TypeError, ValueError) as error:
-            raise RefusedError(f"{path.name} cannot be read", str(error)[:200], "copy it again") from None
-    if not is_state(state):
-        raise RefusedError(f"{path.name} is not a state dict", "its card describes tensors by name", "")
-    return state
+        saved = as_saved(path)
+        return _meant(saved, card) if isinstance(saved, dict) else _refuse_stateless(path)
+    artifact.read_header(path)
+    try:
+        state = {name: torch.from_numpy(array) for name, array in load(content).items()}
+    except (SafetensorError, KeyError, TypeError, ValueError) as error:
+        raise RefusedError(f"{path.name} cannot be read", str(error)[:200], "copy it again") from None
+    return state if is_state(state) else _refuse_stateless(path)
+
+
+def _refuse_stateless(path: Path) -> NoReturn:
+    raise RefusedError(f"{path.name} is not a state dict", "its card describes tensors by name", "")
+
+
+def _meant(saved: Mapping[Any, Any], card: Card) -> dict[str, Tensor]:
+    """The tensors of the state dicts that the card's heads are in, by their paths."""
+    found = dict(_states(saved, ""))
+    for bare in (dict, unwrapped):
+        states = [{f"{at}{name}": tensor for name, tensor in bare(state).items()} for at, state in found.items()]
+        named = [state for state in states if any(f"{head}.weight" in state for head in card.heads)]
+        if named:
+            return {name: tensor for state in named for name, tensor in state.items()}
+    return {name: tensor for at, state in found.items() for name, tensor in ((f"{at}{k}", v) for k, v in state.items())}
+
+
+def _states(value: Any, at: str, depth: int = 0) -> Iterator[tuple[str, dict[str, Tensor]]]:
+    """Every dictionary with tensors by name, with the path to it; other things beside them are left out."""
+    if not isinstance(value, dict) or depth > MAX_DEPTH:
+        return
+    tensors = {name: item for name, item in value.items() if isinstance(name, str) and isinstance(item, Tensor)}
+    if tensors:
+        yield at, tensors
+    for name, item in value.items():
+        yield from _states(item, f"{at}{name}.", depth + 1)
 
 
 def _spaces(
@@ -119,7 +149,7 @@ def _spaces(
         action = space_from_json(card.action)
         if isinstance(action, Dict):
             raise RefusedError(f"{path.name}: its card tells actions of a Dict", "kdcli knows single actions")
-        return space_from_json(card.observation), action, named
+        return space_from_json(card.observation), handed(action), named
     found = _place(path, config, named, listen)
     return found.observation, found.action, found.env
 

@@ -14,12 +14,14 @@
 `trunk`: the layers of `networks.layers` (conv2d, max_pool2d, flatten, linear, layer_norm, gru_cell, lstm_cell and every
 activation), each with its options, or with one number for `out`; an image comes in channels first. `heads`: what each
 last linear layer, named as its tensors are, gives: one of logits, q, mean; and value. `tensors`: the tensors in the
-order the trunk uses them, which a safetensors file does not keep; a state dict has its own order. `unused`: beginnings
-of names that do not act, such as those of a critic with layers of its own. `observation` and `action`: the spaces;
-without them the env tells (`--env`, or `env.id`). `normalizer`: (x - mean) / sqrt(var + epsilon), or / (std + epsilon),
-and then clipped. `image`: whether observations are divided by 255. `squash`: how a mean becomes an action. All but
-`trunk` and `heads` may be left out; `what`, `source`, `state`, `parameters` and `measured_return` are for people;
-`sha256` is checked.
+order the trunk uses them, which a safetensors file does not keep; a state dict has its own order. What lies in
+dictionaries is named by the path to it: `model.actor.mu` of `{"model": {"actor": {"mu.weight": ...}}}`.
+
+`unused`: beginnings of names that do not act, such as those of a critic with layers of its own. `observation` and
+`action`: the spaces; without them the env tells (`--env`, or `env.id`). `normalizer`: (x - mean) / sqrt(var + epsilon),
+or / (std + epsilon), and then clipped. `image`: whether observations are divided by 255. `squash`: how a mean becomes
+an action. All but `trunk` and `heads` may be left out; `what`, `source`, `state`, `parameters` and `measured_return`
+are for people; `sha256` is checked.
 """
 
 from __future__ import annotations

@@ -35,6 +35,11 @@ _NAMES = {
 _IDENTIFIER = re.compile(r"[A-Za-z_]\w*(\.[A-Za-z_]\w*)*", re.ASCII)
 
 
+def is_name(module: str, name: str) -> bool:
+    """Whether `module.name` could be the name of anything; of a function inside another, too."""
+    return bool(_IDENTIFIER.fullmatch(f"{module}.{name}".replace(".<locals>.", ".")))
+
+
 def is_allowed(module: str, name: str) -> bool:
     """Whether a pickle may mention `module.name`."""
     full = f"{module}.{name}"

@@ -11,15 +11,26 @@ import io
 import pickletools
 import warnings
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, BinaryIO
 
-from kdcli.checkpoints.safe.allowlist import is_allowed
+from kdcli.checkpoints.safe.allowlist import is_allowed, is_name
 from kdcli.checkpoints.safe.arrays import BUILDERS, Array, DType, MalformedError
 from kdcli.checkpoints.safe.records import MAX_DEPTH, Global, Record, refuse_unreadable
 from kdcli.errors import RefusedError
 
-__all__ = ["MAX_BYTES", "MAX_DEPTH", "MAX_OPCODES", "SB3", "Dialect", "Global", "Record", "decode", "decode_next"]
+__all__ = [
+    "ANY",
+    "MAX_BYTES",
+    "MAX_DEPTH",
+    "MAX_OPCODES",
+    "SB3",
+    "Dialect",
+    "Global",
+    "Record",
+    "decode",
+    "decode_next",
+]
 
 MAX_BYTES = 64 * 2**20
 MAX_OPCODES = 200_000
@@ -75,6 +86,8 @@ SB3 = Dialect(
     "kdcli runs no code from a file and reads only the classes of Stable-Baselines3, gym and numpy",
     "save the agent without that object, or export it to ONNX where it was trained",
 )
+# Whatever it names stays a name, and what would be made of it a Record: for values of which few are asked for.
+ANY = replace(SB3, is_allowed=is_name)
 
 
 def decode(data: bytes, what: str, dialect: Dialect = SB3) -> Any:
@@ -198,6 +211,8 @@ class _Machine:
 
     def call(self) -> None:
         called, args = self.pop_many(2)
+        if self.dialect.is_allowed is is_name and isinstance(called, Record) and isinstance(args, tuple):
+            called = called.called  # a class or function that a call gave
         if not isinstance(called, Global) or not isinstance(args, tuple):
             raise MalformedError("it calls what is not a name")
         build = self.dialect.builders.get(str(called))

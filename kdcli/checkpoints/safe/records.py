@@ -30,6 +30,17 @@ class Record:
     state: Any = None
 
 
+def spelled(value: Any) -> str:
+    """What is named: a class, a function, or whatever would have been made, by the name that it has in its code."""
+    if isinstance(value, Record):
+        inner = value.args[1] if len(value.args) > 3 and "class" in value.called.name else None
+        if isinstance(inner, str):  # cloudpickle's class of a notebook: (type, name, bases, {__module__}, ...)
+            within = value.args[3].get("__module__") if isinstance(value.args[3], dict) else None
+            return f"{within}.{inner}"[:80] if isinstance(within, str) else inner[:80]
+        return str(value.called)[:80]
+    return str(value)[:80]
+
+
 class _Extent(NamedTuple):
     """Of a value written out in full: how many values and letters it is, and how many levels deep."""
 

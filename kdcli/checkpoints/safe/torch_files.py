@@ -17,6 +17,7 @@ import torch
 from torch import Tensor
 
 from kdcli.checkpoints.safe import arrays
+from kdcli.checkpoints.safe.allowlist import is_name
 from kdcli.checkpoints.safe.arrays import Array, DType, MalformedError
 from kdcli.checkpoints.safe.pickles import Dialect, decode, decode_next
 from kdcli.checkpoints.safe.records import Global, Record
@@ -45,21 +46,22 @@ _STORAGES = {
 }
 
 
-def read_torch(data: bytes, what: str) -> Any:
+def read_torch(data: bytes, what: str, names: bool = False) -> Any:
     """What was saved: Python containers, numbers, texts, bytes, numpy arrays, CPU tensors; `what` names it in errors.
 
-    An OrderedDict is a dict, a Parameter a tensor, a device its name, a dtype its name.
+    An OrderedDict is a dict, a Parameter a tensor, a device its name, a dtype its name. With `names`, other names stay
+    names, and what would be made of them stays a Record, arrays not yet numpy's, as in `pickles`.
 
     Raises:
         RefusedError: it is damaged, too large, or holds objects of other kinds.
     """
     if len(data) > MAX_FILE:
         raise RefusedError(f"{what} is too large", f"{len(data)} bytes, at most {MAX_FILE} are read")
-    value = _read_zip(data, what) if data[:2] == b"PK" else _read_legacy(data, what)
-    return _plain(value, what)
+    value = _read_zip(data, what, names) if data[:2] == b"PK" else _read_legacy(data, what, names)
+    return value if names else _plain(value, what)
 
 
-def _read_zip(data: bytes, what: str) -> Any:
+def _read_zip(data: bytes, what: str, names: bool) -> Any:
     with open_zip(data, what) as members:
         found = [name for name in members.names if name.count("/") == 1 and name.endswith("/data.pkl")]
         if len(found) != 1:
@@ -70,14 +72,14 @@ def _read_zip(data: bytes, what: str) -> Any:
         if f"{prefix}byteorder" in members.names and members.read(f"{prefix}byteorder", 16) != b"little":
             raise RefusedError(f"{what} was written on a machine of another byte order", "kdcli reads little-endian")
         storages = _Storages(len(data), partial(_zipped, members, prefix))
-        return decode(members.read(found[0]), what, storages.dialect())
+        return decode(members.read(found[0]), what, storages.dialect(names))
 
 
 def _zipped(members: Members, prefix: str, key: str, n_bytes: int) -> bytearray:
     return bytearray(members.read(f"{prefix}data/{key}", n_bytes))
 
 
-def _read_legacy(data: bytes, what: str) -> Any:
+def _read_legacy(data: bytes, what: str, names: bool) -> Any:
     """Magic number, protocol, system, object, keys of the storages, then of each its length and bytes."""
     stream = io.BytesIO(data)
     if not data.startswith(b"\x80") or decode_next(stream, what) != _MAGIC:
@@ -86,7 +88,7 @@ def _read_legacy(data: bytes, what: str) -> Any:
     if version != _PROTOCOL or not isinstance(system, dict) or system.get("little_endian") is not True:
         raise RefusedError(f"{what} was written by a torch that kdcli does not read", "", "save it again with torch 2")
     storages = _Storages(len(data), lambda _, n_bytes: bytearray(n_bytes))
-    value = decode_next(stream, what, storages.dialect())
+    value = decode_next(stream, what, storages.dialect(names))
     keys = decode_next(stream, what)
     if not isinstance(keys, list) or not all(isinstance(key, str) for key in keys):
         raise RefusedError(f"{what} is damaged", "it does not list its storages", _DAMAGED)
@@ -108,19 +110,19 @@ class _Storages:
         self._unclaimed = size
         self._budget = min(SHARING * size + FREE_BYTES, MAX_TENSORS)
 
-    def dialect(self) -> Dialect:
-        """The names a file of torch.save may mention, those of tensors bound to this memory."""
+    def dialect(self, names: bool = False) -> Dialect:
+        """The names a file of torch.save may mention, or with `names` any; those of tensors bound to this memory."""
         builders = {
             **_BUILDERS,
             "torch._utils._rebuild_tensor": self._tensor,
             "torch._utils._rebuild_tensor_v2": self._tensor,
         }
-        names = builders.keys() | _NAMES
+        known = builders.keys() | _NAMES
 
         def is_allowed(module: str, name: str) -> bool:
-            return f"{module}.{name}" in names
+            return f"{module}.{name}" in known
 
-        return Dialect(is_allowed, builders, _READS, _FIX, self._storage)
+        return Dialect(is_name if names else is_allowed, builders, _READS, _FIX, self._storage)
 
     def _storage(self, identity: Any) -> Tensor:
         """All of one storage (N,): ("storage", its type, key, device, N), and None in the older format."""

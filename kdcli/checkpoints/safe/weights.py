@@ -9,6 +9,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from kdcli.checkpoints.safe.containers import unwrapped
 from kdcli.checkpoints.safe.torch_files import read_torch
 from kdcli.errors import RefusedError
 from kdcli.networks.mlp import MAX_WIDTH, MLP
@@ -26,7 +27,7 @@ def read_state(data: bytes, what: str) -> dict[str, Tensor]:
     named = isinstance(state, dict) and all(isinstance(k, str) and isinstance(v, Tensor) for k, v in state.items())
     if not named:
         raise RefusedError(f"{what} is not a state dict", "it holds other things than tensors by name")
-    return state
+    return unwrapped(state)
 
 
 @dataclass(frozen=True)

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
-from kdcli.agents.action import ActionRule
+from kdcli.agents.action import ActionRule, Squash
 from kdcli.agents.policy import Network, Policy, Spread
 from kdcli.checkpoints.assembly import Part, cells, linear
 from kdcli.checkpoints.safe.weights import Layer, Weights
@@ -64,8 +64,19 @@ def policy(saved: Saved, listen: Listener) -> Policy:
     value = _critic(saved, actor, shared, network)
     if not isinstance(saved.action, Box):
         return Policy(network, ActionRule(saved.action, masked=masked), "logits", value=value)
-    rule = ActionRule(saved.action, "tanh" if saved.flag("squash_output") else "clip")
+    rule = ActionRule(saved.action, _squash(saved))
     return Policy(network, rule, "mean", spread(saved, "log_std", head.weight, listen), value)
+
+
+def _squash(saved: Saved) -> Squash:
+    """How the mean becomes an action.
+
+    `squash_output` puts a tanh into the distribution of gSDE alone. Without it, which was accepted until 2.1, `predict`
+    and training scale what was never squashed, and clip nothing.
+    """
+    if not saved.flag("squash_output"):
+        return "clip"
+    return "tanh" if saved.data.get("use_sde") else "linear"
 
 
 def _prefix(weights: Weights, own: str) -> str:

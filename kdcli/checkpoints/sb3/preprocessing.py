@@ -17,7 +17,7 @@ from kdcli.checkpoints.sb3.archive import Saved
 from kdcli.checkpoints.sb3.vecnormalize import Moments
 from kdcli.errors import RefusedError, UsageError
 from kdcli.progress import Listener, Note
-from kdcli.spec import MASK, OBS, Box, Dict, EnvSpec, MultiBinary, Part, parts
+from kdcli.spec import MASK, OBS, Box, Dict, EnvSpec, MultiBinary, Part, box, parts
 
 
 @dataclass(frozen=True)
@@ -43,7 +43,7 @@ def preprocess(saved: Saved, moments: Moments | None, source: Source, n_mask: in
     read = {
         name: _read(
             Preprocess(part, moments.normalizer(name) if moments else None, scaled and is_image(part)),
-            own.get(name, part),
+            own.get(name) or _unnormalized(part, name, moments),
         )
         for name, part in spaces.items()
     }
@@ -71,6 +71,19 @@ def _check(saved: Saved, spaces: Mapping[str, Part], moments: Moments) -> None:
         why = f"its statistics have shape {found[wrong[0]]}, the observations {saved.observation}"
         fix = "name the right file with --vecnormalize, or --no-vecnormalize"
         raise RefusedError(f"{moments.name} does not belong to {saved.name}", why, fix)
+
+
+def _unnormalized(part: Part, name: str, moments: Moments | None) -> Part:
+    """The part before VecNormalize, which puts a space of real numbers within its clip in the place of an image's.
+
+    So it does since 1.7 for images alone, so that the policy does not divide by 255 what is no longer bytes.
+    """
+    if moments is None or name not in moments.of or not isinstance(part, Box) or len(part.shape) != 3:
+        return part
+    clip = np.float32(moments.clip)
+    if part.dtype != "float32" or (part.low != -clip).any() or (part.high != clip).any():
+        return part
+    return box(part.shape, 0, 255, "uint8")
 
 
 def _read(read: Preprocess, given: Part) -> Preprocess:

@@ -14,13 +14,15 @@ from kdcli.agents.store import check_sizes
 from kdcli.checkpoints.config import LoadConfig
 from kdcli.checkpoints.env_ids import Inputs
 from kdcli.checkpoints.sb3 import actor_critic, ars, crossq, off_policy
-from kdcli.checkpoints.sb3.archive import Saved, read_saved
+from kdcli.checkpoints.sb3.archive import Saved, read_saved, read_saved_policy
 from kdcli.checkpoints.sb3.preprocessing import Source, preprocess
 from kdcli.checkpoints.sb3.vecnormalize import Moments, find_moments
 from kdcli.checkpoints.sb3.zoo import find_env, read_surroundings
-from kdcli.errors import RefusedError
+from kdcli.checkpoints.stacking import frames_after, padded, repeated
+from kdcli.errors import RefusedError, UsageError, unknown
+from kdcli.networks.activations import ACTIVATIONS
 from kdcli.progress import Listener, Note
-from kdcli.spec import EnvSpec, n_features
+from kdcli.spec import EnvSpec, n_features, parts
 
 MASK_WRAPPER = "action-mask"
 
@@ -62,6 +64,9 @@ POLICIES = {
     **_named(f"{_CONTRIB}.tqc.policies", ["TQCPolicy", *_WITH_IMAGES], _off(off_policy.sac, "TQC")),
     **_named(f"{_SB3}.td3.policies", ["TD3Policy", *_WITH_IMAGES], _TD3),
     **_named(f"{_CONTRIB}.crossq.policies", ["CrossQPolicy"], _CROSSQ),
+    # imitation's only set widths
+    **_named("imitation.policies.base", ["FeedForward32Policy"], _ACTOR_CRITIC),
+    **_named("imitation.policies.base", ["SAC1024Policy"], _off(off_policy.sac, "SAC")),
     **_named(f"{_CONTRIB}.ars.policies", ["ARSPolicy", "ARSLinearPolicy"], _ARS),
 }
 
@@ -73,16 +78,53 @@ def read(path: Path, config: LoadConfig, listen: Listener) -> Agent:
         UsageError: a file cannot be opened, or an option does not fit.
         RefusedError: a file is damaged, unsafe, or of a kind not read yet.
     """
-    saved = read_saved(path)
-    family = _family(saved)
+    return _agent(path, _told(read_saved(path, POLICIES), config, listen), config, listen)
+
+
+def read_policy(path: Path, config: LoadConfig, listen: Listener) -> Agent:
+    """The agent in the file at `path` that a policy's own `save` wrote; otherwise as `read`.
+
+    Raises:
+        UsageError: as `read`.
+        RefusedError: as `read`.
+    """
+    return _agent(path, _told(read_saved_policy(path), config, listen), config, listen)
+
+
+def _told(saved: Saved, config: LoadConfig, listen: Listener) -> Saved:
+    """With the activation that the user names where the class is not Stable-Baselines3's.
+
+    Raises:
+        UsageError: it is, and so is its activation.
+    """
+    if saved.own_class is None:
+        if config.activation is not None:
+            what = f"--activation says nothing about {saved.name}"
+            raise UsageError(what, "its policy class is Stable-Baselines3's, and the file tells it", "leave it out")
+        return saved
+    short = saved.policy_class.rpartition(".")[2]
+    listen(Note(f"{saved.own_class} is read as the {short} whose tensors it has; what it computes otherwise is unseen"))
+    if config.activation is None:
+        return saved
+    if config.activation not in ACTIVATIONS:
+        raise unknown("activation", config.activation, ACTIVATIONS)
+    return replace(saved, said_activation=config.activation)
+
+
+def _agent(path: Path, saved: Saved, config: LoadConfig, listen: Listener) -> Agent:
+    family = POLICIES[saved.policy_class]
     policy = family.build(saved, listen)
     saved.weights.refuse_leftovers(family.unneeded(saved))
     around = read_surroundings(path)
     moments = find_moments(path, config, around, listen)
     if family.tells_normalized and around.vecnormalize is None and config.vecnormalize == "auto":
         _warn(saved, listen)
-    inputs = Inputs(n_features(saved.observation), None if moments is None else moments.variance())
+    spaces = parts(saved.observation)
+    n_frames = frames_after(spaces, moments)
+    inputs = Inputs(n_features(saved.observation) // n_frames, None if moments is None else moments.variance())
     env = _masking(find_env(path, config, around, inputs, listen), policy)
+    if moments is not None and n_frames > 1:
+        env, moments = padded(env, spaces, moments, n_frames, listen), repeated(moments, n_frames)
     sees = preprocess(saved, moments, Source(env, config.channels_last), policy.rule.n_mask, listen)
     _check(saved, policy, sees.n_features)
     return Agent(sees, policy.eval(), path.stem, env, _facts(path, saved, family, moments))
@@ -98,22 +140,6 @@ def _warn(saved: Saved, listen: Listener) -> None:
         )
 
 
-def _family(saved: Saved) -> Family:
-    """The way to read its policy class.
-
-    Raises:
-        RefusedError: a class kdcli does not read.
-    """
-    if saved.policy_class not in POLICIES:
-        known = sorted({name.rpartition(".")[2] for name in POLICIES})
-        raise RefusedError(
-            f"{saved.name}: the policy class {saved.policy_class} is not read yet",
-            f"known: {', '.join(known)}",
-            "export the policy to ONNX where it was trained",
-        )
-    return POLICIES[saved.policy_class]
-
-
 def _masking(env: EnvSpec | None, policy: Policy) -> EnvSpec | None:
     """The env, telling which actions it allows where the policy asks."""
     if env is None or not policy.rule.masked or MASK_WRAPPER in env.wrappers:
@@ -127,7 +153,7 @@ def _check(saved: Saved, policy: Policy, features: int) -> None:
         check_sizes(policy, features)
     except ValueError as error:
         raise RefusedError(f"{saved.name} does not fit its own spaces", str(error), "") from None
-    if policy.rule.squash == "tanh" and not policy.rule.bounded:
+    if policy.rule.squash != "clip" and not policy.rule.bounded:
         raise RefusedError(f"{saved.name}: squashed actions need finite bounds", f"the space is {saved.action}")
 
 
@@ -136,6 +162,7 @@ def _facts(path: Path, saved: Saved, family: Family, moments: Moments | None) ->
     steps = saved.data.get("num_timesteps")
     return {
         "format": "sb3",
+        **({"policy_class": saved.own_class} if saved.own_class else {}),
         "algorithm": family.algorithm(saved),
         "sb3_version": saved.version,
         "timesteps": steps if isinstance(steps, int) else None,

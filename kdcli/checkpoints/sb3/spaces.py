@@ -113,9 +113,10 @@ def _multi_discrete(state: Mapping[str, Any]) -> MultiDiscrete:
 
 def _multi_binary(state: Mapping[str, Any]) -> MultiBinary:
     shape = _first(state, "_shape", "shape")
-    if isinstance(shape, tuple) and len(shape) != 1:
-        raise ValueError(f"a MultiBinary of shape {shape}")
-    return MultiBinary(_count(prod(shape) if isinstance(shape, tuple) else state["n"]))
+    if not isinstance(shape, tuple):
+        return MultiBinary(_count(state["n"]))
+    dims = tuple(map(_count, shape))
+    return MultiBinary(_count(prod(dims)), dims=None if len(dims) == 1 else dims)
 
 
 _READERS: dict[str, Callable[[Mapping[str, Any]], Part]] = {

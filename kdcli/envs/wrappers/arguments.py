@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from math import isfinite
 
+import numpy as np
+
 from kdcli.choice import Choice
 from kdcli.envs import WRAPPERS
 from kdcli.errors import UsageError
@@ -41,6 +43,22 @@ def number(choice: Choice, key: str = "", default: float | None = None) -> float
         found = float("nan")
     if not isfinite(found):
         raise _unreadable(choice, text, "a number")
+    return found
+
+
+def numbers(choice: Choice, key: str) -> np.ndarray:
+    """The option `key` as finite numbers (N,), written `0.5/-1.2`.
+
+    Raises:
+        UsageError: one is none.
+    """
+    text = _text(choice, key)
+    try:
+        found = np.array([float(part) for part in text.split("/")])
+    except ValueError:
+        found = np.array([np.nan])
+    if not np.isfinite(found).all():
+        raise _unreadable(choice, text, "numbers with / between them")
     return found
 
 

@@ -104,29 +104,36 @@ def _softsign(x: np.ndarray) -> np.ndarray:
 
 
 _SELU, _SELU_BELOW = 1.0507009873554805, 1.6732632423543772
-_RISING: Mapping[str, Callable[[np.ndarray], np.ndarray]] = {
+RISING: Mapping[str, Callable[[np.ndarray], np.ndarray]] = {
     "elu": lambda x: np.where(x > 0, x, np.expm1(np.minimum(x, 0))),
+    "hardsigmoid": lambda x: np.clip(x / 6 + 0.5, 0, 1),
+    "hardtanh": lambda x: np.clip(x, -1, 1),
     "leaky_relu": lambda x: np.where(x > 0, x, 0.01 * x),
+    "log_sigmoid": lambda x: -np.logaddexp(-x, 0),
+    "relu6": lambda x: np.clip(x, 0, 6),
+    "rrelu": lambda x: np.where(x > 0, x, 11 / 48 * x),
     "selu": lambda x: _SELU * np.where(x > 0, x, _SELU_BELOW * np.expm1(np.minimum(x, 0))),
     "sigmoid": lambda x: (1 + np.tanh(x / 2)) / 2,
     "softplus": lambda x: np.logaddexp(x, 0),
+    "softshrink": lambda x: x - np.clip(x, -0.5, 0.5),
     "softsign": _softsign,
     "tanh": np.tanh,
+    "tanhshrink": lambda x: x - np.tanh(x),
 }
-_ODD = ("softsign", "tanh")
+_ODD = ("hardtanh", "softshrink", "softsign", "tanh", "tanhshrink")
 
 
 def steps(kind: str, scale: float, low: int, high: int, reach: float) -> Steps | None:
     """The activation `kind` of |z| up to `reach` in steps of `scale` from low to high; None if it has no such form."""
-    if kind not in _RISING or high - low > _MOST_STEPS:
+    if kind not in RISING or high - low > _MOST_STEPS:
         return None
     odd = kind in _ODD
     top = max(-low, high) if odd else high
     halves = np.arange(0 if odd else low, top) + 0.5
-    ends = _RISING[kind](np.array([0.0 if odd else -reach, reach])) / scale
+    ends = RISING[kind](np.array([0.0 if odd else -reach, reach])) / scale
     crossed = halves[(halves > ends[0]) & (halves < ends[1])]
     first = low + int((halves <= ends[0]).sum())
-    return Steps(first, _inverse(_RISING[kind], crossed * scale, reach), odd)
+    return Steps(first, _inverse(RISING[kind], crossed * scale, reach), odd)
 
 
 def _inverse(function: Callable[[np.ndarray], np.ndarray], y: np.ndarray, reach: float) -> np.ndarray:

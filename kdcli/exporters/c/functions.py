@@ -206,6 +206,22 @@ static float softplus_of(float x, float e)
 }
 """
 
+_TANHSHRINK = """
+/* x - tanh(x). */
+static void tanhshrink_each(int n, float *x)
+{
+    float t[32] = {0.0f};
+    for (; n > 0; n -= 32, x += 32) {
+        const int m = n < 32 ? n : 32;
+        for (int i = 0; i < m; i++)
+            t[i] = x[i];
+        tanh_each(m, t);
+        for (int i = 0; i < m; i++)
+            x[i] -= t[i];
+    }
+}
+"""
+
 FUNCTIONS: Mapping[str, str] = {
     "clamp": _CLAMP,
     "exp_each": _EXP,
@@ -219,6 +235,37 @@ FUNCTIONS: Mapping[str, str] = {
     "softplus_of": _SOFTPLUS,
     "elu_each": _by_exp("elu", "x where it is above 0, else exp(x) - 1.", "x[i]", "x[i] > 0.0f ? x[i] : e[i] - 1.0f"),
     "gelu_each": _by_exp("gelu", "x (1 + erf(x / sqrt(2))) / 2.", "-0.5f * x[i] * x[i]", "gelu_of(x[i], e[i])"),
+    "hardshrink_each": _plain(
+        "hardshrink", "x where |x| > 0.5, else 0.", "x[i] > 0.5f || x[i] < -0.5f || x[i] != x[i] ? x[i] : 0.0f"
+    ),
+    "hardsigmoid_each": _plain(
+        "hardsigmoid",
+        "x / 6 + 1 / 2 within 0 and 1.",
+        "x[i] < -3.0f ? 0.0f : x[i] > 3.0f ? 1.0f : x[i] * 0.166666667f + 0.5f",
+    ),
+    "hardswish_each": _plain(
+        "hardswish",
+        "x (x / 6 + 1 / 2), the second within 0 and 1.",
+        "x[i] < -3.0f ? 0.0f : x[i] > 3.0f ? x[i] : x[i] * (x[i] * 0.166666667f + 0.5f)",
+    ),
+    "hardtanh_each": _plain("hardtanh", "x within -1 and 1.", "x[i] < -1.0f ? -1.0f : x[i] > 1.0f ? 1.0f : x[i]"),
+    "log_sigmoid_each": _by_exp(
+        "log_sigmoid", "-log(1 + exp(-x)).", "x[i] < 0.0f ? x[i] : -x[i]", "-softplus_of(-x[i], e[i])"
+    ),
+    "mish_each": _by_exp(
+        "mish",
+        "x tanh(log(1 + exp(x))), which is x / (e + 1 / 2 + 1 / (4 e + 2)) with e = exp(-x).",
+        "-x[i]",
+        "x[i] / (e[i] + 0.5f + 0.5f / (2.0f * e[i] + 1.0f))",
+    ),
+    "relu6_each": _plain("relu6", "x within 0 and 6.", "x[i] < 0.0f ? 0.0f : x[i] > 6.0f ? 6.0f : x[i]"),
+    "rrelu_each": _plain("rrelu", "x where it is above 0, else 11 / 48 x.", "x[i] > 0.0f ? x[i] : 0.229166667f * x[i]"),
+    "softshrink_each": _plain(
+        "softshrink",
+        "x, 0.5 nearer to 0.",
+        "x[i] > 0.5f ? x[i] - 0.5f : x[i] < -0.5f ? x[i] + 0.5f : 0.0f * x[i]",
+    ),
+    "tanhshrink_each": _TANHSHRINK,
     "leaky_relu_each": _plain("leaky_relu", "x where it is above 0, else 0.01 x.", "x[i] > 0.0f ? x[i] : 0.01f * x[i]"),
     "relu_each": _plain("relu", "x where it is above 0, else 0.", "x[i] < 0.0f ? 0.0f : x[i]"),
     "selu_each": _by_exp(

@@ -17,11 +17,10 @@ from kdcli.exporters.c.fixed import encode, rescale
 from kdcli.exporters.c.grids import Grid, Gridded, Late, Numbers, Scaled, Sums
 from kdcli.exporters.c.matmul import BITS, Decoded, Product, Scored, product_of
 from kdcli.exporters.c.rows import rows
-from kdcli.exporters.c.values import Joined, Step, Value
+from kdcli.exporters.c.values import ACTIVATIONS, Joined, Step, Value
 from kdcli.graph.operations import Op, Port
 
 _FLOATS = ("float32", "float64")
-SMOOTH = ("elu", "gelu", "leaky_relu", "relu", "selu", "sigmoid", "silu", "softplus", "softsign", "tanh")
 
 
 class Host(Protocol):
@@ -207,7 +206,7 @@ def _normalize(op: Op, found: Found) -> Scaled | None:
 
 _TAKEN: Mapping[str, Callable[[Op, Any], Found | None]] = {
     **dict.fromkeys(("flatten", "identity", "reshape"), _alias),
-    **dict.fromkeys(SMOOTH, _activate),
+    **dict.fromkeys(ACTIVATIONS, _activate),
     "cast": _cast,
     "conv2d": _multiply,
     "gemm": _multiply,

@@ -13,10 +13,10 @@ from typing import Any
 import numpy as np
 
 from kdcli.exporters.c.grids import Late
-from kdcli.exporters.c.integers import SMOOTH, Integers
+from kdcli.exporters.c.integers import Integers
 from kdcli.exporters.c.lower_images import conv2d, max_pool2d
 from kdcli.exporters.c.matmul import real_product
-from kdcli.exporters.c.values import Joined, Step, Value
+from kdcli.exporters.c.values import ACTIVATIONS, Joined, Step, Value
 from kdcli.exporters.c.windows import tidy
 from kdcli.graph.operations import Graph, Op, Port
 
@@ -263,7 +263,7 @@ def _follow(x: Value, weights: Mapping[str, np.ndarray]) -> dict[str, np.ndarray
     return {key: x.stored(array.ravel()) if array.size > 1 else array for key, array in weights.items()}
 
 
-_EACH = (*SMOOTH, "clip", "dynamic_quantize", "unscale")  # of all numbers in any order
+_EACH = (*ACTIVATIONS, "clip", "dynamic_quantize", "unscale")  # of all numbers in any order
 
 _LOWERINGS: Mapping[str, Callable[[Lowering, Op], None]] = {
     **dict.fromkeys(("flatten", "identity", "reshape"), Lowering._alias),

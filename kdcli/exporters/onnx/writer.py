@@ -25,6 +25,7 @@ from kdcli.exporters.onnx.image_bytes import bytes_of
 from kdcli.exporters.onnx.layers import LAYERS
 from kdcli.exporters.onnx.packed import convolutions_of_bytes, integer_grids, pair_of
 from kdcli.graph.operations import Graph, Op, Port
+from kdcli.networks.activations import RRELU_SLOPE
 
 SUFFIX = ".onnx"
 
@@ -85,12 +86,12 @@ def _value_info(port: Port) -> onnx.ValueInfoProto:
     return helper.make_tensor_value_info(port.name, code(port.dtype), ["batch", *port.shape])
 
 
-def _same(kind: str) -> Writer:
-    """The writer of an operation that ONNX has, with these defaults."""
+def _same(kind: str, **attributes: float) -> Writer:
+    """The writer of an operation that ONNX has, with these attributes and else its defaults."""
 
     def write_same(builder: OnnxBuilder, op: Op) -> None:
         x, out = ends(op)
-        builder.node(kind, [x], out)
+        builder.node(kind, [x], out, **attributes)
 
     return write_same
 
@@ -131,6 +132,39 @@ def _gelu(builder: OnnxBuilder, op: Op) -> None:
 def _silu(builder: OnnxBuilder, op: Op) -> None:
     x, out = ends(op)
     builder.node("Mul", [x, builder.node("Sigmoid", [x], f"{out}.sigmoid")], out)
+
+
+def _between(low: float, high: float) -> Writer:
+    """The writer of a clip to two numbers."""
+
+    def write_between(builder: OnnxBuilder, op: Op) -> None:
+        x, out = ends(op)
+        bounds = [builder.constant(f"{out}.{key}", side, "float32") for key, side in (("low", low), ("high", high))]
+        builder.node("Clip", [x, *bounds], out)
+
+    return write_between
+
+
+def _hardswish(builder: OnnxBuilder, op: Op) -> None:
+    x, out = ends(op)
+    builder.node("Mul", [x, builder.node("HardSigmoid", [x], f"{out}.gate", alpha=1 / 6, beta=0.5)], out)
+
+
+def _mish(builder: OnnxBuilder, op: Op) -> None:
+    x, out = ends(op)
+    gate = builder.node("Tanh", [builder.node("Softplus", [x], f"{out}.softplus")], f"{out}.gate")
+    builder.node("Mul", [x, gate], out)
+
+
+def _log_sigmoid(builder: OnnxBuilder, op: Op) -> None:
+    x, out = ends(op)
+    positive = builder.node("Softplus", [builder.node("Neg", [x], f"{out}.neg")], f"{out}.softplus")
+    builder.node("Neg", [positive], out)
+
+
+def _tanhshrink(builder: OnnxBuilder, op: Op) -> None:
+    x, out = ends(op)
+    builder.node("Sub", [x, builder.node("Tanh", [x], f"{out}.tanh")], out)
 
 
 def _normalize(builder: OnnxBuilder, op: Op) -> None:
@@ -266,13 +300,21 @@ WRITERS: Mapping[str, Writer] = {
     "gelu": _gelu,
     "group_argmax": _group_argmax,
     "gsde": _gsde,
+    "hardshrink": _same("Shrink", bias=0.0, lambd=0.5),
+    "hardsigmoid": _same("HardSigmoid", alpha=1 / 6, beta=0.5),
+    "hardswish": _hardswish,
+    "hardtanh": _between(-1.0, 1.0),
     "identity": _same("Identity"),
     "leaky_relu": _same("LeakyRelu"),
+    "log_sigmoid": _log_sigmoid,
     "mean": _mean,
+    "mish": _mish,
     "normalize": _normalize,
     "one_hot": _one_hot,
     "quantize": _quantize,
     "relu": _same("Relu"),
+    "relu6": _between(0.0, 6.0),
+    "rrelu": _same("LeakyRelu", alpha=RRELU_SLOPE),
     "repeat": _repeat,
     "reshape": _reshape,
     "scale": _scale,
@@ -280,8 +322,10 @@ WRITERS: Mapping[str, Writer] = {
     "sigmoid": _same("Sigmoid"),
     "silu": _silu,
     "softplus": _same("Softplus"),
+    "softshrink": _same("Shrink", bias=0.5, lambd=0.5),
     "softsign": _same("Softsign"),
     "tanh": _same("Tanh"),
+    "tanhshrink": _tanhshrink,
     "threshold": _threshold,
     "unscale": _unscale,
     **LAYERS,
