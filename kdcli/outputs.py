@@ -2,12 +2,6 @@
 
 from __future__ import annotations
 
-import fcntl
-import os
-from collections.abc import Iterator
-from contextlib import contextmanager
-from pathlib import Path
-
 from pydantic import BaseModel
 
 from kdcli.spec import Json
@@ -21,25 +15,3 @@ def options_changed(now: BaseModel, then: Json) -> list[str]:
     asked, defaults = now.model_dump(mode="json"), type(now)().model_dump(mode="json")
     before = {key: then.get(key, defaults[key]) for key in asked}
     return [f"{key} {before[key]} -> {value}" for key, value in asked.items() if before[key] != value]
-
-
-@contextmanager
-def claim(lock: Path, wait: bool = False) -> Iterator[bool]:
-    """Whether this process alone holds `lock` from here on; with `wait`, it will.
-
-    A lock belongs to a process and goes with it, however it ends: nothing is left to clean up.
-    """
-    lock.parent.mkdir(parents=True, exist_ok=True)
-    handle = os.open(lock, os.O_CREAT | os.O_RDWR)
-    try:
-        yield _locked(handle, wait)
-    finally:
-        os.close(handle)
-
-
-def _locked(handle: int, wait: bool) -> bool:
-    try:
-        fcntl.flock(handle, fcntl.LOCK_EX | (0 if wait else fcntl.LOCK_NB))
-    except BlockingIOError:
-        return False
-    return True

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from kdcli.errors import UsageError, unknown
+from kdcli.modules import reach
 
 _TARGET = re.compile(r"[A-Za-z_][\w.]*:[A-Za-z_]\w*")
 
@@ -52,5 +53,6 @@ class Registry:
         if name in self.rows:
             return load_target(self.rows[name][0])
         if _TARGET.fullmatch(name):
+            reach(name.partition(":")[0])
             return load_target(name)
         raise unknown(self.noun, name, self.rows)

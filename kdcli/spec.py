@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import dataclass, field
+from collections.abc import Container, Mapping
+from dataclasses import dataclass, field, replace
 from math import prod
 from typing import Any
 
@@ -273,7 +273,7 @@ class EnvSpec:
     """An environment as data: gymnasium id, keyword arguments, wrappers (`name[:value]`, inner first).
 
     `max_steps` caps an episode; None keeps the env's own limit. `quoted` ones were read from a file: modules that they
-    name are not imported.
+    name are not imported. Of an env that stands `alone`, one is open at a time.
     """
 
     id: str
@@ -281,10 +281,14 @@ class EnvSpec:
     wrappers: tuple[str, ...] = ()
     max_steps: int | None = None
     quoted: bool = field(default=False, compare=False)
+    alone: bool = field(default=False, compare=False)
 
-    def modules(self) -> list[str]:
-        """The ids and wrappers that name a module to import: `module:Name-v0`, `module:Class:key=value`."""
-        foreign = [text for text in self.wrappers if "." in text.partition(":")[0]]
+    def modules(self, wrappers: Container[str]) -> list[str]:
+        """The ids and wrappers that name a module to import: `module:Name-v0`, `module:Class:key=value`.
+
+        Those called as one of `wrappers`, which are kdcli's own, do not.
+        """
+        foreign = [text for text in self.wrappers if ":" in text and text.partition(":")[0] not in wrappers]
         return [*([self.id] if ":" in self.id else []), *foreign]
 
     def to_json(self) -> Json:
@@ -294,13 +298,18 @@ class EnvSpec:
             "kwargs": dict(self.kwargs),
             "wrappers": list(self.wrappers),
             "max_steps": self.max_steps,
+            **({"alone": True} if self.alone else {}),
         }
+
+    def within(self, envs: int) -> EnvSpec:
+        """The same where so many may be open side by side: alone where that is one."""
+        return replace(self, alone=True) if envs == 1 else self
 
     @classmethod
     def from_json(cls, data: Json) -> EnvSpec:
         """An EnvSpec from the JSON values in a file."""
         wrappers, kwargs = tuple(data.get("wrappers", ())), dict(data.get("kwargs", {}))
-        return cls(data["id"], kwargs, wrappers, data.get("max_steps"), quoted=True)
+        return cls(data["id"], kwargs, wrappers, data.get("max_steps"), True, data.get("alone") is True)
 
     def __str__(self) -> str:
         inside = [f"{k}={v}" for k, v in self.kwargs.items()] + list(self.wrappers)

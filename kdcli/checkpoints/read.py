@@ -12,7 +12,7 @@ from kdcli.checkpoints import FORMATS
 from kdcli.checkpoints.config import LoadConfig
 from kdcli.checkpoints.sniff import sniff
 from kdcli.errors import KdcliError, RefusedError, UsageError
-from kdcli.progress import Listener, silent
+from kdcli.progress import Listener, Note, silent
 
 if TYPE_CHECKING:
     from kdcli.agents.agent import Agent
@@ -51,8 +51,24 @@ def read_any(path: Path | str, config: LoadConfig | None = None, listen: Listene
     file, config = find_file(Path(path)), config or LoadConfig()
     kind = sniff(file)
     _refuse_unused(file, kind, config)
+    _tell_modules(config, listen)
     with whatever_it_says(file):
-        return FORMATS.load(kind)(file, config, listen)
+        agent: Agent | OnnxAgent = FORMATS.load(kind)(file, config, listen)
+    if config.envs == 1 and agent.env is not None:
+        return replace(agent, env=replace(agent.env, alone=True))
+    return agent
+
+
+def _tell_modules(config: LoadConfig, listen: Listener) -> None:
+    """Look in the current folder for modules that the user named and that are not installed, and say so."""
+    from kdcli.envs import WRAPPERS
+    from kdcli.modules import reach
+    from kdcli.spec import EnvSpec
+
+    for name in EnvSpec(config.env or "", wrappers=config.wrappers()).modules(WRAPPERS.rows):
+        module = name.removeprefix("pettingzoo:").partition(":")[0]
+        if (found := reach(module)) is not None:
+            listen(Note(f"taking the module {module} from the current folder: {found.name}"))
 
 
 # What Python answers where a value is not of the kind, size or place that it should be.
@@ -125,7 +141,7 @@ def _checkpoints(folder: Path) -> Iterator[Path]:
     yield from zips or (file for file in files if file.suffix in _SUFFIXES)
 
 
-def native(path: Path, config: LoadConfig, _: Listener) -> Agent:
+def native(path: Path, config: LoadConfig, listen: Listener) -> Agent:
     """An agent file of kdcli.
 
     Raises:
@@ -133,22 +149,24 @@ def native(path: Path, config: LoadConfig, _: Listener) -> Agent:
         RefusedError: it is damaged.
     """
     from kdcli.agents.store import load
+    from kdcli.checkpoints.sb3.zoo import asked_env
 
-    agent, env = load(path), config.named_env()
+    agent = load(path)
     if not isinstance(agent.facts, Mapping):
         raise RefusedError(f"{path} does not describe an agent", "its facts are not names with values", "make it again")
     if config.vecnormalize not in ("auto", "none"):
         raise UsageError(f"{path.name} has its own statistics", "an agent file is complete", "leave --vecnormalize out")
-    return agent if env is None else replace(agent, env=env)
+    return replace(agent, env=asked_env(config, agent, listen))
 
 
-def onnx(path: Path, config: LoadConfig, _: Listener) -> OnnxAgent:
+def onnx(path: Path, config: LoadConfig, listen: Listener) -> OnnxAgent:
     """A policy exported by kdcli, run by onnxruntime.
 
     Raises:
         RefusedError: it is damaged.
     """
     from kdcli.agents.onnx.session import load
+    from kdcli.checkpoints.sb3.zoo import asked_env
 
-    agent, env = load(path), config.named_env()
-    return agent if env is None else replace(agent, env=env)
+    agent = load(path)
+    return replace(agent, env=asked_env(config, agent, listen))

@@ -30,14 +30,14 @@ def save(folder: Path, done: Compressed, config: CompressConfig, parents: Parent
     Raises:
         UsageError: the folder exists (without `force`) or cannot be written.
     """
-    record = to_json(done.bench, per_episode=True)
+    record = {**to_json(done.bench, per_episode=True), "budget": config.budget}
     answer = describe(done, config, parents)
     with artifact.atomic_folder(folder, force) as inside:
         _save_agents(inside, done, answer, parents)
         artifact.write_json(inside / "recipe.json", answer)
         artifact.write_json(inside / "bench.json", record)
         artifact.write_bytes(inside / "summary.md", summary(answer, record).encode())
-    return {**answer, "path": str(folder), "bench": to_json(done.bench)}
+    return {**answer, "path": str(folder), "bench": {**to_json(done.bench), "budget": config.budget}}
 
 
 def describe(done: Compressed, config: CompressConfig, parents: Parents) -> Json:

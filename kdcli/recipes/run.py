@@ -17,7 +17,8 @@ from pathlib import Path
 
 from kdcli import artifact
 from kdcli.errors import RefusedError, UsageError
-from kdcli.outputs import claim, options_changed
+from kdcli.locks import claim
+from kdcli.outputs import options_changed
 from kdcli.progress import Listener, Note, silent
 from kdcli.recipes.plan import Step, plan
 from kdcli.recipes.recipe import ResolvedRecipe

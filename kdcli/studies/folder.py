@@ -16,7 +16,7 @@ from pathlib import Path
 
 from kdcli import artifact
 from kdcli.errors import RefusedError, UsageError
-from kdcli.outputs import claim
+from kdcli.locks import claim
 from kdcli.spec import Json
 
 

@@ -374,8 +374,8 @@ def test_an_env_that_breaks(tmp_path: Path) -> None:
     """Law: NaN from the env is refused with the episode's seed and step, and recorded nowhere."""
     with pytest.raises(UsageError) as error:
         rollout(cast(env=EnvSpec("test/Broken-v0")), config(), tmp_path / "d")
-    assert error.value.what == "NaN in obs"
-    assert "at step 3" in error.value.why
+    assert error.value.what == "your env test/Broken-v0 does not keep gymnasium's contract in step"
+    assert "nan, 3 steps after reset(seed=" in error.value.why
     assert sorted(content(tmp_path / "d")) == ["manifest.json"]
 
 

@@ -106,7 +106,11 @@ def _tensors(path: Path) -> Mapping[str, Tensor]:
         except (SafetensorError, KeyError, TypeError, ValueError) as error:
             raise RefusedError(f"{path.name} cannot be read", str(error)[:200], "copy it again") from None
     if not is_state(state):
-        raise RefusedError(f"{path.name} is not a state dict", "its card describes tensors by name", "")
+        raise RefusedError(
+            f"{path.name} is not a state dict",
+            "its card describes tensors by name",
+            "torch.save(module.state_dict(), path), and give that",
+        )
     return state
 
 
@@ -128,7 +132,7 @@ def _place(path: Path, config: LoadConfig, named: EnvSpec | None, listen: Listen
     """The env that was named, with its spaces."""
     if config.env is None and named is not None:
         kwargs = {**named.kwargs, **config.kwargs()}
-        return asked.place(replace(named, kwargs=kwargs, wrappers=config.wrapper or named.wrappers))
+        return asked.place(replace(named, kwargs=kwargs, wrappers=config.wrappers(named.wrappers)))
     return asked.need_place(path, config, 0, listen)
 
 
