@@ -39,11 +39,15 @@ REACH, CHOOSE = EnvSpec("kdcli/Reach-v0"), EnvSpec("kdcli/Choose-v0")
 
 
 class Broken(Reach):
-    """Its third step gives what is not a number."""
+    """The third step of an episode gives what is not a number."""
+
+    def reset(self, *, seed: int | None = None, options: dict[str, Any] | None = None) -> tuple[np.ndarray, dict]:
+        self._n = 0
+        return super().reset(seed=seed)
 
     def step(self, action: Any) -> tuple[np.ndarray, float, bool, bool, dict]:
         obs, reward, *rest = super().step(action)
-        self._n = getattr(self, "_n", 0) + 1
+        self._n += 1
         return obs * (np.nan if self._n == 3 else 1.0), reward, *rest
 
 
