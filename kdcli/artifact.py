@@ -92,7 +92,10 @@ def _cannot_write(path: Path, error: OSError) -> UsageError:
 
 
 def _flush(path: Path) -> None:
-    handle = os.open(path, os.O_RDONLY)
+    if path.is_dir() and os.name == "nt":  # Windows opens no folders, and writes their entries by itself
+        return
+    # nor does it flush what was opened to be read
+    handle = os.open(path, os.O_RDWR if os.name == "nt" else os.O_RDONLY)
     try:
         os.fsync(handle)
     finally:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Container
 from dataclasses import dataclass, field
 
 from kdcli.errors import UsageError
@@ -16,15 +17,15 @@ class Choice:
     options: dict[str, str] = field(default_factory=dict)
 
     @classmethod
-    def parse(cls, text: str) -> Choice:
-        """Read one choice.
+    def parse(cls, text: str, known: Container[str] | None = None) -> Choice:
+        """Read one choice; where the names that are `known` are given, `module:attribute` needs no dot.
 
         Raises:
             UsageError: an empty name, or an option without `=`.
         """
         # A dotted `module:attribute` is a name of its own; its arguments follow the second colon.
         parts = text.strip().split(":")
-        split = 2 if "." in parts[0] else 1
+        split = 2 if "." in parts[0] or (known is not None and parts[0] not in known) else 1
         name, rest = ":".join(parts[:split]), ":".join(parts[split:])
         if not name:
             raise UsageError(f"cannot read {text!r}", "a name is missing", "write it as name[:value][,key=value]")

@@ -2,10 +2,6 @@
 
 from __future__ import annotations
 
-import fcntl
-import os
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 
 from pydantic import BaseModel, ValidationError
@@ -41,25 +37,3 @@ def checked(file: Path, model: type[BaseModel], fix: str) -> Json:
     except ValueError as error:
         raise RefusedError(f"{file} is damaged", str(error)[:200], fix) from None
     return found
-
-
-@contextmanager
-def claim(lock: Path, wait: bool = False) -> Iterator[bool]:
-    """Whether this process alone holds `lock` from here on; with `wait`, it will.
-
-    A lock belongs to a process and goes with it, however it ends: nothing is left to clean up.
-    """
-    lock.parent.mkdir(parents=True, exist_ok=True)
-    handle = os.open(lock, os.O_CREAT | os.O_RDWR)
-    try:
-        yield _locked(handle, wait)
-    finally:
-        os.close(handle)
-
-
-def _locked(handle: int, wait: bool) -> bool:
-    try:
-        fcntl.flock(handle, fcntl.LOCK_EX | (0 if wait else fcntl.LOCK_NB))
-    except BlockingIOError:
-        return False
-    return True

@@ -18,6 +18,7 @@ from importlib.metadata import entry_points
 from typing import Any
 
 from kdcli.errors import UsageError, unknown
+from kdcli.modules import reach
 from kdcli.said import refuse_unsaid
 
 # Parts that came from outside in the life of this process: name -> what it was taken for.
@@ -84,6 +85,7 @@ class Registry:
             return load_target(self.table[name][0])
         if _TARGET.fullmatch(name):
             refuse_unsaid([name])
+            reach(name.partition(":")[0])
             return self._fitting(name, load_target(name))
         raise unknown(self.noun, name, self.table)
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Container, Iterable, Mapping
 from dataclasses import dataclass, field, replace
 from math import prod
 from typing import Any
@@ -293,7 +293,7 @@ class EnvSpec:
     """An environment as data: gymnasium id, keyword arguments, wrappers (`name[:value]`, inner first).
 
     `max_steps` caps an episode; None keeps the env's own limit. `quoted` are the texts in it that a file gave: modules
-    that they name are not imported, and paths not opened.
+    that they name are not imported, and paths not opened. Of an env that stands `alone`, one is open at a time.
     """
 
     id: str
@@ -301,10 +301,14 @@ class EnvSpec:
     wrappers: tuple[str, ...] = ()
     max_steps: int | None = None
     quoted: frozenset[str] = field(default=frozenset(), compare=False)
+    alone: bool = field(default=False, compare=False)
 
-    def modules(self) -> list[str]:
-        """The ids and wrappers that name a module to import: `module:Name-v0`, `module:Class:key=value`."""
-        foreign = [text for text in self.wrappers if "." in text.partition(":")[0]]
+    def modules(self, wrappers: Container[str]) -> list[str]:
+        """The ids and wrappers that name a module to import: `module:Name-v0`, `module:Class:key=value`.
+
+        Those called as one of `wrappers`, which are kdcli's own, do not.
+        """
+        foreign = [text for text in self.wrappers if ":" in text and text.partition(":")[0] not in wrappers]
         return [*([self.id] if ":" in self.id else []), *foreign]
 
     def paths(self) -> list[str]:
@@ -322,7 +326,12 @@ class EnvSpec:
             "kwargs": dict(self.kwargs),
             "wrappers": list(self.wrappers),
             "max_steps": self.max_steps,
+            **({"alone": True} if self.alone else {}),
         }
+
+    def within(self, envs: int) -> EnvSpec:
+        """The same where so many may be open side by side: alone where that is one."""
+        return replace(self, alone=True) if envs == 1 else self
 
     @classmethod
     def from_json(cls, data: Json) -> EnvSpec:
@@ -342,7 +351,7 @@ class EnvSpec:
             why = "its id is a text, its arguments have names, its wrappers are texts, its steps are counted"
             raise RefusedError(f"the file describes an env that cannot be read: {str(data)[:80]}", why)
         quoted = frozenset(_texts([name, wrappers, kwargs]))
-        return cls(name, dict(kwargs), tuple(wrappers), steps, quoted)
+        return cls(name, dict(kwargs), tuple(wrappers), steps, quoted, data.get("alone") is True)
 
     def __str__(self) -> str:
         inside = [f"{k}={v}" for k, v in self.kwargs.items()] + list(self.wrappers)

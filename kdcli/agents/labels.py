@@ -74,7 +74,7 @@ def _looked_into(teacher: Actor, obs: np.ndarray, heads: Heads, inside: Collecti
             seen = teacher.attention(obs)
         if seen is None:
             why = f"{teacher.name} gives {', '.join(heads.present()) or 'its action'}"
-            raise UsageError(f"this loss needs the teacher's {name}", why, "choose another --loss")
+            raise UsageError(f"this loss needs the teacher's {name}", why, "leave --loss out, for one that fits")
         found[INSIDE[name]] = seen.numpy()
     return found
 

@@ -110,7 +110,9 @@ class Policy(nn.Module):
         """
         maps = self.network.maps(self._unmasked(features)[0]) if isinstance(self.network, Stack) else None
         if maps is None:
-            raise UsageError(f"{self.network} has no attention map", "it has no convolution", "choose another --loss")
+            raise UsageError(
+                f"{self.network} has no attention map", "it has no convolution", "leave --loss out, for one that fits"
+            )
         return maps.square().mean(1)
 
     def _unmasked(self, features: Tensor) -> tuple[Tensor, Tensor | None]:

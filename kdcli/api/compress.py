@@ -139,7 +139,8 @@ class CompressResult(Result):
         from kdcli.benchmarks.record import to_json
         from kdcli.compression.run_folder import describe
 
-        return {**describe(self.compressed, self.config, self.parents), "bench": to_json(self.compressed.bench)}
+        bench = {**to_json(self.compressed.bench), "budget": self.config.budget}
+        return {**describe(self.compressed, self.config, self.parents), "bench": bench}
 
     def save(self, folder: Path | str, force: bool = False) -> Path:
         """Write student, teacher, their exports, all numbers and a summary into a folder, whole or not at all.

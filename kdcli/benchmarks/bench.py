@@ -18,7 +18,7 @@ from kdcli.benchmarks.similarity import Similarity, compare_actions
 from kdcli.benchmarks.size import Size, measure
 from kdcli.benchmarks.statistics import Summary, summary
 from kdcli.benchmarks.verdict import Comparison, compare
-from kdcli.envs.make import check_fits, make
+from kdcli.envs.make import check_fits
 from kdcli.envs.vector import Vector
 from kdcli.errors import UsageError
 from kdcli.progress import Listener, Note, silent
@@ -93,7 +93,9 @@ def check_entries(entries: Sequence[BenchEntry], vector: Vector, config: BenchCo
     names = [entry.name for entry in entries]
     if not names or len({*names, RANDOM}) <= len(names):
         given = ", ".join(names) or "none"
-        raise UsageError("agents need names of their own", f"given: {given}; taken: {RANDOM}", "rename one")
+        raise UsageError(
+            "agents need names of their own", f"given: {given}; taken: {RANDOM}", "give one of the files another name"
+        )
     reference = entries[0].player
     check_fits(vector.spec, (vector.observation, vector.action), (reference.observation, reference.action))
     for entry in entries:
@@ -140,7 +142,7 @@ def bench(
     return Bench(
         config=config,
         env=vector.spec,
-        cap=episode_cap(vector.spec),
+        cap=vector.cap,
         seeds=seeds,
         results=tuple(_results(entries, played, random, states, config)),
         random=random,
@@ -157,16 +159,6 @@ def time_again(done: Bench, listener: Listener = silent) -> Bench:
     entries = [result.entry for result in done.results]
     latencies = time_all(entries, done.states.observations, done.config.latency_budget, listener)
     return replace(done, latencies=latencies, repeated=True)
-
-
-def episode_cap(spec: EnvSpec) -> int:
-    """Steps after which an episode is cut."""
-    env = make(spec)
-    known = env.spec
-    env.close()
-    assert known is not None
-    assert known.max_episode_steps is not None
-    return known.max_episode_steps
 
 
 def _say_who_is_not_sampled(entries: Sequence[BenchEntry], config: BenchConfig, listener: Listener) -> None:

@@ -63,7 +63,7 @@ def choose_env(entries: Sequence[BenchEntry], listener: Listener = silent) -> En
     known = {entry.name: entry.player.env for entry in entries}
     found = next((env for env in known.values() if env is not None), None)
     if found is None:
-        raise UsageError("no agent says which env it plays", "their files do not tell", "name it: --env CartPole-v1")
+        raise UsageError("no agent says which env it plays", "their files do not tell", "name it with --env")
     for name, env in known.items():
         if env is not None and env.id != found.id:
             listener(Note(f"{name} was trained on {env}; here it plays {found}"))

@@ -6,7 +6,7 @@ min_score, confidence, reference (a name), machine, versions
 timing              rounds, calls (of each subject), threads, batch, repeated; runtimes, in order; base, the first that
                     the reference was timed in; floors: runtime -> times (as below) of a program that gives
                     its input back; floor: onnxruntime's {p50_us, p99_us}, or null; null without timing
-random              return (as below), seconds, shown (whether a report has a row of it)
+random              return, success, motion (as below), seconds, shown (whether a report has a row of it)
 contenders          in order, the reference first:
     name, role      "reference", "candidate" or "baseline"
     file            {name, sha256, size_bytes} of what was read, or null
@@ -23,8 +23,11 @@ contenders          in order, the reference first:
     score           verdict, score, low, high, rule, rho, more_episodes, reason, ... (`verdict.Comparison`); null for
                     the reference
     similarity      n_states, agreement, kl (nats, or null); null for the reference
+    success         n, rate, low, high: of episodes that end with is_success in info; null where the env tells none
+    motion          of real actions: smoothness (mean |a_t - a_t-1|), energy (mean a^2 a step); null for choices
     seconds         what playing took
-    episodes        returns, lengths, one a seed; only when asked for
+    episodes        returns, lengths, success where it is told, one a seed; only when asked for
+budget              seconds that compress was given for all, which bounds its episodes; only there
 gates               as `kdcli.reports.gates.Outcome`; only where there are gates
 """
 
@@ -32,7 +35,10 @@ from __future__ import annotations
 
 from dataclasses import asdict
 
+import numpy as np
+
 from kdcli.benchmarks.bench import Bench, Result
+from kdcli.benchmarks.conduct import motion_of, success_of
 from kdcli.benchmarks.entry import BenchEntry
 from kdcli.benchmarks.latency import BATCH, Latencies, Timing
 from kdcli.benchmarks.machine import machine, versions
@@ -64,7 +70,7 @@ def to_json(bench: Bench, per_episode: bool = False) -> Json:
         "random": {
             "shown": config.baselines,
             "return": asdict(bench.random_returns),
-            **_play(bench.random, per_episode),
+            **_play(bench.random, per_episode, config.confidence),
         },
         "contenders": [_entry(bench, result, per_episode) for result in bench.results],
     }
@@ -87,9 +93,18 @@ def _timing(bench: Bench) -> Json | None:
     }
 
 
-def _play(played: Played, per_episode: bool) -> Json:
-    episodes = {"returns": played.episodes.returns.tolist(), "lengths": played.episodes.lengths.tolist()}
-    return {"seconds": round(played.seconds, 3), **({"episodes": episodes} if per_episode else {})}
+def _play(played: Played, per_episode: bool, confidence: float) -> Json:
+    own = played.episodes
+    success, motion = success_of(own, confidence), motion_of(own)
+    episodes: Json = {"returns": own.returns.tolist(), "lengths": own.lengths.tolist()}
+    if success is not None:
+        episodes["success"] = [None if np.isnan(one) else bool(one) for one in own.success]
+    return {
+        "success": success and asdict(success),
+        "motion": motion and asdict(motion),
+        "seconds": round(played.seconds, 3),
+        **({"episodes": episodes} if per_episode else {}),
+    }
 
 
 def _entry(bench: Bench, result: Result, per_episode: bool) -> Json:
@@ -111,7 +126,7 @@ def _entry(bench: Bench, result: Result, per_episode: bool) -> Json:
         "return": asdict(result.returns),
         "score": result.comparison and asdict(result.comparison),
         "similarity": result.similarity and asdict(result.similarity),
-        **_play(result.played, per_episode),
+        **_play(result.played, per_episode, bench.config.confidence),
     }
 
 

@@ -21,7 +21,8 @@ class LoadConfig(BaseModel):
 
     env: str | None = Field(default=None, description="gymnasium id of the env; default: what the files beside it say")
     env_kwargs: tuple[str, ...] = Field(default=(), description="argument of the env, name=value; repeatable")
-    wrapper: tuple[str, ...] = Field(default=(), description="env wrapper, inner first: pad:84, time-feature")
+    wrapper: tuple[str, ...] = Field(default=(), description="env wrapper, inner first: pad:84, time-feature; or none")
+    envs: int | None = Field(default=None, ge=1, description="1: no more than one env is open at a time")
     vecnormalize: str = Field(default="auto", description="VecNormalize's file; auto: the one beside it; none")
     obs_stats: str | None = Field(default=None, description="its observation statistics, x.npz: mean, var; or none")
     activation: str | None = Field(default=None, description="activation, where the file does not say: elu, tanh, ...")
@@ -47,7 +48,11 @@ class LoadConfig(BaseModel):
         """The env that `env` names, with its arguments and wrappers; None when it names none."""
         from kdcli.spec import EnvSpec  # brings numpy, which no help page needs
 
-        return None if self.env is None else EnvSpec(self.env, self.kwargs(), self.wrapper)
+        return None if self.env is None else EnvSpec(self.env, self.kwargs(), self.wrappers(), alone=self.envs == 1)
+
+    def wrappers(self, told: tuple[str, ...] = ()) -> tuple[str, ...]:
+        """Those that `wrapper` names, `none` being none; where it names nothing, those that files have `told`."""
+        return tuple(text for text in self.wrapper if text != "none") if self.wrapper else told
 
     def texts(self) -> list[str]:
         """What it says of the env: its id, arguments that are text, wrappers."""

@@ -51,8 +51,24 @@ def read_any(path: Path | str, config: LoadConfig | None = None, listen: Listene
     file, config = find_file(Path(path)), config or LoadConfig()
     kind = sniff(file)
     _refuse_unused(file, kind, config)
+    _tell_modules(config, listen)
     with whatever_it_says(file):
-        return FORMATS.load(kind)(file, config, listen)
+        agent: Agent | OnnxAgent = FORMATS.load(kind)(file, config, listen)
+    if config.envs == 1 and agent.env is not None:
+        return replace(agent, env=replace(agent.env, alone=True))
+    return agent
+
+
+def _tell_modules(config: LoadConfig, listen: Listener) -> None:
+    """Look in the current folder for modules that the user named and that are not installed, and say so."""
+    from kdcli.envs import WRAPPERS
+    from kdcli.modules import reach
+    from kdcli.spec import EnvSpec
+
+    for name in EnvSpec(config.env or "", wrappers=config.wrappers()).modules(WRAPPERS.table):
+        module = name.removeprefix("pettingzoo:").partition(":")[0]
+        if (found := reach(module)) is not None:
+            listen(Note(f"taking the module {module} from the current folder: {found.name}"))
 
 
 # What a kind of file is told beside its env; kdcli's own files stand beside others that are, and need nothing.
@@ -107,7 +123,7 @@ def _checkpoints(folder: Path) -> Iterator[Path]:
     yield from zips or (file for file in files if file.suffix in _SUFFIXES)
 
 
-def native(path: Path, config: LoadConfig, _: Listener) -> Agent:
+def native(path: Path, config: LoadConfig, listen: Listener) -> Agent:
     """An agent file of kdcli.
 
     Raises:
@@ -115,13 +131,14 @@ def native(path: Path, config: LoadConfig, _: Listener) -> Agent:
         RefusedError: it is damaged.
     """
     from kdcli.agents.store import load
+    from kdcli.checkpoints.sb3.zoo import asked_env
 
-    agent, env = load(path), config.named_env()
+    agent = load(path)
     if not isinstance(agent.facts, Mapping):
         raise RefusedError(f"{path} does not describe an agent", "its facts are not names with values", "make it again")
     if config.vecnormalize not in ("auto", "none"):
         raise UsageError(f"{path.name} has its own statistics", "an agent file is complete", "leave --vecnormalize out")
-    return agent if env is None else replace(agent, env=env)
+    return replace(agent, env=asked_env(config, agent, listen))
 
 
 def onnx(path: Path, config: LoadConfig, listen: Listener) -> OnnxAgent:
@@ -131,8 +148,9 @@ def onnx(path: Path, config: LoadConfig, listen: Listener) -> OnnxAgent:
         RefusedError: it is damaged, or has other weights than it was exported with.
     """
     from kdcli.agents.onnx.session import load
+    from kdcli.checkpoints.sb3.zoo import asked_env
 
-    agent, env = load(path), config.named_env()
+    agent = load(path)
     if agent.edits:
         listen(Note(f"{path.name} was edited since its export: {'; '.join(agent.edits)}"))
-    return agent if env is None else replace(agent, env=env)
+    return replace(agent, env=asked_env(config, agent, listen))

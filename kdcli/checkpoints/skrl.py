@@ -119,7 +119,11 @@ def _statistics(saved: Mapping[str, Any], config: LoadConfig, what: str, listen:
     if config.obs_stats is not None or kept is None:
         return statistics(config, Convention(EPSILON, CLIP, beside=True))
     if not is_state(kept):
-        raise RefusedError(f"{what}: its preprocessor is not skrl's", "a RunningStandardScaler is read", "--obs-stats")
+        raise RefusedError(
+            f"{what}: its preprocessor is not skrl's",
+            "a RunningStandardScaler is read",
+            "--obs-stats x.npz (mean, var), or none",
+        )
     mean, variance = (_float64(kept, key, what) for key in ("running_mean", "running_variance"))
     listen(Note(f"observations are normalised with skrl's defaults, epsilon {EPSILON:g} and a clip at {CLIP:g}"))
     return Statistics(Normalizer(mean, np.sqrt(variance) + EPSILON, CLIP))

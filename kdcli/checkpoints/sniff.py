@@ -13,7 +13,9 @@ from kdcli.errors import RefusedError
 from kdcli.files import open_file
 
 _ONNX, _PICKLE, _ZIP = b"\x08", b"\x80", b"PK"
-_CARD = 'describe it in a card beside it, of the same name and .json: {"trunk": [...], "heads": {...}}'
+_SHAPE = '{"trunk": [...], "heads": {...}}'
+_CARD = f"describe it in a card beside it, of the same name and .json: {_SHAPE}"
+_EXPORT = "export the policy to ONNX where it was trained"
 
 
 def sniff(path: Path) -> str:
@@ -66,8 +68,23 @@ def _sniff_container(path: Path) -> str:
     kinds = {"rsl_rl": rsl_rl.is_rsl_rl, "skrl": skrl.is_skrl, "cleanrl": cleanrl.is_cleanrl}
     found = next((name for name, matches in kinds.items() if matches(saved)), None)
     if found is None:
-        raise RefusedError(f"{path.name} is a PyTorch file of a layout kdcli does not know", _shown(saved), _CARD)
+        raise RefusedError(
+            f"{path.name} is a PyTorch file of a layout kdcli does not know", _shown(saved), _way_in(saved, path)
+        )
     return found
+
+
+def _way_in(saved: Any, path: Path) -> str:
+    """What makes a file of it that can be described: a card tells about one state dict."""
+    from kdcli.checkpoints.safe.containers import is_state
+
+    if is_state(saved):
+        return _CARD
+    inside = [key for key, part in saved.items() if is_state(part)] if isinstance(saved, dict) else []
+    if not inside:
+        return _EXPORT
+    cut = f"torch.save(torch.load({path.name!r})[{inside[0]!r}], 'policy.pt')"
+    return f"{cut}, and describe that in policy.json beside it: {_SHAPE}"
 
 
 def _shown(saved: Any) -> str:
@@ -114,7 +131,7 @@ def _with_card(path: Path) -> str:
 def _refusal(path: Path, head: bytes) -> RefusedError:
     if not head:
         return RefusedError(f"{path.name} is empty", "", "copy it again")
-    return RefusedError(f"{path.name} is of no kind kdcli reads", _known(), "")
+    return RefusedError(f"{path.name} is of no kind kdcli reads", _known(), _EXPORT)
 
 
 def _known() -> str:

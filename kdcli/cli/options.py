@@ -12,7 +12,7 @@ exit code; None is done.
 from __future__ import annotations
 
 import inspect
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Iterable, Mapping
 from functools import cache, wraps
 from pathlib import Path
 from typing import Annotated, Any, get_type_hints
@@ -58,7 +58,7 @@ def command(function: Callable[..., int | None]) -> Callable[..., int | None]:
 
     context = inspect.Parameter("typer_context", inspect.Parameter.KEYWORD_ONLY, annotation=typer.Context)
     positional = [p.replace(kind=inspect.Parameter.KEYWORD_ONLY, annotation=hints[p.name]) for p in own]
-    options = [option for config in configs.values() for option in _options(config)]
+    options = [option for config in _holders(configs.values()) for option in _options(*config)]
     run.__signature__ = inspect.Signature([context, *positional, *options])  # type: ignore[attr-defined]
     return run
 
@@ -78,8 +78,18 @@ def _is_a(hint: Any, kind: type) -> bool:
     return isinstance(hint, type) and issubclass(hint, kind)
 
 
-def _options(config: type[BaseModel]) -> list[inspect.Parameter]:
-    return [_option(name, field, _schemas(config)[name]) for name, field in config.model_fields.items()]
+def _holders(configs: Collection[type[BaseModel]]) -> list[tuple[type[BaseModel], list[str]]]:
+    """Each config with the fields it tells about: one that several share is one option, of the first with a default."""
+    holder: dict[str, type[BaseModel]] = {}
+    for config in configs:
+        for name, field in config.model_fields.items():
+            if name not in holder or holder[name].model_fields[name].default is None is not field.default:
+                holder[name] = config
+    return [(config, [name for name in config.model_fields if holder[name] is config]) for config in configs]
+
+
+def _options(config: type[BaseModel], names: Iterable[str]) -> list[inspect.Parameter]:
+    return [_option(name, config.model_fields[name], _schemas(config)[name]) for name in names]
 
 
 @cache

@@ -58,5 +58,7 @@ def rollout(
 
 def _env(agent: Actor) -> EnvSpec:
     if agent.env is None:
-        raise UsageError("the agent does not say which env it was trained on", "", "name one with --env")
+        raise UsageError(
+            "the agent does not say which env it was trained on", "it plays in that", "name one with --env"
+        )
     return agent.env

@@ -15,13 +15,14 @@ from kdcli.rollouts.evaluate import play
 
 @dataclass(frozen=True)
 class BaselineReturns:
-    """Returns (n,) of teacher and random play on `seeds`, and what playing costs here."""
+    """Returns (n,) of teacher and random play on `seeds`, what playing costs, and whether the env tells success."""
 
     seeds: range
     teacher: np.ndarray
     random: np.ndarray
     steps_per_second: float
     mean_length: float
+    tells_success: bool = False
 
 
 def measure(teacher: Actor, vector: Vector, seeds: range, seconds: float) -> BaselineReturns:
@@ -40,7 +41,12 @@ def measure(teacher: Actor, vector: Vector, seeds: range, seconds: float) -> Bas
     used = seeds[: len(pilot) + len(rest)]
     chance = play(None, vector, used)
     found = BaselineReturns(
-        used, np.concatenate(returns), chance.returns, float(first.lengths.sum() / taken), float(first.lengths.mean())
+        seeds=used,
+        teacher=np.concatenate(returns),
+        random=chance.returns,
+        steps_per_second=float(first.lengths.sum() / taken),
+        mean_length=float(first.lengths.mean()),
+        tells_success=bool(np.isfinite(first.success).all()),
     )
     _check(found, vector)
     return found
@@ -52,5 +58,5 @@ def _check(reference: BaselineReturns, vector: Vector) -> None:
         raise UsageError(
             f"the teacher returns {teacher:.1f} on {vector.spec}, random play {chance:.1f}",
             "there is nothing to hold: a wrong env, a missing normalizer (--vecnormalize), or an untrained agent",
-            "check both with kdcli inspect and kdcli bench",
+            "name the env and the wrappers it was trained in: --env, --wrapper; kdcli bench shows how it plays",
         )

@@ -6,6 +6,8 @@ import time
 from collections.abc import Sequence
 from dataclasses import replace
 
+import numpy as np
+
 from kdcli.agents.actor import Actor
 from kdcli.agents.agent import Agent
 from kdcli.agents.observation import Preprocessor
@@ -66,12 +68,15 @@ class CandidateTrainer:
     ) -> None:
         if teacher.env is None:
             raise UsageError("the env is not known", "the checkpoint does not say where it was trained", "give --env")
-        spec = replace(teacher.env, max_steps=config.max_steps or teacher.env.max_steps)
+        spec = replace(teacher.env, max_steps=config.max_steps or teacher.env.max_steps).within(config.envs)
         self.teacher, self.config, self.clock = teacher, config, clock
         self.parents, self.listener = parents, listener
         self.vector = open_vector(spec, teacher, _SLOTS)
         seeds = seeds_from(first_seed("screen", config.seed), _SCREENED * config.episodes)
         self.reference: BaselineReturns = measure(teacher, self.vector, seeds, 0.04 * clock.budget)
+        if config.min_success and not self.reference.tells_success:
+            why = f"no info at the end of an episode of {spec} has is_success"
+            raise UsageError("--min-success asks for what the env does not tell", why, "leave --min-success out")
         self._collector = RolloutCollector(teacher, open_vector(spec, teacher, config.envs), config.seed)
         self._first: Labelled = self._collector.collect(None, 1.0, _FIRST_LABELS)
         self._sees = varying(teacher, self._first[0], config.seed, listener)
@@ -212,7 +217,8 @@ class CandidateTrainer:
         settings = self.config.min_score, self.config.confidence
         screening, needed = compare(*arms, *settings), episodes_needed(*arms, *settings)
         above = screening.score is not None and screening.score > self.config.min_score
-        promising = above and (not self._decides or (needed is not None and needed <= self.affordable))
+        succeeds = not self.config.min_success or float(np.mean(seen.success)) >= self.config.min_success
+        promising = above and succeeds and (not self._decides or (needed is not None and needed <= self.affordable))
         found = Candidate(
             index,
             architecture,

@@ -9,6 +9,7 @@ from kdcli.agents.actor import Actor
 from kdcli.agents.agent import Agent
 from kdcli.agents.onnx.session import OnnxAgent
 from kdcli.benchmarks.bench import Bench, bench
+from kdcli.benchmarks.conduct import success_of
 from kdcli.benchmarks.config import BenchConfig
 from kdcli.benchmarks.entry import BenchEntry
 from kdcli.benchmarks.target import Met, Target
@@ -162,17 +163,30 @@ def _finish(
         baselines=config.baselines,
     )
     found = bench(entries, trainer.vector, settings, trainer.listener)
-    judged = found["student"].comparison if candidate is not None else None
+    judged = _judged(found, config) if candidate is not None else "holds"
     return Compressed(
         teacher=teacher,
         teacher_file=files["teacher"],
         student=candidate.student if candidate else None,
         student_file=files.get("student"),
         bench=found,
-        verdict=judged.verdict if judged else "holds",
+        verdict=judged,
         tried=tuple(tried),
         throughput=trainer.throughput,
     )
+
+
+def _judged(found: Bench, config: CompressConfig) -> Verdict:
+    """The student's verdict: the worse of its score's and, where one is asked for, its success rate's."""
+    student = found["student"]
+    assert student.comparison is not None
+    told = success_of(student.played.episodes, config.confidence)
+    verdicts: list[Verdict] = [student.comparison.verdict]
+    if config.min_success:
+        fails, holds = told and told.high < config.min_success, told and told.low >= config.min_success
+        verdicts.append("fails" if fails else "holds" if holds else "undecided")
+    order: tuple[Verdict, ...] = ("fails", "undecided", "holds")
+    return min(verdicts, key=order.index)
 
 
 def _exported(agent: Actor, trainer: CandidateTrainer) -> Exported | None:

@@ -14,6 +14,9 @@ class CompressConfig(BaseModel):
 
     budget: Duration = Field(300.0, description="time for everything, measured from the start")
     min_score: float = Field(0.95, gt=0.0, description="score the student must hold; 0 is random play, 1 the teacher")
+    min_success: float = Field(
+        0.0, ge=0.0, le=1.0, description="share of episodes it must end with is_success in info, by its interval"
+    )
     confidence: float = Field(0.95, gt=0.5, lt=1.0, description="confidence of that verdict")
     target: tuple[str, ...] = Field(
         (), description="what it may take: onnxruntime:latency_us<=8, c:bytes<=8192; the best that fits; repeatable"

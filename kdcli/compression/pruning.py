@@ -75,7 +75,11 @@ class Scale:
         self.teacher, self.random = self.returns(teacher), self.returns(None)
         if self.teacher.mean() <= self.random.mean():
             what = f"the agent returns {self.teacher.mean():.1f}, random play {self.random.mean():.1f}"
-            raise UsageError(what, "there is nothing to hold", "check it with kdcli bench")
+            raise UsageError(
+                what,
+                "there is nothing to hold",
+                "name the env and the wrappers it was trained in: --env, --wrapper; kdcli bench shows how it plays",
+            )
 
     def returns(self, agent: Actor | None) -> np.ndarray:
         """One return a seed (n,)."""

@@ -30,7 +30,7 @@ def save(folder: Path, done: Compressed, config: CompressConfig, parents: Parent
     Raises:
         UsageError: the folder exists (without `force`) or cannot be written.
     """
-    record = to_json(done.bench, per_episode=True)
+    record = {**to_json(done.bench, per_episode=True), "budget": config.budget}
     answer = describe(done, config, parents)
     with artifact.atomic_folder(folder, force) as inside:
         _save_agents(inside, done, answer, parents)

@@ -127,7 +127,9 @@ def read(folder: Path) -> Manifest:
     except (KeyError, TypeError, ValueError, AttributeError, OverflowError, RecursionError) as error:
         fix = "make the dataset again, in another folder"
         raise RefusedError(f"{path} is damaged, or no dataset's", repr(error), fix) from None
-    raise RefusedError(f"{path} is a {kind!r} of schema {schema!r}", f"this kdcli reads dataset {SCHEMA}", "update it")
+    raise RefusedError(
+        f"{path} is a {kind!r} of schema {schema!r}", f"this kdcli reads dataset {SCHEMA}", "update kdcli"
+    )
 
 
 def difference(one: Any, other: Any, place: str = "") -> str:

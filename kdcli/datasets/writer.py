@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-import fcntl
-import os
 import re
 from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from pathlib import Path
 
 from kdcli import artifact
@@ -15,6 +13,7 @@ from kdcli.datasets import shards
 from kdcli.datasets.manifest import Manifest
 from kdcli.datasets.shards import Columns
 from kdcli.errors import UsageError
+from kdcli.locks import claim_folder
 
 _DEBRIS = re.compile(r"\.(shard-\d{5,}\.safetensors|manifest\.json)\.\d+\.tmp")
 _SHARD = re.compile(r"shard-\d{5,}\.safetensors")
@@ -70,22 +69,12 @@ def _refuse_foreign(folder: Path) -> None:
 
 @contextmanager
 def _alone(folder: Path) -> Iterator[None]:
-    """Lock the folder while writing; the lock ends with the process, however that ends."""
-    handle = os.open(folder, os.O_RDONLY)
-    try:
-        with suppress(OSError):  # a file system without locks
-            _lock(handle, folder)
+    """Lock the folder while writing."""
+    with claim_folder(folder) as mine:
+        if not mine:
+            why = "another kdcli is writing there"
+            raise UsageError(f"{folder} is in use", why, "wait for it, or name another output")
         yield
-    finally:
-        os.close(handle)
-
-
-def _lock(handle: int, folder: Path) -> None:
-    try:
-        fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError:
-        why = "another kdcli is writing there"
-        raise UsageError(f"{folder} is in use", why, "wait for it, or name another output") from None
 
 
 def _begin(folder: Path, plan: Manifest, force: bool) -> Manifest:

@@ -65,7 +65,11 @@ class Augmentation:
         named = {name: part for name, part in parts(space).items() if self._fits(name, part)}
         if not named:
             kind = "image" if self.for_images else "number"
-            raise UsageError("this augmentation does not fit", f"the observation has no {kind}", "choose another")
+            raise UsageError(
+                "this augmentation does not fit",
+                f"the observation has no {kind}",
+                "choose another: kdcli list augmentations, or leave --augment out",
+            )
         moved = rows.copy()
         for name, part in named.items():
             found = _inside(part, self.move(split_rows(space, rows)[name], self.much, rng))

@@ -69,6 +69,7 @@ def distill_in_env(
     config, env = settled(config, teacher), teacher.env
     if env is None:
         raise UsageError("the env is not known", "the best student is chosen by its return there", "give --env")
+    env = env.within(config.envs)
     pool = pool_of(teacher, env, config, data)
     losses = config.loss or default_losses(teacher)
     student, objective = fresh_student(teacher, config, losses, pool), Objective.of(config, losses)

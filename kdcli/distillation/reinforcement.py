@@ -97,7 +97,11 @@ class Reinforcement:
         """Play, fit the critic to what came of it, and keep the play for the round; weights may follow `measured`."""
         no_memory(student)
         if student.policy.signal == "mean" and student.policy.spread is None:
-            raise UsageError("rewards teach a student that explores", "this one has no spread", "start a new one")
+            raise UsageError(
+                "rewards teach a student that explores",
+                "this one has no spread",
+                "leave --reinforce out, or begin with a new student: --init random",
+            )
         self._student, self._measured = student, measured
         self._said.clear()
         steps = [next(self._track) for _ in range(max(2, self._n // len(self._track)))]

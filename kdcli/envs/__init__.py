@@ -25,7 +25,10 @@ WRAPPERS = Registry(
         "rescale-action": ("kdcli.envs.wrappers.actions:rescale_action", "actions from low=-1 to high=1"),
         "clip-action": ("kdcli.envs.wrappers.actions:clip_action", "actions clipped to the env's bounds"),
         "time-limit": ("kdcli.envs.wrappers.actions:time_limit", "cut an episode after N steps, time-limit:500"),
-        "action-mask": ("kdcli.envs.wrappers.mask:action_mask", "observe which actions are allowed, as action_mask"),
+        "action-mask": (
+            "kdcli.envs.wrappers.mask:action_mask",
+            "observe which actions are allowed, as action_mask; action-mask:METHOD of the env",
+        ),
         "atari": (
             "kdcli.envs.wrappers.atari:atari",
             "gray frames as DQN saw them, atari:84; noop=30, skip=4, sticky=0, style=sb3|gymnasium|ale, flat=false",

@@ -5,7 +5,8 @@ from __future__ import annotations
 from kdcli.spec import MASK, Box, Dict, EnvSpec, Part, Space, n_features, parts, same_space
 
 Advice = tuple[str, str]
-_OTHER = ("it is another env, another version, or a wrapper is missing", "name the env with --env, see --wrapper")
+_NAMED = "name the env it was trained on with --env, its wrappers with --wrapper"
+_OTHER = ("it is another env, another version, or a wrapper is missing", _NAMED)
 
 
 def advise(spec: EnvSpec, env: Space, agent: Space) -> Advice:
@@ -25,7 +26,7 @@ def _of_parts(spec: EnvSpec, env: Space, agent: Space) -> Advice:
     if missing or more:
         lacks = f"the env does not give {', '.join(missing)}" if missing else "the env gives all it reads"
         rest = f", and {', '.join(more)} besides" if more else ""
-        return lacks + rest, "name the env with --env, see --wrapper"
+        return lacks + rest, _NAMED
     [name, *_] = [name for name in wanted if not same_space(given[name], wanted[name])]
     why, fix = advise(spec, given[name], wanted[name])
     return f"{name} is {given[name]}, the agent's {wanted[name]}: {why}", fix
@@ -58,8 +59,15 @@ def _of_widths(spec: EnvSpec, env: Part, agent: Part) -> Advice:
             "--env Ant-v5 --env-kwargs include_cfrc_ext_in_observation=false --wrapper pad:84"
             + (" --wrapper time-feature" if n_features(agent) == 112 else ""),
         )
+    frames, over = divmod(n_features(agent), max(1, n_features(env)))
+    vectors = isinstance(env, Box) and isinstance(agent, Box) and len(env.shape) == 1 == len(agent.shape)
+    if vectors and frames > 1 and not over:
+        return (
+            f"the agent reads {frames} times as many numbers: {frames} frames at once",
+            f"--wrapper frame-stack:{frames}",
+        )
     if missing == 1:
         return "one more input: RL Zoo's TimeFeatureWrapper adds one", "--wrapper time-feature"
     if missing > 1:
-        return f"the agent has {missing} inputs more, added by a wrapper or another version", "name the env with --env"
+        return f"the agent has {missing} inputs more, added by a wrapper or another version", _NAMED
     return _OTHER

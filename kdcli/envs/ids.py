@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib
 import logging
 import re
 from collections.abc import Callable
@@ -15,6 +14,7 @@ from gymnasium.envs.registration import EnvCreator
 from gymnasium.envs.registration import EnvSpec as Registration
 
 from kdcli.errors import UsageError
+from kdcli.modules import import_named
 
 PETTINGZOO = "pettingzoo"
 _ATARI = re.compile(r"ALE/|\w+NoFrameskip-v", re.ASCII)
@@ -37,10 +37,13 @@ def registration(env_id: str) -> Registration:
     if not module:
         _register(name)
         return gymnasium.spec(name)
-    found = getattr(importlib.import_module(module), name, None)
-    if name not in gymnasium.registry and isinstance(found, type) and issubclass(found, gymnasium.Env):
+    found = getattr(import_named(module), name, None)
+    if name in gymnasium.registry or not isinstance(found, type):
+        return gymnasium.spec(name)
+    if issubclass(found, gymnasium.Env):
         return Registration(name, entry_point=cast(EnvCreator, found))
-    return gymnasium.spec(name)
+    why = f"its classes are {', '.join(base.__module__ + '.' + base.__name__ for base in found.__mro__[:-1])}"
+    raise UsageError(f"{env_id} is not a gymnasium.Env", why, "let it inherit from gymnasium.Env, with its methods")
 
 
 def register(env_id: str, make: Callable[[], gymnasium.Env]) -> str:

@@ -6,7 +6,8 @@ import difflib
 import json
 import shlex
 import warnings
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
+from importlib.util import find_spec
 from typing import Any
 
 import gymnasium
@@ -14,9 +15,12 @@ import numpy as np
 from gymnasium import spaces
 from gymnasium.envs.registration import EnvSpec as Registration
 
+from kdcli.envs import WRAPPERS
 from kdcli.envs.advice import advise
+from kdcli.envs.boundary import code_of
 from kdcli.envs.ceilings import bounded, check_asked, check_seen
-from kdcli.envs.ids import registration
+from kdcli.envs.ids import PETTINGZOO, registration
+from kdcli.envs.packages import package_of, pip_name
 from kdcli.envs.wrappers import wrap
 from kdcli.errors import UsageError
 from kdcli.said import is_said, refuse, refuse_unsaid
@@ -36,6 +40,8 @@ from kdcli.spec import (
 
 DEFAULT_LIMIT = 10_000
 _NO_LIMIT = -1
+_EXPLAINED = (gymnasium.error.Error, ImportError)
+_LIMIT = "max_episode_steps"
 _PACKAGES = {
     "Box2D": "gymnasium[box2d]",
     "mujoco": "gymnasium[mujoco]",
@@ -45,17 +51,28 @@ _PACKAGES = {
 }
 
 
-def make(spec: EnvSpec) -> gymnasium.Env:
+class _Alone:
+    """How the one env that stands alone and is open is closed, when another is asked for."""
+
+    leave: Callable[[], None] | None = None
+
+
+def make(spec: EnvSpec, leave: Callable[[], None] | None = None) -> gymnasium.Env:
     """The environment, its episodes capped at `spec.max_steps` or its own limit or 10,000 steps.
 
-    With wrappers, `spec.max_steps` counts the agent's steps, and the env's own limit the env's.
+    With wrappers, `spec.max_steps` counts the agent's steps, and the env's own limit the env's. Before one that stands
+    `alone` is made, the one before it is told to `leave`.
 
     Raises:
         UsageError: unknown id, missing package, bad keyword arguments, a wrapper that does not fit, a module that
-            only a file names, or more than a file may ask for.
+            only a file names, more than a file may ask for, or the env's own code raises.
     """
     _refuse_quoted(spec)
     check_asked(spec)
+    if spec.alone:
+        if _Alone.leave is not None:
+            _Alone.leave()
+        _Alone.leave = leave
     with bounded(spec):
         env = _made(spec)
     if spec.quoted:
@@ -65,20 +82,34 @@ def make(spec: EnvSpec) -> gymnasium.Env:
 
 def _made(spec: EnvSpec) -> gymnasium.Env:
     try:
-        known = registration(spec.id)
+        with code_of(spec.id, "import", _EXPLAINED):
+            known = registration(spec.id)
         within, around = _limits(spec, known)
         _quiet_mujoco(known)
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")
-            given = _arguments(spec.kwargs)
-            env = gymnasium.make(known, max_episode_steps=within, disable_env_checker=True, **given)
-    except (gymnasium.error.Error, ImportError) as error:
+    except _EXPLAINED as error:
         raise _explain(spec.id, error) from None
-    except (TypeError, ValueError, AssertionError) as error:
-        raise UsageError(f"{spec.id} does not take these arguments", _line(error), "check --env-kwargs") from None
+    env = _built(spec, known, within)
     for name in spec.wrappers:
-        env = wrap(env, name)
+        with code_of(str(spec), f"the wrapper {name}"):
+            env = wrap(env, name)
     return env if around is None else gymnasium.wrappers.TimeLimit(env, around)
+
+
+def _built(spec: EnvSpec, known: Registration, within: int) -> gymnasium.Env:
+    """The env without its wrappers."""
+    given = _arguments(spec.kwargs)
+    try:
+        with code_of(spec.id, "__init__", _EXPLAINED), warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            return gymnasium.make(known, max_episode_steps=within, disable_env_checker=True, **given)
+    except _EXPLAINED as error:
+        raise _explain(spec.id, error) from None
+    except UsageError as error:
+        # An env that was given arguments, and did not like them.
+        if given and isinstance(error.__cause__, TypeError | ValueError | AssertionError):
+            why = f"{_line(error.__cause__)} ({error.why})"
+            raise UsageError(f"{spec.id} does not take these arguments", why, "check --env-kwargs") from error
+        raise
 
 
 def _refuse_quoted(spec: EnvSpec) -> None:
@@ -86,14 +117,19 @@ def _refuse_quoted(spec: EnvSpec) -> None:
     flags = [f"--env {shlex.quote(spec.id)}", *(f"--wrapper {shlex.quote(wrapper)}" for wrapper in spec.wrappers)]
     values = ((key, value if isinstance(value, str) else json.dumps(value)) for key, value in spec.kwargs.items())
     flags += [f"--env-kwargs {shlex.quote(f'{key}={value}')}" for key, value in values]
-    named = [*spec.modules(), *spec.paths()]
+    modules = spec.modules(WRAPPERS.table)
+    named = [*modules, *spec.paths()]
     refuse([text for text in named if text in spec.quoted and not is_said(text)], " ".join(flags))
-    refuse_unsaid(spec.modules(), " ".join(flags))
+    refuse_unsaid(modules, " ".join(flags))
 
 
 def _limits(spec: EnvSpec, known: Registration) -> tuple[int, int | None]:
     """The cap of the env itself and, where wrappers may change what a step is, the one around them."""
     own, asked = known.max_episode_steps, spec.max_steps
+    if _LIMIT in spec.kwargs:
+        own = spec.kwargs[_LIMIT]
+        if not isinstance(own, int) or own < 1:
+            raise UsageError(f"{_LIMIT} is {own!r}", "it is a whole number from 1", f"--env-kwargs {_LIMIT}=500")
     if not spec.wrappers:
         return asked or own or DEFAULT_LIMIT, None
     if own is None:
@@ -104,7 +140,9 @@ def _limits(spec: EnvSpec, known: Registration) -> tuple[int, int | None]:
 def _arguments(kwargs: Mapping[str, Any]) -> dict[str, Any]:
     """Arguments as Python has them: ALE wants its range of frames to skip as a tuple, which JSON does not know."""
     return {
-        key: tuple(value) if key == "frameskip" and isinstance(value, list) else value for key, value in kwargs.items()
+        key: tuple(value) if key == "frameskip" and isinstance(value, list) else value
+        for key, value in kwargs.items()
+        if key != _LIMIT
     }
 
 
@@ -134,12 +172,31 @@ def _line(error: Exception) -> str:
 
 
 def _explain(env_id: str, error: Exception) -> UsageError:
-    text = str(error).splitlines()[0] if str(error) else type(error).__name__
+    what, text = f"cannot make {env_id}", str(error).splitlines()[0] if str(error) else type(error).__name__
     package = next((p for key, p in _PACKAGES.items() if key.lower() in str(error).lower()), None)
     if package is not None and isinstance(error, ImportError | gymnasium.error.DependencyNotInstalled):
-        return UsageError(f"cannot make {env_id}", text, f"pip install '{package}'")
+        return UsageError(what, text, f"pip install '{package}'")
+    if isinstance(error, ModuleNotFoundError) and error.name is not None:
+        return _no_module(env_id, error.name.partition(".")[0])
+    if (known := package_of(env_id)) is not None:
+        module, package = known
+        how = "" if find_spec(module.partition(".")[0]) else f"pip install {package}, and "
+        return UsageError(what, f"{text}; it is one of {package}'s", f"{how}--env {module}:{env_id}")
     near = difflib.get_close_matches(env_id, list(gymnasium.registry), n=1)
-    return UsageError(f"cannot make {env_id}", text, f"did you mean --env {near[0]}?" if near else "check --env")
+    fix = f"--env {near[0]}, if you mean that" if near else "an env of your own is --env module:Id-v0, or module:Class"
+    return UsageError(what, text, fix)
+
+
+def _no_module(env_id: str, module: str) -> UsageError:
+    """The error for a module that is not there: the one that `env_id` names, or one that this one imports."""
+    what = f"cannot make {env_id}"
+    if module != env_id.removeprefix(f"{PETTINGZOO}:").partition(":")[0].partition(".")[0]:
+        return UsageError(what, f"it imports {module}, which is not installed", f"pip install {module}")
+    package = pip_name(module)
+    install = f"pip install {package}" if package else "install it, go to the folder it is in"
+    return UsageError(
+        what, f"no module {module} is installed or lies in the current folder", f"{install}, or correct --env"
+    )
 
 
 def to_space(space: spaces.Space) -> Space:

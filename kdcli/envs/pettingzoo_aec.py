@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import importlib
 from typing import Any
 
 import gymnasium
 
 from kdcli.errors import UsageError
+from kdcli.modules import import_named
 
 
 class Turns(gymnasium.Env):
@@ -23,7 +23,7 @@ class Turns(gymnasium.Env):
     """
 
     def __init__(self, module: str, **kwargs: Any) -> None:
-        found = getattr(importlib.import_module(module), "parallel_env", None)
+        found = getattr(import_named(module), "parallel_env", None)
         if found is None:
             raise UsageError(f"{module} is no PettingZoo game", "it has no parallel_env", "check --env pettingzoo:...")
         self._game = found(**kwargs)

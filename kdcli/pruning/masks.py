@@ -24,7 +24,11 @@ def weight_scores(unit_stats: UnitStats, importance: str) -> Scores:
     """
     if importance not in _SCORES:
         known = ", ".join(_SCORES)
-        raise UsageError(f"{importance!r} judges units, not single weights", f"for weights: {known}", "choose another")
+        raise UsageError(
+            f"{importance!r} judges units, not single weights",
+            f"for weights: {known}",
+            f"--importance {next(iter(_SCORES))}",
+        )
     return _SCORES[importance](unit_stats)
 
 
@@ -100,7 +104,11 @@ def sparsest(unit_stats: UnitStats, scores: Scores, n_nonzero: int, uniform: boo
     fixed = sum(tensor.numel() for tensor in unit_stats.tensors.values()) - sum(t.numel() for t in matrices.values())
     room = n_nonzero - fixed
     if room < len(matrices):
-        raise UsageError(f"{n_nonzero:,} numbers are too few", f"{fixed:,} are biases, which stay", "ask for more")
+        raise UsageError(
+            f"{n_nonzero:,} numbers are too few",
+            f"{fixed:,} are biases, which stay",
+            f"--to 'nonzeros<={fixed + len(matrices):,}' is the least".replace(",", ""),
+        )
     ranked = {name: torch.where(tensor == 0, -torch.inf, scores[name]) for name, tensor in matrices.items()}
     if uniform:
         share = room / sum(tensor.numel() for tensor in matrices.values())

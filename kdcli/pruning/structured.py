@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from typing import Literal
 
@@ -47,7 +48,8 @@ def shrink(unit_stats: UnitStats, going: list[int], measure: Measure, size: floa
     least = unit_stats.kept(going)
     if measure(least) > size:
         why = f"one unit in each layer comes to {measure(least):,.0f}"
-        raise TooSmallError(f"this network cannot come to {size:,.0f}", why, "ask for more, or distill another network")
+        fix = f"ask for {math.ceil(measure(least))} or more in --to, or distill another network"
+        raise TooSmallError(f"this network cannot come to {size:,.0f}", why, fix)
     low, high, best = 0, len(going), least
     while high - low > 1:
         middle = (low + high) // 2

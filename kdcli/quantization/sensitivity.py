@@ -60,7 +60,11 @@ def mixed(agent: Agent, plan: Plan, bits: float, play: Play, ladder: Sequence[st
     """
     schemes = [parse_scheme(text) for text in ladder]
     if bits < schemes[-1].bits:
-        raise UsageError(f"no mixture has {bits:g} bits a weight", f"the least is {schemes[-1].bits}", "ask for more")
+        raise UsageError(
+            f"no mixture has {bits:g} bits a weight",
+            f"the least is {schemes[-1].bits}",
+            f"--mixed {schemes[-1].bits} is the least",
+        )
     steps = sensitivities(agent, ladder, play)
     cost = {(step.name, step.scheme.name): step.disagreement for step in steps}
     sizes = {step.name: step.size for step in steps}

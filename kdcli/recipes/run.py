@@ -22,7 +22,8 @@ from kdcli import artifact
 from kdcli.api.result import Result
 from kdcli.errors import UsageError, option
 from kdcli.files import MAX_RECORDS, MAX_TOML, read_bytes
-from kdcli.outputs import checked, claim, options_changed
+from kdcli.locks import claim
+from kdcli.outputs import checked, options_changed
 from kdcli.progress import Listener, Note, silent
 from kdcli.recipes.plan import Step, plan
 from kdcli.recipes.recipe import ResolvedRecipe, find_recipe, read_recipe, resolve

@@ -1,7 +1,7 @@
 """Gates: `score>=0.95`, `student:latency_us<=20`. Each is passed, failed or undecided on the record of a benchmark.
 
-Return and score are judged by their whole interval: a gate that the interval contains is undecided. All other numbers
-are judged as they are. Latencies are medians, and are to be measured a second time before a gate on them fails.
+Return, score and success are judged by their whole interval: a gate that the interval contains is undecided. All other
+numbers are judged as they are. Latencies are medians, and are to be measured a second time before a gate on them fails.
 """
 
 from __future__ import annotations
@@ -22,6 +22,9 @@ Verdict = Literal["passed", "failed", "undecided"]
 METRICS: dict[str, tuple[str, str]] = {
     "score": ("score.score", "share of the reference's gain over random play, by its interval"),
     "return": ("return.mean", "mean return, by its interval"),
+    "success": ("success.rate", "share of episodes that end with is_success in info, by its interval"),
+    "smoothness": ("motion.smoothness", "mean change of a real action from step to step"),
+    "energy": ("motion.energy", "mean square of a real action, a step"),
     "agreement": ("similarity.agreement", "same greedy action on the reference's states, 1 is always"),
     "kl": ("similarity.kl", "KL(reference || agent), nats"),
     "params": ("size.params", "weights and biases that act"),
@@ -34,7 +37,9 @@ METRICS: dict[str, tuple[str, str]] = {
     "throughput": ("latency.onnxruntime.throughput_256", "observations a second in onnxruntime, 256 at a time"),
 }
 TIMED = ("latency_us", "p99_us", "latency_torch_us", "latency_ratio", "throughput")
-_WITH_INTERVAL = {"score": "score", "return": "return"}
+_WITH_INTERVAL = {"score": "score", "return": "return", "success": "success"}
+_UNMEASURED = "it was not measured"
+_UNTOLD = {"success": "no info of the env says is_success"}
 _EXAMPLE = "score>=0.95, latency_us<=20 or student:params<=2000"
 _MIN_EPISODES = 10  # as the verdict: fewer never show that an agent is good
 
@@ -122,7 +127,9 @@ def wants_retiming(outcomes: Iterable[Outcome]) -> bool:
 
 def _outcome(gate: Gate, entry: Json) -> Outcome:
     value = _look_up(entry, METRICS[gate.metric][0])
-    found = Outcome(str(gate), entry["name"], gate.metric, "undecided", value, reason="it was not measured")
+    found = Outcome(
+        str(gate), entry["name"], gate.metric, "undecided", value, reason=_UNTOLD.get(gate.metric, _UNMEASURED)
+    )
     if value is None:
         return found if gate.metric != "score" else _without_score(found, entry)
     if gate.metric not in _WITH_INTERVAL:
@@ -156,5 +163,5 @@ def _by_interval(gate: Gate, found: Outcome, around: Json) -> Outcome:
 def _look_up(entry: Json, path: str) -> float | None:
     found: Any = entry
     for key in path.split("."):
-        found = found and found[key]
+        found = found and found.get(key)  # a record of before may lack what is measured now
     return found

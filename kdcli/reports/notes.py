@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator
 
+from kdcli.durations import format_duration
 from kdcli.reports.table import number
 from kdcli.spec import Json
 
 _SLOWER = 0.95  # two sessions of one file differ by less
+
+_SHARE = 3.5  # of the time that playing takes: a third of the budget, with room to spare
 
 _RULES = {
     "bca": "by bootstrap (BCa) over the paired episodes",
@@ -42,15 +46,24 @@ def _verdict(record: Json, entry: Json) -> str:
     if score["rho"] is not None:
         text += f"; correlation with {record['reference']} {score['rho']:.2f}"
     if score["more_episodes"]:
-        text += f"; with scores like these --episodes {_ask(score)} would decide"
+        text += f"; with scores like these {_ask(record, score)} would decide"
     return text
 
 
-def _ask(score: Json) -> int:
-    """Episodes to ask for, rounded up to two digits."""
-    total = score["n"] + score["more_episodes"]
-    unit = 10 ** max(0, len(str(total)) - 2)
-    return -(-total // unit) * unit
+def _ask(record: Json, score: Json) -> str:
+    """Episodes to ask for, and the time they need where that was bounded: a third of the budget is for playing."""
+    episodes = _up(score["n"] + score["more_episodes"])
+    if "budget" not in record:
+        return f"--episodes {episodes}"
+    seconds = sum(played["seconds"] for played in (record["random"], *record["contenders"]))
+    needed = max(record["budget"], _up(math.ceil(_SHARE * seconds * episodes / score["n"])))
+    return f"--episodes {episodes} --budget {format_duration(needed)}"
+
+
+def _up(n: int) -> int:
+    """Rounded up to two digits."""
+    unit = 10 ** max(0, len(str(n)) - 2)
+    return -(-n // unit) * unit
 
 
 def _about_reference(record: Json) -> Iterator[str]:

@@ -124,6 +124,7 @@ def quality(record: Json) -> Table:
         "IQM": lambda c: number(c["return"]["iqm"]),
         "worst": lambda c: number(c["return"]["minimum"]),
         f"score {level}": lambda c: _interval(c["score"], "score") if c["score"] else _known_score(c["role"]),
+        "success": lambda c: _interval(c["success"], "rate") if c.get("success") else ABSENT,
         "agree": lambda c: _of(c["similarity"], "agreement", lambda share: f"{share:.3f}"),
         "KL": lambda c: _of(c["similarity"], "kl", number),
         "verdict": lambda c: c["score"]["verdict"] if c["score"] else c["role"],

@@ -14,8 +14,8 @@ from kdcli.envs.make import check_fits
 from kdcli.envs.vector import Vector
 from kdcli.progress import Event, Listener, silent
 from kdcli.rollouts.random_policy import random_actions
-from kdcli.rollouts.step_loop import stream
-from kdcli.spec import EnvSpec
+from kdcli.rollouts.step_loop import Steps, stream
+from kdcli.spec import Box, EnvSpec, Part
 
 N_SLOTS = 16
 MOST_TURNS = 5000
@@ -23,11 +23,18 @@ MOST_TURNS = 5000
 
 @dataclass(frozen=True)
 class Episodes:
-    """Undiscounted return and length of one episode a seed, in the order of `seeds`."""
+    """Undiscounted return and length of one episode a seed, in the order of `seeds`; each array (n,).
+
+    `success` is 1 or 0 as the env says at the end, nan where it does not. `smoothness` is the mean of |a_t - a_t-1| (0
+    of a single step) and `energy` that of a^2, over steps and dimensions, nan where actions are choices.
+    """
 
     seeds: tuple[int, ...]
     returns: np.ndarray
     lengths: np.ndarray
+    success: np.ndarray
+    smoothness: np.ndarray
+    energy: np.ndarray
 
 
 def seeds_from(base: int, n: int) -> range:
@@ -64,14 +71,46 @@ def play(
     def act(turn: Turn) -> np.ndarray:
         return random_actions(vector.action, turn.obs, noise) if memory is None else memory.act(turn, rng)
 
-    returns, lengths, over = np.zeros(len(seeds)), np.zeros(len(seeds), np.int64), 0
+    n, over = len(seeds), 0
+    returns, lengths, success, motion = (
+        np.zeros(n),
+        np.zeros(n, np.int64),
+        np.full(n, np.nan),
+        _Motion(vector.action, n),
+    )
     for steps in stream(vector, seeds, act):
         returns[steps.episode] += steps.reward
         lengths[steps.episode] += 1
+        success[steps.episode] = steps.success
+        motion.hear(steps)
         if steps.done.any():
             over += int(steps.done.sum())
             listener(Event("play", over, len(seeds)))
-    return Episodes(tuple(seeds), returns, lengths)
+    return Episodes(tuple(seeds), returns, lengths, success, *motion.means(lengths))
+
+
+class _Motion:
+    """Sums over the steps of `n` episodes: of changes of the action, and of its squares."""
+
+    def __init__(self, space: Part, n: int) -> None:
+        self._last = np.zeros((n, *space.shape)) if isinstance(space, Box) else None
+        self._changes, self._squares = np.zeros(n), np.zeros(n)
+
+    def hear(self, steps: Steps) -> None:
+        """Add one step of some episodes."""
+        if self._last is None:
+            return
+        actions, rest = np.asarray(steps.action, np.float64), tuple(range(1, steps.action.ndim))
+        moved = np.abs(actions - self._last[steps.episode]).mean(rest)
+        self._changes[steps.episode] += np.where(steps.t > 0, moved, 0.0)
+        self._squares[steps.episode] += np.square(actions).mean(rest)
+        self._last[steps.episode] = actions
+
+    def means(self, lengths: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """Smoothness and energy of every episode (n,)."""
+        if self._last is None:
+            return np.full(len(lengths), np.nan), np.full(len(lengths), np.nan)
+        return self._changes / np.maximum(lengths - 1, 1), self._squares / np.maximum(lengths, 1)
 
 
 def collect_observations(agent: Actor, vector: Vector, n: int, seed: int) -> np.ndarray:

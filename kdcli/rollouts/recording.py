@@ -82,7 +82,7 @@ def open_envs(cast: Cast, n: int) -> Vector:
     Raises:
         UsageError: the env cannot be made, or one of them does not fit.
     """
-    vector = open_vector(cast.env, cast.teacher, n)
+    vector = open_vector(cast.env.within(n), cast.teacher, n)
     if cast.student is not None:
         own = (cast.student.observation, cast.student.action)
         check_fits(cast.env, (vector.observation, vector.action), own)

@@ -18,6 +18,7 @@ class Steps:
     """One step of b slots: row i belongs to episode `episode[i]`, at its time `t[i]`.
 
     `obs` (b, *shape) is what was seen before acting, `action` (b, *shape) what was done, `reward` (b,) what came of it.
+    `success` (b,) is 1 or 0 where an episode ended and its env says which, else nan.
     """
 
     episode: np.ndarray
@@ -27,6 +28,7 @@ class Steps:
     reward: np.ndarray
     terminated: np.ndarray
     truncated: np.ndarray
+    success: np.ndarray
 
     @property
     def done(self) -> np.ndarray:
@@ -70,7 +72,7 @@ def stream(vector: Vector, seeds: Iterable[int], act: Act, running: Running | No
         obs = vector.obs[slots]
         action = act(Turn(obs, slots, t[slots] == 0))
         outcome = vector.step(slots.tolist(), action)
-        steps = Steps(episode[slots], t[slots], obs, action, *outcome)
+        steps = Steps(episode[slots], t[slots], obs, action, *outcome, vector.success[slots])
         t[slots] += 1
         for slot in slots[steps.done]:
             begin(slot)

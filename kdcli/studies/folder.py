@@ -17,7 +17,8 @@ from pydantic import BaseModel
 
 from kdcli import artifact
 from kdcli.errors import UsageError
-from kdcli.outputs import checked, claim
+from kdcli.locks import claim
+from kdcli.outputs import checked
 from kdcli.spec import Json
 from kdcli.studies.records import CellRecord, TeacherRecord
 

@@ -19,7 +19,7 @@ from kdcli.agents import store
 from kdcli.agents.agent import Agent
 from kdcli.agents.policy import Policy, Signal
 from kdcli.cli.main import main
-from kdcli.outputs import claim
+from kdcli.locks import claim
 from kdcli.recipes.recipe import builtins, read_recipe
 
 REPO = Path(__file__).parents[2]

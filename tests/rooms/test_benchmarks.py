@@ -15,7 +15,7 @@ from toy_teachers import CHOOSE, REACH, choose_teacher, reach_teacher
 
 from kdcli.agents.agent import Agent
 from kdcli.agents.states import States
-from kdcli.benchmarks.bench import Bench, arena, bench, episode_cap, time_again
+from kdcli.benchmarks.bench import Bench, arena, bench, time_again
 from kdcli.benchmarks.config import BenchConfig
 from kdcli.benchmarks.entry import BenchEntry
 from kdcli.benchmarks.latency import Latencies, Timing
@@ -147,7 +147,7 @@ def test_episodes_are_capped() -> None:
     config = UNTIMED.model_copy(update={"max_steps": 7})
     found = measured(BenchEntry("a", reach_teacher()), config=config)
     assert set(found.reference.played.episodes.lengths) == {7}
-    assert (found.cap, of_three().cap, episode_cap(CHOOSE)) == (7, 50, 20)
+    assert (found.cap, of_three().cap, Vector(CHOOSE, 1).cap) == (7, 50, 20)
     assert to_json(found)["play"]["max_steps"] == 7
 
 

@@ -142,12 +142,24 @@ def test_the_env_in_the_name(path: str, env: str | None, made: Path, tmp_path: P
 
 
 def test_what_the_user_says_wins(made: Path, tmp_path: Path) -> None:
-    """Law: --env is taken as it is, with the arguments and wrappers given, before any file."""
+    """Law: --env comes before any file, with the arguments and wrappers given; an old id is today's, and said."""
     path = place(made, tmp_path / "CartPole-v1.zip")
     (tmp_path / "args.yml").write_text("env: Hopper-v3\nenv_kwargs: {b: 2}")
     config = LoadConfig(env="LunarLander-v2", env_kwargs=("continuous=true", "name=x", "n:3"), wrapper=("pad:2",))
-    expected = EnvSpec("LunarLander-v2", {"continuous": True, "name": "x", "n": 3}, ("pad:2",))
-    assert read(path, config).env == expected
+    expected = EnvSpec("LunarLander-v3", {"continuous": True, "name": "x", "n": 3}, ("pad:2",))
+    heard: list[Any] = []
+    assert read(path, config, heard.append).env == expected
+    assert any("LunarLander-v2 is gone from gymnasium: taking LunarLander-v3" in note.text for note in heard)
+
+
+def test_wrappers_may_be_none(made: Path, tmp_path: Path) -> None:
+    """Law: --wrapper none leaves out the wrappers that files name."""
+    path = place(made, tmp_path / "CartPole-v1_1" / "CartPole-v1.zip")
+    inner = tmp_path / "CartPole-v1_1" / "CartPole-v1"
+    inner.mkdir()
+    (inner / "config.yml").write_text("frame_stack: 2")
+    found = [read(path, LoadConfig(wrapper=given)).env for given in ((), ("none",))]
+    assert [env and bool(env.wrappers) for env in found] == [True, False]
 
 
 def test_args_yml_is_read(made: Path, tmp_path: Path) -> None:

@@ -119,8 +119,14 @@ def test_wrappers_append() -> None:
 
 
 def test_episodes_are_capped() -> None:
-    """Law: max_steps caps an episode."""
-    assert (play(reach_teacher(), Vector(EnvSpec(REACH.id, max_steps=7), 2), range(4)).lengths == 7).all()
+    """Law: max_steps caps an episode, and max_episode_steps among the env's arguments is its own limit, also above."""
+    for spec, cap in (
+        (EnvSpec(REACH.id, max_steps=7), 7),
+        (EnvSpec(REACH.id, {"max_episode_steps": 9}), 9),
+        (EnvSpec(REACH.id, {"max_episode_steps": 60}, ("pad:1",)), 60),
+    ):
+        vector = Vector(spec, 2)
+        assert (vector.cap, set(play(None, vector, range(3)).lengths)) == (cap, {cap})
 
 
 @pytest.mark.parametrize(
@@ -131,6 +137,8 @@ def test_episodes_are_capped() -> None:
         (EnvSpec("kdcli/Reach-v0", wrappers=("pad:x",)), "pad:84"),
         (EnvSpec("kdcli/Reach-v0", wrappers=("padd:3",)), "'pad'"),
         (EnvSpec("no_such_module:Env-v0"), "--env"),
+        (EnvSpec("highway-fast-v0"), "pip install highway-env, and --env highway_env:highway-fast-v0"),
+        (EnvSpec("MiniGrid-Empty-5x5-v0"), "--env minigrid:MiniGrid-Empty-5x5-v0"),
     ],
     ids=lambda v: str(v),
 )

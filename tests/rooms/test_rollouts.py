@@ -40,11 +40,15 @@ REACH, CHOOSE = EnvSpec("kdcli/Reach-v0"), EnvSpec("kdcli/Choose-v0")
 
 
 class Broken(Reach):
-    """Its third step gives what is not a number."""
+    """The third step of an episode gives what is not a number."""
+
+    def reset(self, *, seed: int | None = None, options: dict[str, Any] | None = None) -> tuple[np.ndarray, dict]:
+        self._n = 0
+        return super().reset(seed=seed)
 
     def step(self, action: Any) -> tuple[np.ndarray, float, bool, bool, dict]:
         obs, reward, *rest = super().step(action)
-        self._n = getattr(self, "_n", 0) + 1
+        self._n += 1
         return obs * (np.nan if self._n == 3 else 1.0), reward, *rest
 
 
@@ -375,8 +379,8 @@ def test_an_env_that_breaks(tmp_path: Path) -> None:
     """Law: NaN from the env is refused with the episode's seed and step, and recorded nowhere."""
     with pytest.raises(UsageError) as error:
         rollout(cast(env=EnvSpec("test/Broken-v0")), config(), tmp_path / "d")
-    assert error.value.what == "NaN in obs"
-    assert "at step 3" in error.value.why
+    assert error.value.what == "your env test/Broken-v0 does not keep gymnasium's contract in step"
+    assert "nan, 3 steps after reset(seed=" in error.value.why
     assert sorted(content(tmp_path / "d")) == ["manifest.json"]
 
 

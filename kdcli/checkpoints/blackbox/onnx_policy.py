@@ -58,7 +58,8 @@ def agent(
     model = _working(opened, plan, listen)
     record = {**_record(path, opened, plan, place), **_facts(path, kind, plan)}
     made = from_bytes(_sealed(model, record), path.name, strange=True)
-    return replace(made, n_params=count_numbers(opened.model), n_constants=0)
+    # The record's env would be one that a file names; this one may be the user's.
+    return replace(made, env=place.env, n_params=count_numbers(opened.model), n_constants=0)
 
 
 def _free(opened: Opened, carried: Sequence[Carried]) -> list[End]:
@@ -84,7 +85,11 @@ def _seen(name: str, free: Sequence[End], place: Place, listen: Listener) -> tup
         pairs = {key: end for key in wanted for end in free if end.name in (key, f"obs_{key}", names[key])}
     if pairs.keys() != wanted.keys() or len(pairs) != len(free):
         why = f"it takes {', '.join(map(str, free))}; the env gives {place.observation}"
-        raise UsageError(f"the inputs of {name} are not what the env observes", why, "see --env, --wrapper")
+        raise UsageError(
+            f"the inputs of {name} are not what the env observes",
+            why,
+            "name the env it was trained on with --env, its wrappers with --wrapper",
+        )
     return tuple(_fitted(name, names[key], wanted[key], end, listen) for key, end in pairs.items())
 
 
@@ -118,12 +123,18 @@ def _output(opened: Opened, carried: Sequence[Carried], config: LoadConfig) -> E
         named = next((end for end in opened.outputs if end.name == config.output_name), None)
         if named is None:
             known = ", ".join(end.name for end in opened.outputs)
-            raise UsageError(f"{opened.name} has no output {config.output_name!r}", f"it has {known}", "--output-name")
+            raise UsageError(
+                f"{opened.name} has no output {config.output_name!r}",
+                f"it has {known}",
+                f"--output-name {opened.outputs[0].name}",
+            )
         return named
     chosen = [end for end in free if end.name in _ACTS] or free
     if len(chosen) != 1:
         why = f"it puts out {', '.join(map(str, free))}"
-        raise UsageError(f"{opened.name} does not say which output acts", why, "name it with --output-name")
+        raise UsageError(
+            f"{opened.name} does not say which output acts", why, f"name it, e.g. --output-name {free[0].name}"
+        )
     return chosen[0]
 
 
@@ -138,7 +149,11 @@ def _signal(output: End, action: Part, config: LoadConfig, name: str) -> str:
     if output.name in _ACTS and isinstance(action, Box):
         return "action"
     why = f"the output {output} may be actions, logits, Q-values or means"
-    raise UsageError(f"{name} does not say what it puts out", why, "--signal action, logits, q or mean")
+    raise UsageError(
+        f"{name} does not say what it puts out",
+        why,
+        "--signal action, or mean" if isinstance(action, Box) else "--signal logits, or q, or action",
+    )
 
 
 def _check_output(output: End, signal: str, action: Part, name: str) -> None:

@@ -115,7 +115,11 @@ def _tensors(path: Path, card: Card) -> Mapping[str, Tensor]:
 
 
 def _refuse_stateless(path: Path) -> NoReturn:
-    raise RefusedError(f"{path.name} is not a state dict", "its card describes tensors by name", "")
+    raise RefusedError(
+        f"{path.name} is not a state dict",
+        "its card describes tensors by name",
+        "torch.save(module.state_dict(), path), and give that",
+    )
 
 
 def _meant(saved: Mapping[Any, Any], card: Card) -> dict[str, Tensor]:
@@ -158,7 +162,7 @@ def _place(path: Path, config: LoadConfig, named: EnvSpec | None, listen: Listen
     """The env that was named, with its spaces."""
     if config.env is None and named is not None:
         kwargs = {**named.kwargs, **config.kwargs()}
-        env = replace(named, kwargs=kwargs, wrappers=config.wrapper or named.wrappers)
+        env = replace(named, kwargs=kwargs, wrappers=config.wrappers(named.wrappers))
         return asked.place(env.said(config.texts()))
     return asked.need_place(path, config, 0, listen)
 

@@ -57,7 +57,9 @@ def _joined(saved: Saved, read: Mapping[str, Preprocess], n_mask: int) -> Prepro
     if n_mask and MASK in read:
         why = f"kdcli gives that name to the mask of a {saved.policy_class.rpartition('.')[2]}"
         raise RefusedError(
-            f"{saved.name}: a part of the observation is called {MASK}", why, "rename it and train again"
+            f"{saved.name}: a part of the observation is called {MASK}",
+            why,
+            "export it to ONNX where it was trained: the network with its mask, which reads that part",
         )
     masks = {MASK: Preprocess(MultiBinary(n_mask))} if n_mask else {}
     given = {**read, **masks}

@@ -142,7 +142,7 @@ def _warn(saved: Saved, listen: Listener) -> None:
 
 def _masking(env: EnvSpec | None, policy: Policy) -> EnvSpec | None:
     """The env, telling which actions it allows where the policy asks."""
-    if env is None or not policy.rule.masked or MASK_WRAPPER in env.wrappers:
+    if env is None or not policy.rule.masked or any(text.partition(":")[0] == MASK_WRAPPER for text in env.wrappers):
         return env
     return replace(env, wrappers=(*env.wrappers, MASK_WRAPPER))
 

@@ -28,13 +28,19 @@ def to_space(record: Any, what: str) -> Space:
     try:
         return _dict(record.state) if _kind(record) == "Dict" else _part(record, what)
     except (KeyError, TypeError, ValueError, OverflowError) as error:
-        raise RefusedError(f"{what} cannot be read", str(error) or repr(error), "copy the file again") from None
+        raise RefusedError(
+            f"{what} cannot be read", str(error) or repr(error), "export the policy to ONNX where it was trained"
+        ) from None
 
 
 def _part(record: Any, what: str) -> Part:
     kind = _kind(record)
     if kind not in _READERS:
-        raise RefusedError(f"{what} is a {kind or 'thing without a name'}, not read yet", _READ, "")
+        raise RefusedError(
+            f"{what} is a {kind or 'thing without a name'}, not read yet",
+            _READ,
+            "export the policy to ONNX where it was trained",
+        )
     return _READERS[kind](record.state)
 
 

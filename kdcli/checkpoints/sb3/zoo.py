@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import yaml
 
@@ -17,7 +17,11 @@ from kdcli.checkpoints.sb3.zoo_wrappers import translated
 from kdcli.errors import RefusedError
 from kdcli.files import is_file, read_bytes
 from kdcli.progress import Listener, Note
-from kdcli.spec import EnvSpec
+from kdcli.spec import EnvSpec, n_features
+
+if TYPE_CHECKING:
+    from kdcli.agents.agent import Agent
+    from kdcli.agents.onnx.session import OnnxAgent
 
 MAX_YAML = 2**16
 STATISTICS = ("vecnormalize.pkl", "vec_normalize.pkl")
@@ -123,19 +127,37 @@ def find_env(path: Path, config: LoadConfig, around: Surroundings, inputs: Input
 
     An id of the past is mapped to today's. What was chosen is told to `listen`.
     """
-    wrappers, given = config.wrapper or _wrappers(around, listen), config.named_env()
+    wrappers = config.wrappers() if config.wrapper else _wrappers(around, listen)
+    given = config.named_env()
     if given is not None:
-        return replace(given, wrappers=wrappers)
+        return told(*today(replace(given, wrappers=wrappers), inputs), listen)
     named = _named(path, around, listen)
     if named is None:
         listen(Note("the file does not say which env it was trained on: name it with --env"))
         return None
-    told = EnvSpec.from_json({"id": named, "kwargs": _env_kwargs(around), "wrappers": wrappers})
-    env = replace(told, kwargs={**told.kwargs, **config.kwargs()}, wrappers=wrappers).said(config.texts())
-    found, said = today(env, inputs)
+    read = EnvSpec.from_json({"id": named, "kwargs": _env_kwargs(around), "wrappers": wrappers})
+    kwargs = {**read.kwargs, **config.kwargs()}
+    env = replace(read, kwargs=kwargs, wrappers=wrappers, alone=config.envs == 1).said(config.texts())
+    return told(*today(env, inputs), listen)
+
+
+def told(env: EnvSpec, said: Sequence[str], listen: Listener) -> EnvSpec:
+    """The env, once `listen` knows what was `said` about it."""
     for text in said:
         listen(Note(text))
-    return found
+    return env
+
+
+def asked_env(config: LoadConfig, agent: Agent | OnnxAgent, listen: Listener) -> EnvSpec | None:
+    """The env of an agent that is complete: as `config` says, under today's id, else its own.
+
+    Arguments and wrappers may be given to its own env, too.
+    """
+    env, kwargs = config.named_env(), config.kwargs()
+    if env is None and agent.env is not None and (kwargs or config.wrapper):
+        wrappers = config.wrappers(agent.env.wrappers)
+        env = replace(agent.env, kwargs={**agent.env.kwargs, **kwargs}, wrappers=wrappers).said(config.texts())
+    return agent.env if env is None else told(*today(env, Inputs(n_features(agent.observation))), listen)
 
 
 def _named(path: Path, around: Surroundings, listen: Listener) -> str | None:

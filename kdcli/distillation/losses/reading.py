@@ -24,7 +24,9 @@ def need(heads: Heads, name: str, who: str) -> Tensor:
     tensor: Tensor | None = getattr(heads, name)
     if tensor is None:
         has = ", ".join(heads.present()) or "nothing of the kind"
-        raise UsageError(f"this loss needs the {who}'s {name}", f"it gives {has}", "choose another --loss")
+        raise UsageError(
+            f"this loss needs the {who}'s {name}", f"it gives {has}", "leave --loss out, for one that fits"
+        )
     return tensor
 
 

@@ -121,7 +121,11 @@ def atari(env: gymnasium.Env, choice: Choice) -> gymnasium.Env:
     choice.only("noop", "skip", "sticky", "style", "flat", "inner")
     inner, own = whole(choice, "inner", 1), getattr(env.unwrapped, "_frameskip", None)
     if own is None or not hasattr(env.unwrapped, "ale"):
-        raise UsageError("the wrapper atari needs an Atari game", f"{env} is none", "leave the wrapper out")
+        raise UsageError(
+            "the wrapper atari needs an Atari game",
+            f"{env} is none",
+            "--wrapper none, or name others",
+        )
     if own != inner:
         fix = f"--env-kwargs frameskip={inner}"
         raise UsageError("the game skips frames, as the wrapper atari does", f"its frameskip is {own}", fix)

@@ -42,7 +42,11 @@ class Mapped(gymnasium.ObservationWrapper):
             if isinstance(part, spaces.Box) and (changed := change(part)) is not None:
                 found[name], self._maps[name] = changed
         if not self._maps:
-            raise UsageError(f"the wrapper needs {needs}", f"the env gives {env.observation_space}", "leave it out")
+            raise UsageError(
+                f"the wrapper needs {needs}",
+                f"the env gives {env.observation_space}",
+                "--wrapper none, or name others",
+            )
         self._alone = None if isinstance(env.observation_space, spaces.Dict) else self._maps[OBS]
         self.observation_space = joined(env.observation_space, found)
 
@@ -63,7 +67,11 @@ def flat(env: gymnasium.Env) -> spaces.Box:
     inner = found.get(GOAL_OBSERVATION, found.get(OBS))
     if not isinstance(inner, spaces.Box) or len(inner.shape) != 1:
         given = env.observation_space
-        raise UsageError("the wrapper needs a flat observation", f"this env gives {given}", "leave the wrapper out")
+        raise UsageError(
+            "the wrapper needs a flat observation",
+            f"this env gives {given}",
+            "--wrapper flatten before it, or --wrapper none",
+        )
     return inner
 
 

@@ -60,7 +60,11 @@ class _History(Lengthened):
     def __init__(self, env: gymnasium.Env, n: int) -> None:
         does = env.action_space
         if not isinstance(does, Box) or len(does.shape) != 1:
-            raise UsageError("the wrapper needs actions that are vectors", f"this env takes {does}", "leave it out")
+            raise UsageError(
+                "the wrapper needs actions that are vectors",
+                f"this env takes {does}",
+                "--wrapper none, or name others",
+            )
         seen = flat(env)
         low, high = ([np.tile(of, n - 1), np.tile(to, n)] for of, to in ((seen.low, does.low), (seen.high, does.high)))
         super().__init__(env, np.concatenate(low), np.concatenate(high))
@@ -114,7 +118,11 @@ def mask_velocity(env: gymnasium.Env, choice: Choice) -> gymnasium.Env:
     """
     name = env.spec.id.partition("-")[0] if env.spec is not None else ""
     if name not in _VELOCITIES:
-        raise UsageError(f"the velocities of {env} are not known", f"known: {', '.join(_VELOCITIES)}", "leave it out")
+        raise UsageError(
+            f"the velocities of {env} are not known",
+            f"known: {', '.join(_VELOCITIES)}",
+            "--wrapper none, or name others",
+        )
     choice.only()
 
     def change(space: Box) -> tuple[Box, Any]:
