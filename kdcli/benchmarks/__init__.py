@@ -10,7 +10,10 @@ target         what a deployed policy may take: `onnxruntime:latency_us<=8`, `c:
 speedup        where a speed-up comes from: runtime, architecture, precision
 returns        paired episodes, and states from the reference's play
 similarity     agreement and KL on these states
-statistics, score, verdict     intervals, and what follows from them
+statistics     intervals of means
+betting        intervals of ratios that are true at all looks and count unseen falls
+score, tail    what a student keeps of its teacher's gain, on average and in its worst episodes
+verdict        holds, fails or undecided; `sequential`: reached look by look
 baseline       what a linear student may cost
 machine        where the numbers hold
 """

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -13,10 +13,13 @@ from kdcli.benchmarks.config import BenchConfig
 from kdcli.benchmarks.entries import RANDOM
 from kdcli.benchmarks.entry import BenchEntry
 from kdcli.benchmarks.latency import Latencies, time_all
-from kdcli.benchmarks.returns import Played, Recorder, Seeds, counted, play_one
+from kdcli.benchmarks.returns import Played, Recorder, Run, Seeds, counted
+from kdcli.benchmarks.score import Arms, Risk, score
+from kdcli.benchmarks.sequential import FIRST, Measure, Plan, Trial
 from kdcli.benchmarks.similarity import Similarity, compare_actions
 from kdcli.benchmarks.size import Size, measure
 from kdcli.benchmarks.statistics import Summary, summary
+from kdcli.benchmarks.tail import Tail, describe, tail
 from kdcli.benchmarks.verdict import Comparison, compare
 from kdcli.envs.make import check_fits
 from kdcli.envs.vector import Vector
@@ -26,16 +29,22 @@ from kdcli.rollouts.evaluate import collect_turns, open_vector, seeds_from
 from kdcli.rollouts.seeds import first_seed
 from kdcli.spec import EnvSpec, same_space
 
+# What may have to be decided before a benchmark is over.
+MEASURES: dict[str, Measure] = {"score": score, "tail": tail}
+ALONE = 100  # episodes of an agent that is compared with no other
+Bar = tuple[str, float]  # one of MEASURES, and the bound it is to be above or below
+
 
 @dataclass(frozen=True, eq=False)
 class Result:
-    """One contender's numbers; the reference has no `comparison` and no `similarity` with itself."""
+    """One contender's numbers; the reference has no `comparison`, `tail` and `similarity` with itself."""
 
     entry: BenchEntry
     size: Size
     played: Played
     returns: Summary
     comparison: Comparison | None = None
+    tail: Tail | None = None
     similarity: Similarity | None = None
 
 
@@ -49,6 +58,7 @@ class Bench:
         latencies: None where no time was given to timing.
         states: what the reference observed in its play, on which actions were compared and calls timed.
         repeated: whether `latencies` are a second measurement.
+        looks: the episodes after which the verdicts were looked at.
     """
 
     config: BenchConfig
@@ -61,6 +71,7 @@ class Bench:
     latencies: Latencies | None
     states: States
     repeated: bool = False
+    looks: tuple[int, ...] = ()
 
     @property
     def reference(self) -> Result:
@@ -124,21 +135,38 @@ def _check_sampled(entry: BenchEntry, vector: Vector) -> None:
 
 
 def bench(
-    entries: Sequence[BenchEntry], vector: Vector, config: BenchConfig | None = None, listener: Listener = silent
+    entries: Sequence[BenchEntry],
+    vector: Vector,
+    config: BenchConfig | None = None,
+    listener: Listener = silent,
+    bars: Mapping[str, Sequence[Bar]] | None = None,
 ) -> Bench:
     """Measure every contender; the first is the reference that the others are compared with.
 
-    Each plays the same `config.episodes` initial states, as does the random policy, which a score needs. Greedy actions
-    are compared and calls timed on states of the reference's own play.
+    Each plays the same initial states, as does the random policy, which a score needs: `config.episodes` of them, or as
+    many as decide, up to `config.max_episodes`. What is to be decided are the `bars` of the contenders by name; without
+    any, that the score of each candidate is above or below `config.min_score`. Greedy actions are compared and calls
+    timed on states of the reference's own play.
 
     Raises:
         UsageError: see `check_entries`.
     """
     config = config or BenchConfig()
     check_entries(entries, vector, config)
-    seeds = Seeds(seeds_from(first_seed("bench", config.seed), config.episodes), config.seed, config.sampled)
+    seeds = Seeds(seeds_from(first_seed("bench", config.seed), 0), config.seed, config.sampled)
     _say_who_is_not_sampled(entries, config, listener)
-    played, random, states = _play_all(entries, vector, seeds, config.states, listener)
+    recorder, trials = Recorder(entries[0].player, config.states, config.seed), _trials(entries, config, bars)
+    players = [recorder, *(entry.player for entry in entries[1:]), None]
+    names, runs = [*(entry.name for entry in entries), RANDOM], [Run(player, seeds) for player in players]
+    looks = [_first_look(trials, config)]
+    while True:
+        seeds = _play_on(dict(zip(names, runs, strict=True)), vector, seeds, looks[-1], listener)
+        wanted = _look(trials, {name: run.played for name, run in zip(names, runs, strict=True)}, names[0])
+        if wanted <= looks[-1]:
+            break
+        looks.append(wanted)
+    *played, random = [run.played for run in runs]
+    states = _states(entries, recorder, vector, config.states, seeds)
     return Bench(
         config=config,
         env=vector.spec,
@@ -151,6 +179,7 @@ def bench(
         if config.latency_budget
         else None,
         states=states,
+        looks=tuple(looks),
     )
 
 
@@ -167,22 +196,49 @@ def _say_who_is_not_sampled(entries: Sequence[BenchEntry], config: BenchConfig, 
         listener(Note(f"{', '.join(greedy)}: no distribution to sample from, so played greedily"))
 
 
-def _play_all(
-    entries: Sequence[BenchEntry], vector: Vector, seeds: Seeds, n_states: int, listener: Listener
-) -> tuple[list[Played], Played, States]:
-    """Every contender's episodes, the random policy's, and states of the first one's play."""
-    recorder = Recorder(entries[0].player, n_states, seeds.noise)
-    players = [recorder, *(entry.player for entry in entries[1:]), None]
-    names, n = [*(entry.name for entry in entries), RANDOM], len(seeds.episodes)
-    played = [
-        play_one(player, vector, seeds, counted(listener, i * n, len(players) * n, name))
-        for i, (player, name) in enumerate(zip(players, names, strict=True))
+def _trials(
+    entries: Sequence[BenchEntry], config: BenchConfig, bars: Mapping[str, Sequence[Bar]] | None
+) -> list[tuple[str, Trial]]:
+    """What is to be decided, of whom: baselines decide nothing."""
+    if bars is None:
+        bars = {c.name: [("score", config.min_score)] for c in entries[1:] if not c.baseline}
+    first, most = (config.episodes,) * 2 if config.episodes else (FIRST, config.max_episodes)
+    risk = Risk(config.confidence, floor=config.floor)
+    return [
+        (name, Trial(Plan(bound, first, most, risk, MEASURES[metric])))
+        for name, asked in bars.items()
+        for metric, bound in asked
     ]
+
+
+def _first_look(trials: Sequence[tuple[str, Trial]], config: BenchConfig) -> int:
+    return max((trial.wanted for _, trial in trials), default=config.episodes or min(ALONE, config.max_episodes))
+
+
+def _look(trials: Sequence[tuple[str, Trial]], played: Mapping[str, Played], reference: str) -> int:
+    """Show every trial the episodes that it has not seen; the episodes that the most demanding one wants."""
+    for name, trial in trials:
+        trial.add(*(played[arm].episodes.returns[trial.n :] for arm in (name, reference, RANDOM)))
+    return max((trial.wanted for _, trial in trials), default=0)
+
+
+def _play_on(runs: Mapping[str, Run], vector: Vector, seeds: Seeds, upto: int, listener: Listener) -> Seeds:
+    """Everyone's episodes up to so many; the seeds of all of them."""
+    before = len(seeds.episodes)
+    every = range(seeds.episodes.start, seeds.episodes.start + upto)
+    for i, (name, run) in enumerate(runs.items()):
+        done, total = len(runs) * before + i * (upto - before), len(runs) * upto
+        run.go_on(vector, every[before:], counted(listener, done, total, name))
+    return replace(seeds, episodes=every)
+
+
+def _states(entries: Sequence[BenchEntry], recorder: Recorder, vector: Vector, n_states: int, seeds: Seeds) -> States:
+    """States of the first contender's play."""
     if not any(entry.player.state_size for entry in entries):
-        return played[:-1], played[-1], States(recorder.states(), "rollout")
+        return States(recorder.states(), "rollout")
     # With memory, what an agent does in a state depends on those before it.
     turns = collect_turns(entries[0].player, vector, n_states, seeds.episodes[0])
-    return played[:-1], played[-1], States(turns[0], "rollout", len(vector), turns[1])
+    return States(turns[0], "rollout", len(vector), turns[1])
 
 
 def _results(
@@ -194,8 +250,9 @@ def _results(
         returns = mine.episodes.returns
         result = Result(entry, measure(entry), mine, summary(returns, config.confidence))
         if entry is not entries[0]:
-            judged = compare(returns, teacher, chance, config.min_score, config.confidence)
+            judged = compare(returns, teacher, chance, config.min_score, config.confidence, config.floor)
+            worst = describe(Arms(returns, teacher, chance), Risk(config.confidence, floor=config.floor))
             near = compare_actions(entries[0], entry, states)
-            result = replace(result, comparison=judged, similarity=near)
+            result = replace(result, comparison=judged, tail=worst, similarity=near)
         found.append(result)
     return found

@@ -1,7 +1,8 @@
 """A benchmark as JSON values, schema `kdcli.bench/1`: what `bench --json` prints and reports are made of.
 
 env                 id, kwargs, wrappers, max_steps as asked for
-play                mode ("deterministic" or "sampled"), episodes, first_seed, max_steps (the cap that held)
+play                mode ("deterministic" or "sampled"), episodes, first_seed, max_steps (the cap that held),
+                    looks (episodes after which the verdicts were looked at)
 min_score, confidence, reference (a name), machine, versions
 timing              rounds, calls (of each subject), threads, batch, repeated; runtimes, in order; base, the first that
                     the reference was timed in; floors: runtime -> times (as below) of a program that gives
@@ -22,6 +23,8 @@ contenders          in order, the reference first:
     return          n, mean, std, iqm, low, high (interval of the mean), minimum
     score           verdict, score, low, high, rule, rho, more_episodes, reason, ... (`verdict.Comparison`); null for
                     the reference
+    tail            n, worst, cvar (mean of the worst `share`, 5 %), reference_worst, reference_cvar, loss, tail with
+                    low and high (`tail.Tail`); null for the reference
     similarity      n_states, agreement, kl (nats, or null); null for the reference
     success         n, rate, low, high: of episodes that end with is_success in info; null where the env tells none
     motion          of real actions: smoothness (mean |a_t - a_t-1|), energy (mean a^2 a step); null for choices
@@ -60,6 +63,7 @@ def to_json(bench: Bench, per_episode: bool = False) -> Json:
             "episodes": len(seeds.episodes),
             "first_seed": seeds.episodes[0],
             "max_steps": bench.cap,
+            "looks": list(bench.looks),
         },
         "min_score": config.min_score,
         "confidence": config.confidence,
@@ -125,6 +129,7 @@ def _entry(bench: Bench, result: Result, per_episode: bool) -> Json:
         },
         "return": asdict(result.returns),
         "score": result.comparison and asdict(result.comparison),
+        "tail": result.tail and asdict(result.tail),
         "similarity": result.similarity and asdict(result.similarity),
         **_play(result.played, per_episode, bench.config.confidence),
     }

@@ -27,7 +27,7 @@ class Played:
 class Seeds:
     """The initial states, and where sampled and random actions start."""
 
-    episodes: Sequence[int]
+    episodes: range
     noise: int
     sampled: bool = False
 
@@ -36,12 +36,29 @@ class Seeds:
         return np.random.default_rng(self.noise) if self.sampled else None
 
 
+class Run:
+    """One contender on its way through the seeds; `agent` None is the uniformly random policy."""
+
+    def __init__(self, agent: Actor | None, seeds: Seeds) -> None:
+        self._agent, self._rng = agent, np.random.default_rng(seeds.noise) if agent is None else seeds.rng()
+        self.played = Played(Episodes((), np.zeros(0), np.zeros(0, np.int64)), 0.0)
+
+    def go_on(self, vector: Vector, seeds: Sequence[int], listener: Listener = silent) -> Played:
+        """Play one episode for each further seed; all episodes so far."""
+        began, before = perf_counter(), self.played
+        further = play(self._agent, vector, seeds, self._rng, listener)
+        episodes = Episodes(
+            (*before.episodes.seeds, *further.seeds),
+            np.concatenate([before.episodes.returns, further.returns]),
+            np.concatenate([before.episodes.lengths, further.lengths]),
+        )
+        self.played = Played(episodes, before.seconds + perf_counter() - began)
+        return self.played
+
+
 def play_one(agent: Actor | None, vector: Vector, seeds: Seeds, listener: Listener = silent) -> Played:
     """One episode a seed; `agent` None is the uniformly random policy."""
-    began = perf_counter()
-    rng = np.random.default_rng(seeds.noise) if agent is None else seeds.rng()
-    episodes = play(agent, vector, seeds.episodes, rng, listener)
-    return Played(episodes, perf_counter() - began)
+    return Run(agent, seeds).go_on(vector, seeds.episodes, listener)
 
 
 def counted(listener: Listener, before: int, total: int, name: str) -> Listener:

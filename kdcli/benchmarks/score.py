@@ -2,88 +2,108 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 
 import numpy as np
 
-from kdcli.benchmarks.statistics import ROUNDING, Interval, bca, flat, student_t, unseen_share
+from kdcli.benchmarks.betting import STAKES, Estimate, log_fortune, log_gains
+from kdcli.benchmarks.statistics import ROUNDING, check_confidence, checked, unseen_share
+from kdcli.errors import UsageError
 
 
 @dataclass(frozen=True)
-class Score:
-    """`value` = (R - R_random) / (R_teacher - R_random) over `n` paired episodes, with its interval.
+class Risk:
+    """How sure an interval is to be, and what it is to allow for.
 
-    `bca` and `t` are the two sampling intervals at n episodes; `spread` is the standard deviation of one episode's
-    part in the value; `floor` <= 0 is the score of an episode in which the student falls.
+    Attributes:
+        confidence: that the interval covers the true value at all looks at once; each end has half of the rest.
+        share: of that rest, for this comparison: where several are made and the best is taken, theirs add up to 1.
+        floor: the lowest return an episode can have, where it is known; None: the lowest of random play.
+
+    Raises:
+        UsageError: a number is out of its range.
     """
 
-    n: int
-    value: float
-    bca: Interval
-    t: Interval
-    spread: float
-    floor: float
-    confidence: float
+    confidence: float = 0.95
+    share: float = 1.0
+    floor: float | None = None
 
-    def sampling(self, n: int) -> Interval:
-        """The interval of what was seen, spanning BCa and t, as it would be after n such episodes."""
-        seen, shrink = self.bca.span(self.t), (self.n / n) ** 0.5
-        return Interval(self.value - shrink * (self.value - seen.low), self.value + shrink * (seen.high - self.value))
+    def __post_init__(self) -> None:
+        check_confidence(self.confidence)
+        if not 0 < self.share <= 1:
+            raise UsageError(f"share {self.share:g} of the error", "it is more than 0 and at most 1", "1 is usual")
+        if self.floor is not None and not math.isfinite(self.floor):
+            raise UsageError(f"floor {self.floor} is no return", "it is the lowest one possible", "leave it out")
 
-    def zero_failure(self, n: int) -> Interval:
-        """The interval of what was not seen: a share p of the episodes in which one of the two agents falls.
+    @property
+    def error(self) -> float:
+        """The probability with which either end of an interval may ever be wrong."""
+        return self.share * (1 - self.confidence) / 2
 
-        Below, the student falls to `floor` while the teacher does as ever. Above, the teacher falls to the random
-        level while the student does as well as the better of the two.
-        """
-        p = unseen_share(n, self.confidence)
-        return Interval((1 - p) * self.value + p * self.floor, self.value + p / (1 - p) * max(self.value, 1.0))
-
-    def interval(self, n: int) -> Interval:
-        """The interval after n such episodes: it contains the sampling and the zero-failure interval, and `value`."""
-        return self.sampling(n).span(self.zero_failure(n))
+    def unseen(self, n: int) -> float:
+        """The greatest share of falls that n episodes without one leave possible: 4.3 % for 100 at 95 %."""
+        return unseen_share(n, 1 - 2 * self.error * float(STAKES[0]))
 
 
-def _scale(*returns: np.ndarray) -> float:
-    """The size of the numbers at hand, beside which a difference may be rounding."""
-    return max(float(np.abs(array).max()) for array in returns)
+@dataclass(frozen=True, eq=False)
+class Arms:
+    """Returns (n,) of student, teacher and random policy; element i of all three began in the same state.
+
+    Raises:
+        UsageError: lengths differ, or a return is not finite.
+    """
+
+    student: np.ndarray
+    teacher: np.ndarray
+    random: np.ndarray
+
+    def __post_init__(self) -> None:
+        for name in ("student", "teacher", "random"):
+            object.__setattr__(self, name, checked(getattr(self, name), f"{name} returns"))
+        if len({len(self.student), len(self.teacher), len(self.random)}) > 1:
+            why = (
+                f"student, teacher and random have {len(self.student)}, {len(self.teacher)}, {len(self.random)} returns"
+            )
+            raise UsageError("returns must be paired, one for each seed", why, "run all three on the same seeds")
+
+    def floor(self, risk: Risk) -> float:
+        """The return of the worst fall that is allowed for: the known one, or random play's lowest, or one seen."""
+        known = float(self.random.min()) if risk.floor is None else risk.floor
+        return min(known, float(self.student.min()), float(self.teacher.min()))
+
+    @property
+    def teacher_floor(self) -> float:
+        """The return of the worst fall of the teacher that is allowed for: the random policy's mean, or one seen."""
+        return min(float(self.random.mean()), float(self.teacher.min()))
+
+    @property
+    def chances(self) -> tuple[float, float]:
+        """The lowest and the highest return of random play."""
+        return float(self.random.min()), float(self.random.max())
 
 
-def better_than_random(teacher: np.ndarray, random: np.ndarray, confidence: float) -> bool:
-    """Whether the BCa interval of the mean of teacher - random, paired (n,) each, lies above 0."""
-    gain, scale = teacher - random, _scale(teacher, random)
+def better_than_random(arms: Arms, risk: Risk) -> bool:
+    """Whether the teacher's mean return is shown to be above the random policy's, at `risk`, at all looks at once."""
+    gain = arms.teacher - arms.random
+    scale = max(float(np.abs(arms.teacher).max()), float(np.abs(arms.random).max()))
     if float(gain.mean()) <= ROUNDING * scale:
         return False
-    return flat(gain, scale) or bca(np.mean, (gain,), confidence).low > 0
+    return log_fortune(log_gains(gain, arms.teacher_floor - arms.chances[1])) >= math.log(1 / risk.error)
 
 
-def measure(student: np.ndarray, teacher: np.ndarray, random: np.ndarray, confidence: float) -> Score:
-    """The score from returns (n,) on the same n initial states, of a teacher that is better than random.
+def score(arms: Arms, risk: Risk) -> Estimate:
+    """(R - R_random) / (R_teacher - R_random) for a teacher that is better than random.
 
-    The ratio of mean gains over random is resampled in pairs. That the score is at least m is the same as that
-    d = student - m teacher - (1 - m) random has a mean of at least 0, so the interval of the ratio is (but for the
-    bootstrap's second-order corrections) the set of m for which a test of E[d] = 0 does not reject.
+    An unseen episode could be one in which the student falls to `Arms.floor` where the teacher does its best; or one in
+    which the teacher falls to `Arms.teacher_floor` where the student does as well as either ever did.
     """
-    a, b = student - random, teacher - random
-    gain = float(b.mean())
-    value = float(a.mean()) / gain
-    rest = (a - value * b) / gain  # first-order part of each episode in the ratio: mean 0
-    fall = min(float(random.mean()), float(student.min()), float(teacher.min()))
-    constant = flat(rest, _scale(student, teacher, random) / gain)
-    spread = 0.0 if constant else float(rest.std(ddof=1))
-    point = Interval(value, value)
-
-    def ratio(a: np.ndarray, b: np.ndarray, axis: int = -1) -> np.ndarray:
-        # A rare resample in which the teacher is not better than random says "far above" or "far below", no more.
-        # Rounded, since BCa counts resamples equal to the value, and sums of the same terms differ in the last bit.
-        return np.round(a.mean(axis) / np.maximum(b.mean(axis), 1e-3 * gain), 12)
-
-    return Score(
-        n=len(a),
-        value=value,
-        bca=point if constant else bca(ratio, (a, b), confidence),
-        t=point if constant else student_t(value, spread, len(a), confidence),
-        spread=spread,
-        floor=(fall - float(random.mean())) / gain,
-        confidence=confidence,
+    best, low = float(arms.teacher.max()), arms.teacher_floor
+    top = max(best, float(arms.student.max()))
+    return Estimate(
+        a=arms.student - arms.random,
+        b=arms.teacher - arms.random,
+        falls=np.array([(arms.floor(risk) - chance, best - chance) for chance in arms.chances]),
+        rises=np.array([(top - chance, low - chance) for chance in arms.chances]),
+        error=risk.error,
     )

@@ -47,8 +47,8 @@ def bench(
 ) -> int:
     """Compare agents with the first one: size, latency, returns on the same initial states, and a verdict.
 
-    A gate that fails is exit code 1, one that these episodes do not decide is 3. Gates know: score, return, agreement,
-    kl, params, macs, bytes, latency_us, p99_us, latency_torch_us, latency_ratio, throughput.
+    A gate that fails is exit code 1, one that these episodes do not decide is 3. Gates know: score, return, tail, cvar,
+    worst, agreement, kl, params, macs, bytes, latency_us, p99_us, latency_torch_us, latency_ratio, throughput.
     """
     from kdcli.api.bench import bench as run
     from kdcli.reports.gates import exit_code

@@ -7,7 +7,7 @@ from dataclasses import asdict
 
 from kdcli.agents.agent import Agent
 from kdcli.benchmarks.baseline_budget import TrainingBudget, affordable, measure_throughput
-from kdcli.benchmarks.bench import arena, bench, time_again
+from kdcli.benchmarks.bench import MEASURES, Bar, arena, bench, time_again
 from kdcli.benchmarks.config import BenchConfig
 from kdcli.benchmarks.entries import LINEAR, choose_env, is_linear
 from kdcli.benchmarks.entry import BenchEntry
@@ -34,7 +34,8 @@ def measure(
     vector = arena(entries, choose_env(entries, listener), config)
     entries = [*entries, *_linear(entries, vector, config, listener)]
     check_agents(gates, [entry.name for entry in entries])
-    done = bench(_ready(entries, vector, config, listener), vector, config, listener)
+    ready = _ready(entries, vector, config, listener)
+    done = bench(ready, vector, config, listener, _bars(ready, gates))
     vector.close()
     record = to_json(done, per_episode)
     if wants_retiming(judge(record, gates)):
@@ -42,6 +43,16 @@ def measure(
         record = to_json(time_again(done, listener), per_episode)
     outcomes = judge(record, gates)
     return {**record, "gates": [outcome.to_json() for outcome in outcomes]}, outcomes
+
+
+def _bars(entries: Sequence[BenchEntry], gates: Sequence[Gate]) -> dict[str, list[Bar]] | None:
+    """What the gates want decided before play is over; None where that is left to `--min-score`."""
+    asked = [gate for gate in gates if gate.metric in MEASURES]
+    others = entries[1:]
+    named = {
+        c.name: [(g.metric, g.bound) for g in asked if g.agent == c.name or not (g.agent or c.baseline)] for c in others
+    }
+    return named if any(named.values()) else None
 
 
 def _ready(entries: Sequence[BenchEntry], vector: Vector, config: BenchConfig, listener: Listener) -> list[BenchEntry]:

@@ -165,7 +165,7 @@ def _measured(made: dict[str, Agent], states: States, config: QuantizeConfig, li
 def _judged(ways: Sequence[Way], vector: Vector, config: QuantizeConfig, listener: Listener) -> dict[str, Way]:
     """The ways behind the first, scored against it on the same episodes."""
     settings = BenchConfig(
-        episodes=config.episodes,
+        max_episodes=config.episodes,
         seed=config.seed,
         min_score=config.min_score,
         confidence=config.confidence,

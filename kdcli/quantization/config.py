@@ -29,7 +29,7 @@ class QuantizeConfig(BaseModel):
     auto: bool = Field(False, description="measure several ways and keep the best that holds")
     target: Literal["bytes", "latency"] = Field("bytes", description="what --auto is after, in the ONNX file")
     batch: Literal[1, 256] = Field(1, description="observations a call, where --auto is after latency")
-    episodes: int = Field(100, ge=2, description="paired episodes of every agent")
+    episodes: int = Field(300, ge=2, description="at most so many paired episodes of every agent, or as many as decide")
     min_score: float = Field(0.95, description="it holds from this score on; 0 is random play, 1 the floats")
     confidence: float = Field(0.95, gt=0.5, lt=1.0, description="level of every interval")
     latency_budget: Duration = Field(3.0, description="time for all timing")

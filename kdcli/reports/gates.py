@@ -1,7 +1,7 @@
 """Gates: `score>=0.95`, `student:latency_us<=20`. Each is passed, failed or undecided on the record of a benchmark.
 
-Return, score and success are judged by their whole interval: a gate that the interval contains is undecided. All other
-numbers are judged as they are. Latencies are medians, and are to be measured a second time before a gate on them fails.
+Return, score, tail and success are judged by their whole interval: a gate that the interval contains is undecided. All
+other numbers are judged as they are. Latencies are medians, and are to be measured a second time before a gate on them fails.
 """
 
 from __future__ import annotations
@@ -25,6 +25,9 @@ METRICS: dict[str, tuple[str, str]] = {
     "success": ("success.rate", "share of episodes that end with is_success in info, by its interval"),
     "smoothness": ("motion.smoothness", "mean change of a real action from step to step"),
     "energy": ("motion.energy", "mean square of a real action, a step"),
+    "tail": ("tail.tail", "mean of the worst 5 % of episodes beside the reference's, 1 is equal, by its interval"),
+    "cvar": ("tail.cvar", "that mean as a return, of the episodes played"),
+    "worst": ("return.minimum", "lowest return of an episode, of those played"),
     "agreement": ("similarity.agreement", "same greedy action on the reference's states, 1 is always"),
     "kl": ("similarity.kl", "KL(reference || agent), nats"),
     "params": ("size.params", "weights and biases that act"),
@@ -37,7 +40,7 @@ METRICS: dict[str, tuple[str, str]] = {
     "throughput": ("latency.onnxruntime.throughput_256", "observations a second in onnxruntime, 256 at a time"),
 }
 TIMED = ("latency_us", "p99_us", "latency_torch_us", "latency_ratio", "throughput")
-_WITH_INTERVAL = {"score": "score", "return": "return", "success": "success"}
+_WITH_INTERVAL = {"score": "score", "return": "return", "success": "success", "tail": "tail"}
 _UNMEASURED = "it was not measured"
 _UNTOLD = {"success": "no info of the env says is_success"}
 _EXAMPLE = "score>=0.95, latency_us<=20 or student:params<=2000"

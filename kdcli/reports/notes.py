@@ -14,9 +14,8 @@ _SLOWER = 0.95  # two sessions of one file differ by less
 _SHARE = 3.5  # of the time that playing takes: a third of the budget, with room to spare
 
 _RULES = {
-    "bca": "by bootstrap (BCa) over the paired episodes",
-    "t": "by Student's t over the paired episodes",
-    "zero-failure": "widened by failures too rare to show in {n} episodes",
+    "spread": "by the spread of {n} paired episodes",
+    "falls": "by falls that {n} episodes may have missed",
 }
 
 
@@ -24,11 +23,14 @@ def notes(record: Json) -> list[str]:
     """Verdicts with what they rest on, how the speed came about, and what to beware of."""
     others = record["contenders"][1:]
     found = [note for entry in others for note in _about(record, entry)]
-    return [*found, *_about_reference(record), *_about_runtime(record), *_about_timing(record)]
+    about = (_about_falls, _about_reference, _about_runtime, _about_timing)
+    return [*found, *(note for tell in about for note in tell(record))]
 
 
 def _about(record: Json, entry: Json) -> Iterator[str]:
     yield _verdict(record, entry)
+    if entry["role"] == "candidate" and entry["tail"]["tail"] is not None:
+        yield _tail(record, entry)
     name, reference, speedup = entry["name"], record["reference"], entry["speedup"]
     runtime, network, total = speedup["runtime"], speedup["architecture"], speedup["total"]
     if network is not None and network < _SLOWER:
@@ -64,6 +66,27 @@ def _up(n: int) -> int:
     """Rounded up to two digits."""
     unit = 10 ** max(0, len(str(n)) - 2)
     return -(-n // unit) * unit
+
+
+def _tail(record: Json, entry: Json) -> str:
+    tail, reference = entry["tail"], record["reference"]
+    return (
+        f"{entry['name']}'s worst {100 * tail['share']:g} % of episodes return {number(tail['cvar'])} on average, "
+        f"{reference}'s {number(tail['reference_cvar'])}: tail {number(tail['tail'])} "
+        f"[{number(tail['low'])}, {number(tail['high'])}]"
+    )
+
+
+def _about_falls(record: Json) -> Iterator[str]:
+    """What a verdict allows for, and what it does not."""
+    judged = [entry["score"] for entry in record["contenders"][1:] if entry["score"]["score"] is not None]
+    if not judged:
+        return
+    floor, score = max(score["floor"] for score in judged), judged[0]
+    yield (
+        f"{score['n']} episodes can miss falls in up to {100 * score['unseen']:.2g} % of all; scores allow for that "
+        f"down to a return of {number(floor)}, not below (--floor)"
+    )
 
 
 def _about_reference(record: Json) -> Iterator[str]:

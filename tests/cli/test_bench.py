@@ -19,7 +19,7 @@ from kdcli.exporters.config import ExportConfig
 from kdcli.exporters.step import export
 from kdcli.reports import gates
 
-QUICK = ("--episodes", "12", "--latency-budget", "0", "--linear-budget", "0")
+QUICK = ("--episodes", "12", "--floor", "-600", "--latency-budget", "0", "--linear-budget", "0")
 
 
 @pytest.fixture
@@ -69,6 +69,27 @@ def test_exit_codes(kdcli: Callable[..., Ran], files: dict[str, str], asked: lis
     ran = kdcli("bench", files["teacher"], files["small"], *QUICK, *options)
     assert ran.code == code
     assert all(gate in ran.out for gate in asked)
+
+
+def test_gates_say_how_long_to_play(kdcli: Callable[..., Ran], files: dict[str, str]) -> None:
+    """Law: without --episodes play ends with the gates decided, on score and tail; --max-episodes bounds it."""
+    words = ("bench", files["teacher"], files["small"], *QUICK[2:], "--json")
+    easy, hard, short = (
+        json.loads(kdcli(*words, *more).out)
+        for more in (
+            ("--gate", "score>=0.2"),
+            ("--gate", "score>=0.2", "--gate", "tail>=0.5"),
+            ("--gate", "tail>=0.5", "--max-episodes", "60"),
+        )
+    )
+    assert [[gate["verdict"] for gate in found["gates"]] for found in (easy, hard, short)] == [
+        ["passed"],
+        ["passed", "passed"],
+        ["undecided"],
+    ]
+    assert easy["play"]["looks"] == [50]
+    assert hard["play"]["episodes"] > 100
+    assert short["play"]["episodes"] == 60
 
 
 def test_json(kdcli: Callable[..., Ran], files: dict[str, str]) -> None:

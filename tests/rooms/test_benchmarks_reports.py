@@ -29,7 +29,7 @@ def cells(table: Table) -> dict[str, dict[str, str]]:
 
 def test_the_title_says_how_it_was_played(record: dict[str, Any]) -> None:
     """Law: env, episodes, seeds, play mode and cap are in the title of every report."""
-    text = "kdcli/Reach-v0: 80 episodes (seeds 10000 to 10079), deterministic play, cut at 50 steps"
+    text = "kdcli/Reach-v0: 120 episodes (seeds 10000 to 10119), deterministic play, cut at 50 steps"
     assert title(record) == text
     assert markdown(record).startswith(f"### {text}\n")
     record["play"]["mode"] = "sampled"
@@ -110,9 +110,14 @@ def test_notes_explain_the_verdict(record: dict[str, Any]) -> None:
     """Law: verdict, rule, correlation and what would decide are under the table; so is how the speed came about."""
     said = notes(record)
     assert said[0].startswith(
-        "small: holds, the whole interval of the score is above 0.95 (widened by failures too rare"
+        "small: holds, the whole interval of the score is above 0.95 (by falls that 120 episodes may have missed)"
     )
     assert said[0].endswith("correlation with teacher 1.00")
+    assert said[1].startswith("small's worst 5 % of episodes return -")
+    assert (
+        "120 episodes can miss falls in up to 3.6 % of all; scores allow for that down to a return of -800"
+        in " ".join(said)
+    )
     assert any(note.startswith("small in onnxruntime is") and "x from the runtime" in note for note in said)
     assert any(note.startswith("onnxruntime's own empty call takes") for note in said)
     record["contenders"][1]["score"] |= {"verdict": "undecided", "more_episodes": 14_315, "n": 100}

@@ -16,7 +16,8 @@ from kdcli.reports.gates import METRICS, Gate, check_agents, exit_code, judge, w
 
 def entry(name: str = "student", role: str = "candidate", **numbers: Any) -> dict[str, Any]:
     """A contender's record; `score` and `return` as (value, low, high)."""
-    found: dict[str, Any] = {"name": name, "role": role, "score": None, "return": interval("mean", (5.0, 4.0, 6.0))}
+    found: dict[str, Any] = {"name": name, "role": role, "score": None, "tail": None}
+    found["return"] = {**interval("mean", (5.0, 4.0, 6.0)), "minimum": 1.0}
     found["size"] = {"params": 100, "multiply_adds": 90, "onnx_bytes": 1000}
     found["latency"] = {"onnxruntime": {"p50_us": 7.0, "p99_us": 20.0, "throughput_256": 10**6}, "torch": None}
     found["speedup"] = {"architecture": 1.2}
@@ -105,6 +106,7 @@ def test_score_and_return_are_judged_by_their_interval(low: float, high: float, 
     assert verdicts(f"score{sign}0.95", entry(score=(value, low, high))) == [result]
     returns = {**entry(), "return": interval("mean", (value, low, high))}
     assert verdicts(f"return{sign}0.95", returns) == [result]
+    assert verdicts(f"tail{sign}0.95", {**entry(), "tail": interval("tail", (value, low, high))}) == [result]
 
 
 @pytest.mark.parametrize("n", [4, 12, 100])
