@@ -56,6 +56,7 @@ def describe(agent: Described) -> dict[str, Any]:
         "value": _value_config(policy.value),
         "env": None if agent.env is None else agent.env.to_json(),
         "facts": dict(agent.facts),
+        **({"critics": [critic.config() for critic in policy.critics]} if policy.critics else {}),  # type: ignore[operator]
         **({"packing": {name: packed.describe() for name, packed in packing.items()}} if packing else {}),
     }
 

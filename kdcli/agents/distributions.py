@@ -49,6 +49,21 @@ def drawn(heads: Heads, rng: np.random.Generator) -> Tensor:
     return torch.stack([part.argmax(1) for part in noisy.split(list(heads.groups), 1)], 1)
 
 
+def entropy(heads: Heads) -> Tensor:
+    """Entropy of what is drawn -> (B,), in nats: of choices and bits the sum over them, 0 where they are certain.
+
+    Of continuous actions it is that of the Gaussian before squashing and clipping, below 0 where it is narrow.
+    """
+    if heads.mean is not None:
+        assert heads.log_std is not None
+        return (heads.log_std + 0.5 * math.log(2.0 * math.pi * math.e)).sum(1)
+    logits = heads.scores()
+    if heads.bits:
+        return torch.special.entr(torch.stack([logits.sigmoid(), (-logits).sigmoid()])).sum((0, 2))
+    parts = logits.split(list(heads.groups), 1) if len(heads.groups) > 1 else [logits]
+    return torch.stack([torch.special.entr(part.softmax(1)).sum(1) for part in parts]).sum(0)
+
+
 def done(raw: Tensor, rule: ActionRule) -> Tensor:
     """What was drawn as env-ready actions (B, *shape)."""
     match rule.space:

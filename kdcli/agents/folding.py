@@ -71,6 +71,7 @@ def fold(agent: Agent) -> Agent:
     """A new agent that acts alike and reads raw observations: w (x - mean) / scale + b = (w / scale) x + b'."""
     policy, preprocess = copy.deepcopy(agent.policy), agent.preprocess
     assert isinstance(preprocess, Preprocess)
+    policy.critics = nn.ModuleList()  # they read features that are not there any more, and ship with nobody
     norm = preprocess.normalizer
     if norm is None:
         for layer in _first_layers(policy):

@@ -59,8 +59,10 @@ class Policy(nn.Module):
     return, averaged to Q-values (Dabney et al. 2018, eq. 2). `atoms` (N,): they are (A, N) logits over these returns,
     whose expectations are the Q-values (Bellemare et al. 2017, section 4). `value` is a critic of states, a network of
     its own or one layer on the trunk: a teaching signal, not part of the deployed actor. Where networks remember, the
-    state (B, S) is the actor's, then the critic's; zeros begin an episode. `packing` names the parameters whose values
-    lie on few levels and says which (see `agents.packing`).
+    state (B, S) is the actor's, then the critic's; zeros begin an episode. `critics` of continuous actions, networks
+    over the features and the action in units of its bounds, say the value where there is no critic of states: the least
+    of what they say, or of distributions of returns (several outputs) the mean of all. `packing` names the parameters
+    whose values lie on few levels and says which (see `agents.packing`).
     """
 
     atoms: Tensor | None
@@ -80,6 +82,7 @@ class Policy(nn.Module):
         self.network, self.rule, self.signal = network, rule, signal
         self.spread, self.value, self.quantiles = spread, value, quantiles
         self.register_buffer("atoms", atoms)
+        self.critics = nn.ModuleList()
         self.packing = {}
         self.state_size = network.state_size + (value.state_size if isinstance(value, Stack) else 0)
 
@@ -98,7 +101,9 @@ class Policy(nn.Module):
             about = {"value": value, "state": after, "features": latent}
             return Heads(**scores, **about, groups=self.rule.groups, bits=self.rule.bits)
         log_std = self.spread(latent, out) if self.spread is not None else None
-        return Heads(mean=out, log_std=log_std, action=self.rule.unit(out), value=value, state=after, features=latent)
+        action = self.rule.unit(out)
+        value = self._criticized(seen, action) if value is None and self.critics else value
+        return Heads(mean=out, log_std=log_std, action=action, value=value, state=after, features=latent)
 
     def attention(self, features: Tensor) -> Tensor:
         """Features (B, F) -> where the last convolution is active, (B, h, w): the mean square over its channels.
@@ -156,6 +161,11 @@ class Policy(nn.Module):
         if self.value is None:
             return None
         return self.value(latent if isinstance(self.value, nn.Linear) else features).squeeze(1)
+
+    def _criticized(self, features: Tensor, action: Tensor) -> Tensor:
+        """What the critics say of actions (B, A), in units of their bounds -> (B,)."""
+        said = torch.cat([critic(torch.cat([features, action], 1)) for critic in self.critics], 1)
+        return said.amin(1) if said.shape[1] == len(self.critics) else said.mean(1)
 
     @property
     def n_params(self) -> int:

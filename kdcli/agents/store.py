@@ -60,8 +60,10 @@ def rebuild(record: Mapping[str, Any], tensors: artifact.Tensors) -> Agent:
     with torch.device("meta"):  # takes no memory for what the file only claims
         network = from_config(record["network"])
         value = _value(record["value"], network)
+        critics = [from_config(config) for config in record.get("critics", ())]
     spread = _spread(record["spread"], weights)
     policy = Policy(network, rule, record["signal"], spread, value, int(record["quantiles"]), weights.get("atoms"))
+    policy.critics.extend(critics)
     policy.load_state_dict(weights, assign=True)
     unpack_into(policy, packing)
     if record["signal"] not in (("mean",) if rule.continuous else ("logits", "q")) or policy.quantiles < 0:
@@ -126,6 +128,9 @@ def check_sizes(policy: Policy, features: int) -> None:
     seen, wanted = features - rule.n_mask, rule.n_outputs * policy.n_pooled
     if (network.inputs, network.outputs) != (seen, wanted):
         raise ValueError(f"the network maps {network.inputs} to {network.outputs}, the spaces need {seen} to {wanted}")
+    for critic in policy.critics:
+        if critic.inputs != seen + rule.n_outputs:
+            raise ValueError(f"a critic reads {critic.inputs} numbers, the spaces have {seen} and {rule.n_outputs}")
 
 
 def _value(config: Mapping[str, Any] | None, network: Network) -> Network | nn.Linear | None:

@@ -31,6 +31,9 @@ class LoadConfig(BaseModel):
         default=None, description="what a foreign program puts out"
     )
     output_name: str | None = Field(default=None, description="the output of a foreign ONNX file that is meant")
+    critics: bool | None = Field(
+        default=None, description="read what SAC, TQC, TD3 or DDPG says an action is worth: a teacher of --loss value"
+    )
     trust: bool = Field(default=False, description="run the code in a TorchScript or torch.export program")
     channels_last: bool | None = Field(
         default=None, description="images arrive as (height, width, channels); default: as the env gives them"

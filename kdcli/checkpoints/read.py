@@ -74,7 +74,7 @@ def _tell_modules(config: LoadConfig, listen: Listener) -> None:
 # What a kind of file is told beside its env; kdcli's own files stand beside others that are, and need nothing.
 _PROGRAM = ("signal", "output_name")
 _TOLD = {
-    "sb3": ("activation",),
+    "sb3": ("activation", "critics"),
     "sb3_policy": (),
     "cleanrl": ("activation", "obs_stats"),
     "rsl_rl": ("activation", "obs_stats", "signal"),
@@ -89,8 +89,8 @@ _TOLD = {
 
 def _refuse_unused(file: Path, kind: str, config: LoadConfig) -> None:
     """Raise UsageError for an option that says nothing about this kind of file: it was meant for another."""
-    for name in ("activation", "obs_stats", "squash", "signal", "output_name"):
-        if kind in _TOLD and name not in _TOLD[kind] and getattr(config, name) is not None:
+    for name in ("activation", "obs_stats", "squash", "signal", "output_name", "critics"):
+        if kind in _TOLD and name not in _TOLD[kind] and getattr(config, name) not in (None, False):
             option = f"--{name.replace('_', '-')}"
             what = f"{option} says nothing about {file.name}"
             raise UsageError(what, f"it is read as {kind}, which tells that itself or has none", "leave it out")

@@ -36,10 +36,22 @@ LOSSES = Registry(
             "squared error of the logits, centred over actions",
         ),
         "logits_huber": ("kdcli.distillation.losses.choices:logits_huber", "Huber error of the centred logits"),
-        "q": ("kdcli.distillation.losses.values:q", "squared error of the Q-values"),
-        "q_huber": ("kdcli.distillation.losses.values:q_huber", "Huber error of the Q-values"),
-        "value": ("kdcli.distillation.losses.values:value", "squared error of the state value"),
-        "value_l1": ("kdcli.distillation.losses.values:value_l1", "absolute error of the state value"),
+        "q": (
+            "kdcli.distillation.losses.values:q",
+            "squared error of the Q-values, what decides apart from their height",
+        ),
+        "q_huber": (
+            "kdcli.distillation.losses.values:q_huber",
+            "Huber error of the Q-values, delta 1 deviation of the teacher's",
+        ),
+        "value": (
+            "kdcli.distillation.losses.values:value",
+            "squared error of the state value, in the teacher's own deviation",
+        ),
+        "value_l1": (
+            "kdcli.distillation.losses.values:value_l1",
+            "absolute error of the state value, in the teacher's own deviation",
+        ),
         "regret": (
             "kdcli.distillation.losses.values:regret",
             "what the student's choice costs by the teacher's Q-values (AggreVaTe)",

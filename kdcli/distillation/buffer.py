@@ -105,6 +105,15 @@ class Buffer:
                 grown[: len(old)] = old
                 self._columns[name] = grown
 
+    @property
+    def groups(self) -> tuple[int, ...]:
+        """Sizes of the independent choices of an action."""
+        return self._rule.groups
+
+    def column(self, name: str) -> Tensor | None:
+        """The head called `name` of all states (N, ...), where it is there."""
+        return self._columns[name][: self.size] if name in self._columns else None
+
     def batches(
         self,
         size: int,

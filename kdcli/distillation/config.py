@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Literal
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 Share = Literal["all", "trunk"]
 DataMode = Literal["offline", "teacher", "student", "dagger", "dart"]
@@ -32,6 +32,12 @@ class DistillConfig(BaseModel):
     reinforce: tuple[str, ...] = Field(
         (), description="learning from rewards beside it: ppo[@weight schedule], one of: kdcli list reinforcements"
     )
+    reinforce_steps: int = Field(
+        0, ge=0, description="steps of the env that --reinforce learns from, in all; 0: as many as labels"
+    )
+    reinforce_entropy: float = Field(
+        0.0, ge=0.0, description="what --reinforce pays for a nat of the entropy of what the student does"
+    )
     data: DataMode = Field(
         "dagger", description="who acts: a Dataset (offline), the teacher, the student, or a mixture"
     )
@@ -46,16 +52,22 @@ class DistillConfig(BaseModel):
     labels: int = Field(80_000, ge=100, description="states labelled by the teacher in all")
     rounds: int = Field(16, ge=1, description="rounds of collecting and training; the student is measured after each")
     updates: int = Field(32_000, ge=1, description="gradient steps in all")
-    batch: int = Field(0, ge=0, description="states a gradient step; 0: 256, of images 64")
+    batch: int = Field(0, ge=0, description="states a gradient step; 0: 256, with convolutions 64")
     window: int = Field(32, ge=2, description="steps of an episode that a student with memory learns from at once")
     lr: str = Field(
-        "", description="learning rate schedule; default: cosine:0.003->0.00003, of images cosine:0.001->0.00003"
+        "", description="learning rate schedule; default: cosine:0.003->0.00003, convolutions cosine:0.001->0.00003"
     )
     noise: float = Field(0.0, ge=0.0, description="standard deviation of Gaussian noise on continuous actions taken")
     episodes: int = Field(16, ge=1, description="episodes that measure the student after a round")
     envs: int = Field(8, ge=1, description="environments stepped side by side")
     capacity: int = Field(1_000_000, ge=100, description="states kept in memory; the oldest go first")
     seed: int = Field(0, ge=0, description="source of every random choice")
+
+    @model_validator(mode="after")
+    def _reinforced(self) -> DistillConfig:
+        if not self.reinforce and (self.reinforce_steps or self.reinforce_entropy):
+            raise ValueError("reinforce_steps and reinforce_entropy are for --reinforce, which names nothing")
+        return self
 
 
 class TasksConfig(BaseModel):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator, Sequence
+from contextlib import contextmanager, nullcontext
 from dataclasses import replace
 
 import torch
@@ -34,6 +35,7 @@ from kdcli.distillation.reinforcement import Reinforcement
 from kdcli.distillation.replay import chances
 from kdcli.distillation.schedules import parse_schedule
 from kdcli.distillation.student import settled
+from kdcli.distillation.units import Units
 from kdcli.distillation.unroll import both
 from kdcli.errors import RefusedError
 from kdcli.rollouts.behavior_policy import Noise
@@ -53,7 +55,7 @@ class Learner:
         reinforcements: Sequence[Reinforcement] = (),
         normalized: bool = True,
     ) -> None:
-        config = settled(config, student)
+        config = settled(config, student, student)
         self.student, self.objective, self._config = student, objective, config
         self._reinforcements = tuple(reinforcements)
         self._lr = parse_schedule(config.lr)
@@ -74,11 +76,21 @@ class Learner:
         Raises:
             RefusedError: the loss is not a finite number.
         """
-        self.student.policy.train()
-        with self._batch_norm.training_on(lambda: some_features(buffer)):
+        with self.training_on(buffer):
             tail = self._follow(self.losses(buffer, n, span), n, span)
-        self.student.policy.eval()
         return finite(float(torch.stack(tail).mean()))
+
+    @contextmanager
+    def training_on(self, buffer: Buffer) -> Iterator[None]:
+        """Within, the student is written as it is trained on these states; behind, it is an ordinary network."""
+        policy, objective = self.student.policy, self.objective
+        objective.units = Units([term.name for term in objective.terms], buffer)
+        # What moving weights costs is known of them as they are written otherwise.
+        written = nullcontext() if objective.penalties else objective.units.written(policy)
+        policy.train()
+        with written, self._batch_norm.training_on(lambda: some_features(buffer)):
+            yield
+        policy.eval()
 
     def _follow(self, losses: Iterator[Tensor], n: int, span: tuple[float, float]) -> list[Tensor]:
         """Step down each of the `n` losses -> the last tenth of them."""

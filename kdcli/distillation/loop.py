@@ -19,6 +19,7 @@ from kdcli.distillation.reinforcement import Reinforcement
 from kdcli.distillation.replay_pool import ReplayPool
 from kdcli.distillation.student import default_losses, new_student, settled
 from kdcli.distillation.term_weights import follows
+from kdcli.distillation.units import Units
 from kdcli.errors import UsageError
 from kdcli.progress import Event, Listener, silent
 
@@ -83,7 +84,7 @@ def distill(
     Raises:
         UsageError: a loss the teacher cannot feed, or a choice that cannot be read.
     """
-    config, losses = settled(config, teacher), config.loss or default_losses(teacher)
+    config, losses = settled(config, teacher, start), config.loss or default_losses(teacher)
     student = start or fresh_student(teacher, config, losses, pool)
     learner = learner_for(student, Objective.of(config, losses), config, pool)
     best, rounds = teach(learner, config, pool, judge, listener, give_up)
@@ -91,7 +92,7 @@ def distill(
 
 
 def fresh_student(teacher: Actor, config: DistillConfig, losses: Sequence[str], pool: ReplayPool) -> Agent:
-    """An untrained student, see `new_student`, whose drawn convolutions are scaled to the states of the pool.
+    """An untrained student, see `new_student`: convolutions scaled to the pool's states, values to its labels.
 
     Raises:
         UsageError: as `new_student`.
@@ -99,6 +100,7 @@ def fresh_student(teacher: Actor, config: DistillConfig, losses: Sequence[str], 
     student = new_student(teacher, config, losses, pool.preprocess)
     if config.init == "random":
         standardize(student.policy, some_features(pool.buffer))
+        Units(losses, pool.buffer).begin(student.policy)
     return student
 
 

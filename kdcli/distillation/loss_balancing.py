@@ -16,9 +16,9 @@ _MEMORY = 0.99  # of the running mean of a gradient's length: some hundred batch
 
 
 class Balance(Protocol):
-    """Weighed means of the terms (scalars), and the student's heads they came from -> the scalar to minimise."""
+    """Means of the terms (scalars), their weights, the student's heads they came from -> the scalar to minimise."""
 
-    def __call__(self, terms: Sequence[Tensor], student: Heads) -> Tensor: ...
+    def __call__(self, terms: Sequence[Tensor], weights: Sequence[float], student: Heads) -> Tensor: ...
 
 
 class Fixed(nn.Module):
@@ -27,9 +27,9 @@ class Fixed(nn.Module):
     def __init__(self, n: int) -> None:
         super().__init__()
 
-    def forward(self, terms: Sequence[Tensor], student: Heads) -> Tensor:
-        """Scalars -> their sum."""
-        return sum(terms[1:], terms[0])
+    def forward(self, terms: Sequence[Tensor], weights: Sequence[float], student: Heads) -> Tensor:
+        """Scalars -> their weighed sum."""
+        return _summed(terms, weights)
 
 
 class Uncertainty(nn.Module):
@@ -42,16 +42,16 @@ class Uncertainty(nn.Module):
         super().__init__()
         self.log_variance = nn.Parameter(torch.zeros(n))
 
-    def forward(self, terms: Sequence[Tensor], student: Heads) -> Tensor:
+    def forward(self, terms: Sequence[Tensor], weights: Sequence[float], student: Heads) -> Tensor:
         """Scalars -> a scalar."""
-        s = self.log_variance
-        return sum((torch.stack(list(terms)) * (-s).exp() + s).unbind(), torch.zeros(()))
+        s, weighed = self.log_variance, torch.stack([_times(w, term) for w, term in zip(weights, terms, strict=True)])
+        return (weighed * (-s).exp() + s).sum()
 
 
 class GradientNorm(nn.Module):
-    """Every term pulls the student's last hidden layer as hard as the first one does, in a running mean.
+    """At weight 1 every term pulls the student's last hidden layer as hard as the first one does, in a running mean.
 
-    After Chen et al. 2018 (GradNorm), with all rates equal: weights follow from the lengths, they are not learned.
+    After Chen et al. 2018 (GradNorm), with all rates equal: factors follow from the lengths, they are not learned.
     """
 
     lengths: Tensor
@@ -60,13 +60,23 @@ class GradientNorm(nn.Module):
         super().__init__()
         self.register_buffer("lengths", torch.zeros(n))
 
-    def forward(self, terms: Sequence[Tensor], student: Heads) -> Tensor:
+    def forward(self, terms: Sequence[Tensor], weights: Sequence[float], student: Heads) -> Tensor:
         """Scalars -> a scalar."""
         now = torch.stack([_pull(term, student.features) for term in terms])
         begun = bool(self.lengths.any())
         self.lengths.copy_(_MEMORY * self.lengths + (1.0 - _MEMORY) * now if begun else now)
         factors = torch.where(self.lengths > 0, self.lengths[0] / self.lengths.clamp(min=1e-12), 1.0)
-        return (torch.stack(list(terms)) * (factors if float(self.lengths[0]) else 1.0)).sum()
+        alike = list((torch.stack(list(terms)) * (factors if float(self.lengths[0]) else 1.0)).unbind())
+        return _summed(alike, weights)
+
+
+def _summed(terms: Sequence[Tensor], weights: Sequence[float]) -> Tensor:
+    weighed = [_times(weight, term) for weight, term in zip(weights, terms, strict=True)]
+    return sum(weighed[1:], weighed[0])
+
+
+def _times(weight: float, term: Tensor) -> Tensor:
+    return term if weight == 1.0 else term * weight
 
 
 def _pull(term: Tensor, features: Tensor | None) -> Tensor:

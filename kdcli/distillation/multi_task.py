@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from contextlib import ExitStack
 from dataclasses import dataclass
 
 import torch
@@ -87,15 +88,19 @@ class JointLearner:
             RefusedError: a loss is not a finite number.
         """
         start, width, group = span[0], (span[1] - span[0]) / n, self._adam.param_groups[0]
-        each = [learner.losses(pool.buffer, n, span) for learner, pool in zip(self.learners, pools, strict=True)]
+        pairs = list(zip(self.learners, (pool.buffer for pool in pools), strict=True))
+        each = [learner.losses(buffer, n, span) for learner, buffer in pairs]
         sums = torch.zeros(len(each))
-        for step, losses in enumerate(zip(*each, strict=True)):
-            progress = start + width * step
-            group["lr"] = self._lr(progress)
-            self._adam.zero_grad(set_to_none=True)
-            self._total(losses, progress).backward()
-            self._adam.step()
-            sums += torch.stack(losses).detach()
+        with ExitStack() as stack:
+            for learner, buffer in pairs:
+                stack.enter_context(learner.training_on(buffer))
+            for step, losses in enumerate(zip(*each, strict=True)):
+                progress = start + width * step
+                group["lr"] = self._lr(progress)
+                self._adam.zero_grad(set_to_none=True)
+                self._total(losses, progress).backward()
+                self._adam.step()
+                sums += torch.stack(losses).detach()
         return [finite(float(total) / n) for total in sums]
 
     def _total(self, losses: Sequence[Tensor], progress: float) -> Tensor:

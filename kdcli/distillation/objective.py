@@ -13,11 +13,12 @@ from kdcli.agents.labels import INSIDE
 from kdcli.distillation import LOSSES
 from kdcli.distillation.config import DistillConfig
 from kdcli.distillation.loss_balancing import parse_balance
-from kdcli.distillation.losses import READS, TEMPERED
+from kdcli.distillation.losses import IN_UNITS, READS, TEMPERED
 from kdcli.distillation.losses.reading import Loss, Tau
 from kdcli.distillation.sample_weights import Weighing, in_the_mean, parse_weighing
 from kdcli.distillation.temperatures import Scheduled, parse_temperatures
 from kdcli.distillation.term_weights import Weight, parse_weight
+from kdcli.distillation.units import Units
 from kdcli.errors import UsageError
 
 # Losses that a temperature changes: each independent choice of an action may have its own.
@@ -60,7 +61,7 @@ class Objective(nn.Module):
     tau^2 stands at tempered losses only (Hinton et al. 2015, section 2). The importance of a sample is what the
     weighing says of the teacher's heads, 1 in the mean of a batch. Penalties are added. What is learned here (an
     adversarial temperature, a hint's projection) are the module's parameters; what is remembered is in its state.
-    `measured` is what weights follow: set after each round.
+    `measured` is what weights follow: set after each round. `units` are those of regressed heads, set before each.
     """
 
     def __init__(
@@ -77,6 +78,7 @@ class Objective(nn.Module):
         self.balance = parse_balance(balance, len(terms))
         self.measured: dict[str, float] = {}
         self.penalties: tuple[Penalty, ...] = ()
+        self.units: Units | None = None
 
     @classmethod
     def parse(cls, losses: Sequence[str], tau: str = "1", weigh: str = "uniform", balance: str = "fixed") -> Objective:
@@ -115,7 +117,14 @@ class Objective(nn.Module):
     def each(self, student: Heads, teacher: Heads, progress: float) -> list[Tensor]:
         """What every term comes to for B samples, with tau^2 but without weight, importance or mean: (B,) each."""
         hot = self._heads(student, teacher, progress) if any(term.name in _HOT for term in self.terms) else []
-        return [_tempered(term, hot) if term.name in _HOT else term.loss(student, teacher, 1.0) for term in self.terms]
+        plain = student, teacher
+        standard = plain if self.units is None else self.units.standard(*plain)
+        return [
+            _tempered(term, hot)
+            if term.name in _HOT
+            else term.loss(*(standard if term.name in IN_UNITS else plain), 1.0)
+            for term in self.terms
+        ]
 
     def forward(self, student: Heads, teacher: Heads, progress: float) -> Tensor:
         """Heads of B states and the progress in [0, 1] -> a scalar."""
@@ -123,7 +132,7 @@ class Objective(nn.Module):
         found = self.each(student, teacher, progress)
         means = [(loss if importance is None else loss * importance).mean() for loss in found]
         weights = [term.weight(progress, self.measured) for term in self.terms]
-        total = self.balance([_times(w, mean) for w, mean in zip(weights, means, strict=True)], student)
+        total = self.balance(means, weights, student)
         return sum((penalty(progress) for penalty in self.penalties), total)
 
     def _heads(self, student: Heads, teacher: Heads, progress: float) -> list[tuple[Heads, Heads, Tau]]:

@@ -16,7 +16,7 @@ from kdcli.distillation.config import DistillConfig
 from kdcli.distillation.curriculum import Curriculum, stages_of
 from kdcli.distillation.loop import Distilled, Judge, Keeper, fresh_student, learner_for, teach
 from kdcli.distillation.objective import Objective, wanted
-from kdcli.distillation.reinforcement import Reinforcement
+from kdcli.distillation.reinforcement import Practice, Reinforcement
 from kdcli.distillation.replay_pool import Labelled, LabelSource, ReplayPool, RolloutCollector, looked_into
 from kdcli.distillation.resume_file import ResumeFile
 from kdcli.distillation.student import default_losses, settled
@@ -73,7 +73,7 @@ def distill_in_env(
     pool = pool_of(teacher, env, config, data)
     losses = config.loss or default_losses(teacher)
     student, objective = fresh_student(teacher, config, losses, pool), Objective.of(config, losses)
-    learner = learner_for(student, objective, config, pool, _rewarded(teacher, env, config))
+    learner = learner_for(student, objective, config, pool, rewarded(teacher, env, config))
     best, rounds = teach(learner, config, pool, judge_of(teacher, env, config), listener, keeper=keeper)
     return Distilled(best, tuple(losses), rounds)
 
@@ -126,12 +126,11 @@ def judge_of(teacher: Actor, env: EnvSpec, config: DistillConfig) -> Judge:
     return lambda agent: float(play(agent, vector, seeds).returns.mean())
 
 
-def _rewarded(teacher: Actor, env: EnvSpec, config: DistillConfig) -> list[Reinforcement]:
-    steps = config.labels // config.rounds
-    return [
-        Reinforcement(text, open_vector(env, teacher, config.envs), steps, config.batch, config.seed)
-        for text in config.reinforce
-    ]
+def rewarded(teacher: Actor, env: EnvSpec, config: DistillConfig) -> list[Reinforcement]:
+    """What a student of `teacher` learns from its own rewards by, as the config says."""
+    steps = (config.reinforce_steps or config.labels) // config.rounds
+    practice = Practice(steps, config.batch, config.reinforce_entropy, config.seed)
+    return [Reinforcement(text, open_vector(env, teacher, config.envs), practice, teacher) for text in config.reinforce]
 
 
 def _record(config: DistillConfig, done: Distilled, parents: Sequence[Mapping[str, str]]) -> dict[str, Any]:

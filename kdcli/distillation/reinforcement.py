@@ -1,7 +1,8 @@
 """Learning from rewards beside a teacher: the student plays, and what did better than expected becomes likelier.
 
 The distilled objective and this one are one sum (Spigler 2025, Proximal Policy Distillation, eq. 5), each weight on a
-schedule of its own. Every round begins with fresh play of the student, drawn from its own distribution.
+schedule of its own. Every round begins with fresh play of the student, drawn from its own distribution. The critic
+begins with what the teacher expects of these states, where it says so.
 """
 
 from __future__ import annotations
@@ -14,9 +15,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from kdcli.agents.actor import no_memory
+from kdcli.agents.actor import Actor, LabelingActor, no_memory, teaches
 from kdcli.agents.agent import Agent
-from kdcli.agents.distributions import done, drawn, log_likelihood
+from kdcli.agents.distributions import done, drawn, entropy, log_likelihood
 from kdcli.agents.memory import Turn
 from kdcli.distillation import REINFORCEMENTS
 from kdcli.distillation.checkpointing import (
@@ -64,20 +65,42 @@ class Experience:
     advantage: Tensor
 
 
+@dataclass(frozen=True)
+class Practice:
+    """How a student practices.
+
+    Attributes:
+        steps: of the env, each round, in all slots together.
+        batch: of them, each gradient step.
+        entropy: what a nat of the entropy of what it does in a state is worth, beside advantages of deviation 1.
+        seed: of its draws.
+    """
+
+    steps: int
+    batch: int
+    entropy: float = 0.0
+    seed: int = 0
+
+
 class Reinforcement:
-    """One way to learn from rewards, and the play it learns from: `n` steps a round in the slots of `vector`.
+    """One way to learn from rewards, and the play it learns from, in the slots of `vector`.
+
+    `teacher` is whose values the critic begins with; one with memory, or without values, is not asked.
 
     Raises:
         UsageError: an unknown name, or a weight that cannot be read.
     """
 
-    def __init__(self, text: str, vector: Vector, n: int, batch: int, seed: int) -> None:
+    def __init__(self, text: str, vector: Vector, practice: Practice, teacher: Actor | None = None) -> None:
         name, _, weight = text.partition("@")
         self._gain: Gain = REINFORCEMENTS.load(name)
         self._weight = parse_weight(weight or "1")
-        self._n, self._batch = n, batch
+        self._practice, seed = practice, practice.seed
         self._rng, self._generator = np.random.default_rng(seed), torch.Generator().manual_seed(seed)
         self._said: list[tuple[Tensor, Tensor, Tensor]] = []
+        self._teacher: LabelingActor | None = (
+            teacher if teacher and teaches(teacher) and not teacher.state_size else None
+        )
         self._student: Agent | None = None
         self._measured: Mapping[str, float] = {}
         self._track = Track(vector, first_seed("reinforce", seed), self._act)
@@ -104,7 +127,7 @@ class Reinforcement:
             )
         self._student, self._measured = student, measured
         self._said.clear()
-        steps = [next(self._track) for _ in range(max(2, self._n // len(self._track)))]
+        steps = [next(self._track) for _ in range(max(2, self._practice.steps // len(self._track)))]
         features, raw, log_p = (torch.stack(rows[: len(steps)]) for rows in zip(*self._said, strict=True))
         advantage = self._advantages(features, steps)
         features, raw, log_p = (x.flatten(0, 1)[: advantage.numel()] for x in (features, raw, log_p))
@@ -117,7 +140,7 @@ class Reinforcement:
         over = torch.tensor(np.stack([s.terminated for s in steps]))
         done = torch.tensor(np.stack([s.done for s in steps]))
         scale = reward.std().clamp(min=1e-6)
-        values = self._values(features, reward / scale, over, done)
+        values = self._values(features, np.concatenate([s.obs for s in steps]), reward / scale, over, done)
         found, running = torch.zeros_like(reward[:-1]), torch.zeros(reward.shape[1])
         for t in reversed(range(len(steps) - 1)):
             # A cut episode's next state is not seen: what it is worth is taken to be what this one is.
@@ -127,13 +150,20 @@ class Reinforcement:
             found[t] = running
         return found
 
-    def _values(self, features: Tensor, reward: Tensor, over: Tensor, done: Tensor) -> Tensor:
-        """The critic's values (T, slots), after some steps towards the discounted returns of this play."""
+    def _values(self, features: Tensor, obs: np.ndarray, reward: Tensor, over: Tensor, done: Tensor) -> Tensor:
+        """The critic's values (T, slots), after some steps towards the discounted returns of this play.
+
+        A new one first goes to where the teacher's values of the raw observations (T * slots, *shape) are.
+        """
         flat = features.flatten(0, 1)
         if self._critic is None:
             with torch.random.fork_rng(devices=[]):
                 torch.manual_seed(0)
                 self._critic = MLP(flat.shape[1], _CRITIC_WIDTHS, 1)
+            expected = None if self._teacher is None else _expected(self._teacher, obs)
+            if expected is not None:
+                known = _returns(reward, over, done, torch.zeros_like(reward)).flatten()
+                _fit(self._critic, flat, in_units_of(known, expected), self._generator)
         critic = self._critic
         with torch.no_grad():
             targets = _returns(reward, over, done, critic(flat).view_as(reward))
@@ -163,9 +193,28 @@ class Reinforcement:
         if weight == 0.0 or seen is None or self._student is None:
             return torch.zeros(())
         policy = self._student.policy
-        rows = torch.randint(len(seen.features), (self._batch,), generator=self._generator)
-        now = log_likelihood(policy.forward(seen.features[rows]), seen.drawn[rows])
-        return weight * self._gain(now, seen.log_p[rows], seen.advantage[rows]).mean()
+        rows = torch.randint(len(seen.features), (self._practice.batch,), generator=self._generator)
+        heads = policy.forward(seen.features[rows])
+        now = log_likelihood(heads, seen.drawn[rows])
+        loss = self._gain(now, seen.log_p[rows], seen.advantage[rows])
+        if self._practice.entropy:
+            loss = loss - self._practice.entropy * entropy(heads)
+        return weight * loss.mean()
+
+
+def _expected(teacher: LabelingActor, obs: np.ndarray) -> Tensor | None:
+    """The teacher's values of raw observations (N, *shape), of states or of its best actions, where it has any."""
+    heads = teacher.heads(obs)
+    if heads.value is not None:
+        return heads.value.clone()
+    return None if heads.q is None else heads.q.amax(1)
+
+
+def in_units_of(known: Tensor, expected: Tensor) -> Tensor:
+    """The line in `expected` (N,) that is nearest to `known` (N,): other rewards' scale, and discount, are no error."""
+    apart = expected - expected.mean()
+    slope = (apart * known).mean() / apart.square().mean().clamp(min=1e-12)
+    return known.mean() + slope.clamp(min=0.0) * apart
 
 
 def _returns(reward: Tensor, over: Tensor, done: Tensor, values: Tensor) -> Tensor:

@@ -19,7 +19,8 @@ from kdcli.choice import Choice
 from kdcli.distillation.config import DistillConfig
 from kdcli.distillation.losses import ON_Q, VALUE
 from kdcli.errors import UsageError
-from kdcli.networks import REMEMBERING, build
+from kdcli.networks import FLAT, REMEMBERING, build
+from kdcli.networks.feature_branches import is_image as has_map
 from kdcli.spec import MASK, OBS, Box, Dict, Part, parts, split_rows
 
 # Whether an image is seen, and whether the teacher remembers -> the architecture.
@@ -46,20 +47,24 @@ def rule_of(teacher: Actor) -> ActionRule:
     return ActionRule(teacher.action, masked=MASK in parts(teacher.observation))
 
 
-def settled(config: DistillConfig, teacher: Actor) -> DistillConfig:
-    """What the config leaves open, by whether an image is among the observations, and whether the teacher remembers.
+def settled(config: DistillConfig, teacher: Actor, student: Agent | None = None) -> DistillConfig:
+    """What the config leaves open: the student by what the teacher sees and remembers, how it learns by the student.
 
     At equal time convolutions learn more from many small batches; a rate that is good for an MLP is too high for them.
-    Windows of several steps need larger ones.
+    Windows of several steps need larger ones. `student` is the one that is there already.
     """
-    image, memory = _sees_image(teacher), bool(teacher.state_size)
-    student = config.student or _DEFAULT[image, memory]
-    windows = Choice.parse(student).name in REMEMBERING
+    memory = bool(teacher.state_size)
+    text = config.student or _DEFAULT[_sees_image(teacher), memory]
+    name, seen = Choice.parse(text).name, parts(teacher.observation).values()
+    maps = any(isinstance(part, Box) and has_map(part.shape) for part in seen)  # boards of floats are no image to SB3
+    convolves, windows = maps and name not in FLAT, name in REMEMBERING
+    if student is not None:
+        convolves, windows = _convolves(student), bool(student.state_size)
     return config.model_copy(
         update={
-            "student": student,
-            "batch": config.batch or (64 if image and not windows else 256),
-            "lr": config.lr or (f"cosine:{0.001 if image else 0.003}->0.00003"),
+            "student": text,
+            "batch": config.batch or (64 if convolves and not windows else 256),
+            "lr": config.lr or (f"cosine:{0.001 if convolves else 0.003}->0.00003"),
         }
     )
 
@@ -69,6 +74,10 @@ def _sees_image(teacher: Actor) -> bool:
     images = {name for name, part in parts(teacher.observation).items() if is_image(part)}
     read: Mapping[str, Preprocess] = teacher.preprocess.parts if teaches(teacher) else {}
     return any(name not in read or len(read[name].shape) == 3 for name in images)
+
+
+def _convolves(student: Agent) -> bool:
+    return any(isinstance(module, nn.Conv2d) for module in student.policy.network.modules())
 
 
 def new_student(teacher: Actor, config: DistillConfig, losses: Sequence[str], preprocess: Preprocessor) -> Agent:

@@ -17,6 +17,8 @@ if TYPE_CHECKING:
 
 # Those with memory, which learn along windows of episodes.
 REMEMBERING = frozenset({"gru", "lstm", "attention"})
+# Those that read an image as any other numbers, without convolutions.
+FLAT = frozenset({"linear", "mlp", "entities"})
 
 NETWORKS = Registry(
     "network",

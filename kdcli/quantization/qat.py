@@ -96,7 +96,7 @@ def prepare(agent: Agent, plan: Plan, states: States) -> Agent:
     if is_quantized(agent.policy):
         raise UsageError(f"{agent.name} is quantized already", "its weights lie on few levels", "start from its floats")
     policy = copy.deepcopy(agent.policy)
-    policy.value = None
+    policy.value, policy.critics = None, nn.ModuleList()
     if plan.activations:
         policy = _with_network(policy, _watched(policy.network, plan))
         if plan.calibration is not None:

@@ -1,7 +1,8 @@
 """Gates: `score>=0.95`, `student:latency_us<=20`. Each is passed, failed or undecided on the record of a benchmark.
 
 Return, score, tail and success are judged by their whole interval: a gate that the interval contains is undecided. All
-other numbers are judged as they are. Latencies are medians, and are to be measured a second time before a gate on them fails.
+other numbers are judged as they are. Latencies are medians, and are to be measured a second time before a gate on them
+fails.
 """
 
 from __future__ import annotations

@@ -8,13 +8,21 @@ from typing import Any
 
 import pytest
 import torch
+from torch import nn
 
+from kdcli.agents.action import ActionRule
+from kdcli.agents.agent import Agent
+from kdcli.agents.observation import plain
+from kdcli.agents.policy import Policy
 from kdcli.choice import Choice
+from kdcli.distillation.config import DistillConfig
+from kdcli.distillation.student import settled
 from kdcli.errors import RefusedError, UsageError
 from kdcli.networks import NETWORKS, build, from_config
 from kdcli.networks.attention import AttentionCell
 from kdcli.networks.layers import Shape
 from kdcli.networks.stack import Stack
+from kdcli.spec import Discrete, box
 
 FLAT: list[Shape] = [(5,), (3,)]
 IMAGES: list[list[Shape]] = [[(4, 84, 84)], [(4, 10, 10), (3,)], [(2,), (1, 36, 40)]]
@@ -222,3 +230,19 @@ def test_a_step_of_attention_is_attention_to_the_last_steps() -> None:
         heads = [part.transpose(0, 1).unflatten(2, (2, 2)).transpose(1, 2) for part in (q[-1:], k, v)]
         wanted = torch.nn.functional.scaled_dot_product_attention(*heads, attn_mask=looks)
         torch.testing.assert_close(y, cell.out(wanted.transpose(1, 2).flatten(1)))
+
+
+@pytest.mark.parametrize("name", NETWORKS.names())
+@pytest.mark.parametrize("shape", [(3, 16, 16), (7,), (5, 7)], ids=str)
+def test_settings_follow_the_student(name: str, shape: Shape) -> None:
+    """Law: how a student learns is told by its network: small batches and rates where it has convolutions."""
+    text, sees = "linear" if name == "linear" else f"{name}:8", plain(box(shape, 0.0, 1.0))
+    try:
+        network = build(Choice.parse(text), [part.shape for part in sees.parts.values()], 2, 0)
+    except UsageError:
+        pytest.skip(f"{name} does not see {shape}")
+    student = Agent(sees, Policy(network, ActionRule(Discrete(2)), "logits"), "student")
+    convolves = any(isinstance(module, nn.Conv2d) for module in network.modules())
+    for found in (settled(DistillConfig(student=text), student), settled(DistillConfig(), student, student)):
+        assert found.batch == (64 if convolves and not student.state_size else 256)
+        assert found.lr.startswith("cosine:0.001" if convolves else "cosine:0.003")

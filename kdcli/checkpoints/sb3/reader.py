@@ -12,6 +12,7 @@ from kdcli.agents.agent import Agent
 from kdcli.agents.policy import Policy
 from kdcli.agents.store import check_sizes
 from kdcli.checkpoints.config import LoadConfig
+from kdcli.checkpoints.critics import critics_of
 from kdcli.checkpoints.env_ids import Inputs
 from kdcli.checkpoints.sb3 import actor_critic, ars, crossq, off_policy
 from kdcli.checkpoints.sb3.archive import Saved, read_saved, read_saved_policy
@@ -114,6 +115,8 @@ def _told(saved: Saved, config: LoadConfig, listen: Listener) -> Saved:
 def _agent(path: Path, saved: Saved, config: LoadConfig, listen: Listener) -> Agent:
     family = POLICIES[saved.policy_class]
     policy = family.build(saved, listen)
+    if config.critics:
+        policy.critics.extend(critics_of(saved, policy))
     saved.weights.refuse_leftovers(family.unneeded(saved))
     around = read_surroundings(path)
     moments = find_moments(path, config, around, listen)

@@ -43,6 +43,16 @@ READS: dict[str, frozenset[str]] = {
     "noise_entropy": frozenset(),
     "decision_entropy": frozenset({"logits", "q"}),
 }
+# The losses that read a head in units of the teacher's own variation (see `distillation.units`), and which.
+IN_UNITS = {
+    "q": "q",
+    "q_huber": "q",
+    "regret": "q",
+    "value": "value",
+    "value_l1": "value",
+    "hint": "features",
+    "state_hint": "state",
+}
 # What the student's outputs mean under a loss; the others leave it to the action space.
 ON_Q = frozenset({"q", "q_huber"})
 # Losses that need a student with a critic of states.

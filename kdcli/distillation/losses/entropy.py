@@ -9,13 +9,15 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
+from kdcli.agents.distributions import entropy
 from kdcli.agents.heads import Heads
 from kdcli.distillation.losses.reading import Tau, groups, scores
 
 
 def noise_entropy(student: Heads, teacher: Heads, tau: Tau) -> Tensor:
     """Entropy of the student's choice in each state, in nats -> (B,); 0 where it is certain."""
-    return torch.special.entr(_probabilities(student, "student")).sum(1)
+    scores(student, "student")
+    return entropy(student)
 
 
 def decision_entropy(student: Heads, teacher: Heads, tau: Tau) -> Tensor:

@@ -37,7 +37,7 @@ class Hint(nn.Module):
             nn.init.orthogonal_(self.projection.weight)
 
     def forward(self, student: Heads, teacher: Heads, tau: Tau) -> Tensor:
-        """Heads of B states -> (B,), in squared units of the teacher's units."""
+        """Heads of B states -> (B,)."""
         if self.projection is None:
             self.begin(student, teacher)
         assert self.projection is not None

@@ -24,9 +24,10 @@ def need(heads: Heads, name: str, who: str) -> Tensor:
     tensor: Tensor | None = getattr(heads, name)
     if tensor is None:
         has = ", ".join(heads.present()) or "nothing of the kind"
-        raise UsageError(
-            f"this loss needs the {who}'s {name}", f"it gives {has}", "leave --loss out, for one that fits"
-        )
+        fix = "leave --loss out, for one that fits"
+        if name == "value" and who == "teacher":
+            fix += "; a SAC, TQC, TD3 or DDPG checkpoint has values with --critics"
+        raise UsageError(f"this loss needs the {who}'s {name}", f"it gives {has}", fix)
     return tensor
 
 

@@ -1,4 +1,7 @@
-"""Losses between values: of states, and of actions in states."""
+"""Losses between values: of states, and of actions in states; units are those of what they are given.
+
+The objective gives them units of the teacher's own variation, see `distillation.units`.
+"""
 
 from __future__ import annotations
 
@@ -15,7 +18,7 @@ def _both(name: str, student: Heads, teacher: Heads) -> tuple[Tensor, Tensor]:
 
 
 def q(student: Heads, teacher: Heads, tau: Tau) -> Tensor:
-    """Squared error of the Q-values, averaged over A -> (B,), in squared units of return."""
+    """Squared error of the Q-values, averaged over A -> (B,)."""
     return F.mse_loss(*_both("q", student, teacher), reduction="none").mean(1)
 
 
@@ -25,17 +28,17 @@ def q_huber(student: Heads, teacher: Heads, tau: Tau) -> Tensor:
 
 
 def value(student: Heads, teacher: Heads, tau: Tau) -> Tensor:
-    """Squared error of the state value -> (B,), in squared units of return."""
+    """Squared error of the state value -> (B,)."""
     return F.mse_loss(*_both("value", student, teacher), reduction="none")
 
 
 def value_l1(student: Heads, teacher: Heads, tau: Tau) -> Tensor:
-    """Absolute error of the state value -> (B,), in units of return: rare large errors weigh less."""
+    """Absolute error of the state value -> (B,): rare large errors weigh less."""
     return F.l1_loss(*_both("value", student, teacher), reduction="none")
 
 
 def regret(student: Heads, teacher: Heads, tau: Tau) -> Tensor:
-    """What the student's choice is expected to cost by the teacher's Q-values, in units of return -> (B,).
+    """What the student's choice is expected to cost by the teacher's Q-values -> (B,).
 
     sum_a pi(a) (max Q - Q_a), 0 for a student that is sure of the best action: reinforcement by the teacher's own
     critic. Ross and Bagnell 2014 (AggreVaTe), section 2.
