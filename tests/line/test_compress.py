@@ -121,7 +121,7 @@ def test_line_step_by_step(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -
     assert main(["distill", str(teacher), "-o", student, "--dataset", data, "--data", "offline", *quick]) == 0
     assert main(["export", student, "-o", onnx, "-q"]) == 0
     capsys.readouterr()
-    fast = ["--episodes", "60", "--latency-budget", "0.2s", "--no-baselines", "--json", "-q"]
+    fast = ["--episodes", "150", "--latency-budget", "0.2s", "--no-baselines", "--json", "-q"]
     gates = ["--gate", "score>=0.9", "--gate", "params<=60"]
     assert main(["bench", str(teacher), onnx, *gates, *fast]) == 0
     assert main(["bench", str(teacher), onnx, "--gate", "params<=10", *fast]) == 1
