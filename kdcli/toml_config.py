@@ -91,7 +91,7 @@ def _place(where: str, loc: Sequence[int | str]) -> str:
 
 def _keys(schema: Mapping[str, Any], loc: Sequence[int | str]) -> list[str]:
     """The keys of the table at `loc` in a model's JSON schema."""
-    node = schema
+    node: dict[str, Any] = dict(schema)
     for part in loc:
         # A table of names that the user chooses has the same keys under each of them.
         inner = node["items"] if isinstance(part, int) else node.get("properties", {}).get(part)

@@ -41,18 +41,20 @@ class Run:
 
     def __init__(self, agent: Actor | None, seeds: Seeds) -> None:
         self._agent, self._rng = agent, np.random.default_rng(seeds.noise) if agent is None else seeds.rng()
-        self.played = Played(Episodes((), np.zeros(0), np.zeros(0, np.int64)), 0.0)
+        self._played: Played | None = None
+
+    @property
+    def played(self) -> Played:
+        """All episodes so far; `go_on` came before."""
+        assert self._played is not None
+        return self._played
 
     def go_on(self, vector: Vector, seeds: Sequence[int], listener: Listener = silent) -> Played:
         """Play one episode for each further seed; all episodes so far."""
-        began, before = perf_counter(), self.played
+        began, before = perf_counter(), self._played
         further = play(self._agent, vector, seeds, self._rng, listener)
-        episodes = Episodes(
-            (*before.episodes.seeds, *further.seeds),
-            np.concatenate([before.episodes.returns, further.returns]),
-            np.concatenate([before.episodes.lengths, further.lengths]),
-        )
-        self.played = Played(episodes, before.seconds + perf_counter() - began)
+        episodes = further if before is None else before.episodes.followed_by(further)
+        self._played = Played(episodes, (before.seconds if before else 0.0) + perf_counter() - began)
         return self.played
 
 

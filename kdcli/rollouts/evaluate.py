@@ -36,6 +36,14 @@ class Episodes:
     smoothness: np.ndarray
     energy: np.ndarray
 
+    def followed_by(self, further: Episodes) -> Episodes:
+        """These episodes and then the `further` ones."""
+        arrays = {
+            name: np.concatenate([getattr(self, name), getattr(further, name)])
+            for name in ("returns", "lengths", "success", "smoothness", "energy")
+        }
+        return Episodes((*self.seeds, *further.seeds), **arrays)
+
 
 def seeds_from(base: int, n: int) -> range:
     """The seeds of `n` paired episodes: base, base + 1, ..."""
