@@ -1,4 +1,4 @@
-"""What the docs tell to run: every command and study is read as the program reads it, and studies are run small."""
+"""What the docs resolve to run: every command and study is read as the program reads it, and studies are run small."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ from kdcli.compression.config import CompressConfig
 from kdcli.distillation.checks import check_distillation
 from kdcli.distillation.config import DistillConfig
 from kdcli.recipes import STEPS
-from kdcli.recipes.recipe import find_recipe, read_recipe, tell
+from kdcli.recipes.recipe import find_recipe, read_recipe, resolve
 from kdcli.registry import load_target
 from kdcli.studies.config import Study
 from kdcli.studies.plan import cells, variants
@@ -123,7 +123,7 @@ def test_kdcli_takes_what_the_docs_tell(one: ResolvedRecipe, monkeypatch: pytest
     if words[0] == "run" and one.whole:
         recipe = find_recipe(words[1])
         said = [value for option, value in itertools.pairwise(words) if option == "--set"]
-        assert tell(recipe.stem, read_recipe(recipe), said).open == ()
+        assert resolve(recipe.stem, read_recipe(recipe), said).open == ()
 
 
 def _check(command: str, config: BaseModel) -> None:
@@ -153,7 +153,7 @@ def _find(kind: str, value: object) -> None:
 
 @pytest.mark.parametrize("one", PYTHON, ids=str)
 def test_the_scripts_take_what_the_docs_tell(one: ResolvedRecipe, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Law: a script that the docs tell to run is there, and reads its words without complaint."""
+    """Law: a script that the docs resolve to run is there, and reads its words without complaint."""
     _, script, *words = one.words()
     file = REPO / script
     assert file.exists()
