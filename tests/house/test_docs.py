@@ -228,7 +228,7 @@ def _of_a_size(file: Path) -> Any:
     return pytest.param(file, marks=[pytest.mark.slow] if file.read_text().count("\n") > 40 else [], id=file.stem)
 
 
-@pytest.mark.parametrize("file", map(_of_a_size, STUDIES))
+@pytest.mark.parametrize("file", [_of_a_size(file) for file in STUDIES])
 def test_a_study_runs(file: Path, tmp_path: Path) -> None:
     """Law: every variant of a study in docs makes a student: of toys here, with next to no work."""
     told = read_study(file)
