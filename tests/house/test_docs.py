@@ -1,4 +1,4 @@
-"""What the docs resolve to run: every command and study is read as the program reads it, and studies are run small."""
+"""What the docs tell to run: every command and study is read as the program reads it, and studies are run small."""
 
 from __future__ import annotations
 
@@ -153,7 +153,7 @@ def _find(kind: str, value: object) -> None:
 
 @pytest.mark.parametrize("one", PYTHON, ids=str)
 def test_the_scripts_take_what_the_docs_tell(one: ResolvedRecipe, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Law: a script that the docs resolve to run is there, and reads its words without complaint."""
+    """Law: a script that the docs tell to run is there, and reads its words without complaint."""
     _, script, *words = one.words()
     file = REPO / script
     assert file.exists()

@@ -162,7 +162,7 @@ def test_a_dataset_of_a_huge_manifest(tmp_path: Path) -> None:
 _WAYS = {"read_bytes", "read_text", "memmap", "ZipFile", "safe_open", "load_file", "fromfile", "genfromtxt"}
 _ELSEWHERE = {
     "kdcli.artifact": "flushes what was written",
-    "kdcli.outputs": "locks",
+    "kdcli.locks": "locks",
     "kdcli.datasets.writer": "locks",
     "kdcli.cli.console": "the null device",
     "kdcli.agents.onnx.sandbox": "figures of this process",
