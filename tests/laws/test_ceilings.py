@@ -26,6 +26,7 @@ from kdcli.guard import within_memory
 from kdcli.spec import EnvSpec
 
 SEE = "kdcli/See-v0"
+SAMPLE = Path(__file__).parents[2] / "sample_checkpoints/ppo/CartPole-v1_1/CartPole-v1.zip"
 EXCESSES = {
     "5,000 wrappers": EnvSpec(SEE, {}, ("channels-first",) * 5000),
     "a skip": EnvSpec(SEE, {}, ("frame-skip:999999999",)),
@@ -101,6 +102,37 @@ def test_an_env_is_text_and_numbers(data: object) -> None:
         EnvSpec.from_json(data)  # type: ignore[arg-type]
 
 
+def _wide_zip(path: Path, arch: dict[str, list[int]]) -> Path:
+    """The sample of CartPole, its policy said to be of other layers than it has."""
+    import base64
+    import json
+    import pickle
+    import zipfile
+
+    with zipfile.ZipFile(SAMPLE) as source, zipfile.ZipFile(path, "w") as target:
+        for name in source.namelist():
+            content = source.read(name)
+            if name == "data":
+                data = json.loads(content)
+                entry = base64.b64encode(pickle.dumps({"net_arch": arch})).decode()
+                content = json.dumps({**data, "policy_kwargs": {":type:": "dict", ":serialized:": entry}}).encode()
+            target.writestr(name, content)
+    return path
+
+
+def test_no_runtime_builds_more_than_there_is(tmp_path: Path) -> None:
+    """Law: a policy that is said to be thousands of times its weights is not built for a benchmark."""
+    pytest.importorskip("stable_baselines3", reason="pip install 'kdcli[sb3]'")
+    file = _wide_zip(tmp_path / "a.zip", {"pi": [64, 64], "vf": [30_000, 30_000]})
+    began = time.monotonic()
+    words = "--runtimes sb3 --episodes 2 --latency-budget 0.01s --no-baselines --env CartPole-v1"
+    err = io.StringIO()
+    code = main(["bench", str(file), *words.split()], Console(io.StringIO(), err))
+    assert code == 2  # the only runtime asked for times nobody
+    assert "larger than the weights" in err.getvalue(), err.getvalue()
+    assert time.monotonic() - began < 60.0
+
+
 def _python() -> None:
     raise MemoryError("Unable to allocate 13.4 GiB for an array with shape (60000, 60000)")
 
@@ -110,7 +142,7 @@ def _torch() -> None:
 
 
 def _zip() -> None:
-    with open_zip(Path(__file__).parents[2] / "sample_checkpoints/ppo/CartPole-v1_1/CartPole-v1.zip"):
+    with open_zip(SAMPLE):
         _python()
 
 

@@ -45,6 +45,7 @@ def _socket(path: Path) -> None:
 
 def _huge(path: Path) -> None:
     with path.open("wb") as handle:
+        handle.write(b'{"trunk": [')
         handle.truncate(6 * 2**30)
 
 
@@ -67,7 +68,7 @@ PLACES = {
     "recipe to show": ("recipes show X", "X"),
     "recipe to copy": ("recipes copy X -o out.toml", "X"),
     "study": ("study X -o out", "X"),
-    "statistics": ("inspect w.pt --obs-stats X --env CartPole-v1", "X"),
+    "statistics": ("inspect w.pt --obs-stats X --activation tanh --env CartPole-v1", "X"),
     "statistics of a zip": ("inspect sb3.zip --vecnormalize X", "X"),
     "card": ("inspect w.pt", "w.json"),
     "manifest": ("distill t.safetensors --dataset data -o out.safetensors", "data/manifest.json"),
@@ -84,7 +85,10 @@ def place(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
     monkeypatch.chdir(tmp_path)
     store.save(tmp_path / "t.safetensors", choose_teacher(8), {})
-    torch.save({"actor.0.weight": torch.zeros(2, 4), "actor.0.bias": torch.zeros(2)}, tmp_path / "w.pt")
+    sizes = {"0": (8, 4), "2": (8, 8), "4": (2, 8)}
+    layers = {f"{head}.{n}": torch.zeros(size) for head in ("actor", "critic") for n, size in sizes.items()}
+    state = {f"{name}.weight": weight for name, weight in layers.items()}
+    torch.save({**state, **{f"{name}.bias": torch.zeros(len(w)) for name, w in layers.items()}}, tmp_path / "w.pt")
     sample = REPO / "sample_checkpoints/ppo/CartPole-v1_1/CartPole-v1.zip"
     (tmp_path / "sb3.zip").write_bytes(sample.read_bytes())
     (tmp_path / "data").mkdir()
