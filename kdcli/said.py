@@ -12,6 +12,7 @@ import shlex
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from pathlib import Path
 
 from kdcli.errors import UsageError
 
@@ -22,23 +23,26 @@ _NAMES = re.compile(r"(?<![\w.:/-])[A-Za-z_][\w.]*:[A-Za-z_]\w*(?![\w./])")
 
 @dataclass(frozen=True)
 class _Said:
-    """What the options of the command say, and whether `--allow` is one of them."""
+    """What the options of the command say, and what its `--allow` does; None where it has no such option."""
 
     texts: frozenset[str]
-    allows: bool
+    allowed: frozenset[str] | None
 
 
 _now: _Said | None = None
 
 
 @contextmanager
-def hearing(texts: Iterable[str], allows: bool = False) -> Iterator[None]:
-    """Let a command import only what the values of its options, `texts`, name; `allows`: it has an option for that."""
+def hearing(texts: Iterable[str], allowed: Iterable[str] | None = None) -> Iterator[None]:
+    """Let a command import only what the values of its options name: `texts`, `allowed` being those of `--allow`.
+
+    It is None for commands that have no such option, since they take all that they are told from the command line.
+    """
     global _now
     before, heard = _now, list(texts)
     values = [text.partition("=")[2] for text in heard]
     inside = [name for text in heard for name in _NAMES.findall(text)]
-    _now = _Said(frozenset([*heard, *values, *inside]), allows)
+    _now = _Said(frozenset([*heard, *values, *inside]), None if allowed is None else frozenset(allowed))
     try:
         yield
     finally:
@@ -60,10 +64,20 @@ def refuse_unsaid(names: Sequence[str], fix: str = "") -> None:
         refuse([name for name in names if not is_said(name)], fix)
 
 
+def refuse_unallowed(program: Path) -> None:
+    """Check that a program is trusted by the user, where a recipe or a study may say that it is.
+
+    Raises:
+        UsageError: the command takes its settings from a file, and `--allow` does not name the program.
+    """
+    if _now is not None and _now.allowed is not None and _now.allowed.isdisjoint([str(program), program.name]):
+        refuse([program.name])
+
+
 def refuse(names: Sequence[str], fix: str = "") -> None:
     """Raise UsageError where there are names left that only a file gives."""
     if names:
         allow = " ".join(f"{ALLOW} {shlex.quote(name)}" for name in names)
-        fix = allow if fix == "" or (_now is not None and _now.allows) else fix
+        fix = allow if fix == "" or (_now is not None and _now.allowed is not None) else fix
         why = "names in a file are never imported or opened until you repeat them"
         raise UsageError(f"a file names code of a module or a path: {', '.join(names)}", why, f"if you trust it: {fix}")

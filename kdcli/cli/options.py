@@ -32,7 +32,9 @@ OptionalOutput = Annotated[Path | None, typer.Option("--output", "-o", metavar="
 Force = Annotated[bool, typer.Option("--force", help="Overwrite an existing output.")]
 Allow = Annotated[
     list[str] | None,
-    typer.Option(ALLOW, metavar="<module:name>", help="Code that the file names and that may be imported; repeatable."),
+    typer.Option(
+        ALLOW, metavar="<module:name>", help="Code, or a program, that the file names and that may run; repeatable."
+    ),
 ]
 AsJson = Annotated[bool, typer.Option("--json", help="Answer with one JSON object.")]
 
@@ -53,7 +55,7 @@ def command(function: Callable[..., int | None]) -> Callable[..., int | None]:
         console: Console = typer_context.obj
         options = [p.name for p in typer_context.command.params if p.param_type_name == "option"]
         said = [text for name in options for text in _texts(given[str(name)])]
-        with console.keep_stdout(), hearing(said, allows="allow" in options):
+        with console.keep_stdout(), hearing(said, (given["allow"] or ()) if "allow" in options else None):
             return function(**arguments, **dict.fromkeys(consoles, console))
 
     context = inspect.Parameter("typer_context", inspect.Parameter.KEYWORD_ONLY, annotation=typer.Context)

@@ -280,7 +280,7 @@ def _texts(model: Any) -> dict[str, Any]:
     return found
 
 
-def _toml(tables: Mapping[str, Any]) -> str:
+def in_toml(tables: Mapping[str, Any]) -> str:
     """TOML of nested values, all of it in one line a key."""
     return "\n".join(f"{_inline(key)} = {_inline(value)}" for key, value in tables.items())
 
@@ -295,7 +295,7 @@ def _inline(value: Any) -> str:
 
 def _checked(tree: Tree, folder: Path) -> list[Words]:
     """A recipe, checked and run."""
-    (folder / "recipe.toml").write_text(_toml(tree))
+    (folder / "recipe.toml").write_text(in_toml(tree))
     recipe = str(folder / "recipe.toml")
     return [["recipes", "check", recipe], ["run", recipe, "-o", str(folder / "run")]]
 
@@ -316,7 +316,7 @@ def _recipes(agent: Path) -> Iterator[Kind]:
 
 
 def _studied(tree: Tree, folder: Path) -> list[Words]:
-    (folder / "study.toml").write_text(_toml(tree))
+    (folder / "study.toml").write_text(in_toml(tree))
     return [["study", str(folder / "study.toml"), "-o", str(folder / "study")]]
 
 

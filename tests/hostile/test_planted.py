@@ -8,7 +8,10 @@ import sys
 from pathlib import Path
 
 import pytest
+from planted import in_toml
+from worker import run
 
+from kdcli.checkpoints.blackbox import torch_program
 from kdcli.envs.make import make
 from kdcli.errors import UsageError
 from kdcli.recipes import STEPS
@@ -48,8 +51,8 @@ CODE = "gymnasium.wrappers:TimeLimit:max_episode_steps=3"
 def test_what_the_user_repeats_is_done() -> None:
     """Law: in a command, code that a file names is used where an option says the same, and only then."""
     spec = EnvSpec.from_json(EnvSpec("CartPole-v1", wrappers=(CODE,)).to_json())
-    for said, allows, fix in (([], False, f"--env CartPole-v1 --wrapper {CODE}"), ([], True, f"--allow {CODE}")):
-        with hearing(said, allows), pytest.raises(UsageError, match="a file names code") as raised:
+    for allowed, fix in ((None, f"--env CartPole-v1 --wrapper {CODE}"), ([], f"--allow {CODE}")):
+        with hearing([], allowed), pytest.raises(UsageError, match="a file names code") as raised:
             make(spec)
         assert raised.value.fix.endswith(fix)
     with hearing([CODE]):
@@ -86,3 +89,17 @@ def test_what_an_option_says(said: str, names: list[str]) -> None:
         assert is_said(said)
         assert [name for name in ("pkg.mod:term", "pkg.mod:W", "a.b:C") if is_said(name)] == names
     assert not is_said(said)
+
+
+def test_a_recipe_does_not_trust_a_program(seed_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Law: a recipe that says a program may be run is not enough: the command line allows that file, by its name."""
+    loaded: list[str] = []
+    monkeypatch.setattr(torch_program, "_loaded", lambda path, kind: loaded.append(path.name) or 1 / 0)
+    recipe, program = tmp_path / "recipe.toml", seed_folder / "torchscript" / "policy.pt"
+    step = {"do": "load", "path": str(program), "trust": True, "env": "Pendulum-v1", "signal": "mean"}
+    recipe.write_text(in_toml({"about": "x", "step": [step]}))
+    for said in ([], ["--set", f"load.path={program}"], ["--allow", "policy.pt"]):
+        code, told = run(["run", str(recipe), "-o", str(tmp_path / "-".join(["run", *said[:1]])), "-q", *said])
+        allowed = "--allow" in said
+        assert (code != 0, loaded) == (True, ["policy.pt"] if allowed else []), told
+        assert ("--allow policy.pt" in told[-1]) == (not allowed)

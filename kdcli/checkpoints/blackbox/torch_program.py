@@ -26,6 +26,7 @@ from kdcli.checkpoints.safe.zips import open_zip
 from kdcli.checkpoints.user_hints import Place, need_place
 from kdcli.errors import KdcliError, RefusedError
 from kdcli.progress import Listener
+from kdcli.said import refuse_unallowed
 from kdcli.spec import Box, Dict, EnvSpec, Part, parts, space_from_json
 
 SCRIPT, EXPORTED = "torchscript", "torch_export"
@@ -39,12 +40,14 @@ def read(path: Path, config: LoadConfig, listen: Listener) -> OnnxAgent:
     """The policy in the program at `path`; one that kdcli exported knows its spaces, others need an env.
 
     Raises:
-        UsageError: env, output or signal are not named where they cannot be told, or do not fit.
+        UsageError: env, output or signal are not named where they cannot be told, or do not fit; or only a recipe or a
+            study trusts it.
         RefusedError: it is not trusted, damaged, remembers between its calls, or cannot be turned into ONNX.
     """
     if not config.trust:
         why = "loading a program of torch can run code that is in the file"
         raise RefusedError(f"{path.name} is not read without being trusted", why, f"--trust if you made it, or {_ELSE}")
+    refuse_unallowed(path)
     record = own_record(path)
     place = _own_place(record, config) or need_place(path, config, 0, listen)
     kind = program_kind(path)
