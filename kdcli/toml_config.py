@@ -91,10 +91,10 @@ def _place(where: str, loc: Sequence[int | str]) -> str:
 
 def _keys(schema: Mapping[str, Any], loc: Sequence[int | str]) -> list[str]:
     """The keys of the table at `loc` in a model's JSON schema."""
-    node: dict[str, Any] = dict(schema)
+    node: Any = schema
     for part in loc:
         # A table of names that the user chooses has the same keys under each of them.
-        inner = node["items"] if isinstance(part, int) else node.get("properties", {}).get(part)
+        inner: Any = node["items"] if isinstance(part, int) else node.get("properties", {}).get(part)
         node = inner or next(iter(node.get("patternProperties", {}).values()), {})
         node = next((branch for branch in node.get("anyOf", ()) if "$ref" in branch), node)
         node = schema["$defs"][node["$ref"].rpartition("/")[2]] if "$ref" in node else node
