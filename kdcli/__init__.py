@@ -12,9 +12,14 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from kdcli.api.distill import distill as distill
+    from kdcli.api.distill_many import distill_many as distill_many
     from kdcli.api.export import export as export
     from kdcli.api.load import inspect as inspect
     from kdcli.api.load import load as load
+    from kdcli.api.prune import prune as prune
+    from kdcli.api.quantize import quantize as quantize
+    from kdcli.api.rollout import rollout as rollout
     from kdcli.errors import KdcliError as KdcliError
     from kdcli.errors import RefusedError as RefusedError
     from kdcli.errors import UsageError as UsageError
@@ -23,6 +28,11 @@ if TYPE_CHECKING:
 _PUBLIC = {
     "load": "kdcli.api.load",
     "inspect": "kdcli.api.load",
+    "rollout": "kdcli.api.rollout",
+    "distill": "kdcli.api.distill",
+    "distill_many": "kdcli.api.distill_many",
+    "prune": "kdcli.api.prune",
+    "quantize": "kdcli.api.quantize",
     "export": "kdcli.api.export",
     "KdcliError": "kdcli.errors",
     "UsageError": "kdcli.errors",

@@ -58,6 +58,16 @@ class DistillConfig(BaseModel):
     seed: int = Field(0, ge=0, description="source of every random choice")
 
 
+class ResolvedConfig(DistillConfig):
+    """A `DistillConfig` for one teacher, with nothing left open; made by `distillation.student.resolve`, once.
+
+    `student`, `batch` and `lr` are given, and `losses` are the terms that teach. A record holds what was asked for: the
+    fields of `DistillConfig`.
+    """
+
+    losses: tuple[str, ...] = Field(exclude=True)
+
+
 class TasksConfig(BaseModel):
     """How several tasks are learned."""
 

@@ -16,7 +16,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from kdcli import artifact
-from kdcli.errors import RefusedError, UsageError
+from kdcli.errors import RefusedError, UsageError, option
 from kdcli.outputs import claim, options_changed
 from kdcli.progress import Listener, Note, silent
 from kdcli.recipes.plan import Step, plan
@@ -83,7 +83,8 @@ def run(resolved: ResolvedRecipe, text: bytes, output: Path, force: bool = False
     """
     if resolved.open:
         first = resolved.open[0]
-        raise UsageError(f"{resolved.name} needs {first}", resolved.recipe.given[first].help, f"add --set {first}=...")
+        fix = f"give {option('set', f'{first}=...')}"
+        raise UsageError(f"{resolved.name} needs {first}", resolved.recipe.given[first].help, fix)
     steps, folder = plan(resolved), Run.open(output)
     with claim(output / ".lock") as mine:
         if not mine:
@@ -111,7 +112,7 @@ def _refuse_changed(steps: Sequence[Step], folder: Run) -> None:
 def _refuse(step: Step, changes: Sequence[str]) -> None:
     if changes:
         what = f"{step.file} was made otherwise"
-        raise UsageError(what, ", ".join(changes), "--force makes it again, or name another output")
+        raise UsageError(what, ", ".join(changes), f"{option('force')} makes it again, or name another output")
 
 
 def _do(step: Step, folder: Run, force: bool, listener: Listener) -> Json:
@@ -128,7 +129,10 @@ def _do(step: Step, folder: Run, force: bool, listener: Listener) -> Json:
         _remove(file)
     listener(Note(f"{step.name}: {step.do}"))
     begin = time.perf_counter()
-    facts = step.kind.make(Job(inputs, step.options, file, listener))
+    try:
+        facts = step.kind.make(Job(inputs, step.options, file, listener))
+    except (UsageError, RefusedError) as error:
+        raise error.within(f"step {step.name}") from error
     folder.records[step.name] = {
         "name": step.name,
         "do": step.do,

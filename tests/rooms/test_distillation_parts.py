@@ -195,7 +195,7 @@ def test_dart_makes_the_teacher_as_wrong_as_the_student() -> None:
     teacher = reach_teacher()
     pool = pool_of(teacher, REACH, config)
     student = new_student(teacher, config, ("action",), pool.preprocess)
-    learner = Learner(student, Objective.parse(["action"]), config)
+    learner = Learner(student, Objective.parse(["action"]), resolve(config, teacher))
     noise = np.asarray(learner.errors(pool.buffer))
     assert noise.shape == (1,)
     batch = pool.buffer.newest(2048)

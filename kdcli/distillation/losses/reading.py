@@ -7,7 +7,7 @@ from collections.abc import Callable
 from torch import Tensor
 
 from kdcli.agents.heads import Heads
-from kdcli.errors import UsageError
+from kdcli.errors import UsageError, option
 
 # A temperature: one number, or one for each sample (B, 1).
 Tau = float | Tensor
@@ -24,7 +24,7 @@ def need(heads: Heads, name: str, who: str) -> Tensor:
     tensor: Tensor | None = getattr(heads, name)
     if tensor is None:
         has = ", ".join(heads.present()) or "nothing of the kind"
-        raise UsageError(f"this loss needs the {who}'s {name}", f"it gives {has}", "choose another --loss")
+        raise UsageError(f"this loss needs the {who}'s {name}", f"it gives {has}", f"choose another {option('loss')}")
     return tensor
 
 

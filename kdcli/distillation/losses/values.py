@@ -7,6 +7,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from kdcli.agents.heads import Heads
+from kdcli.distillation.losses.facts import loss
 from kdcli.distillation.losses.reading import Tau, groups, need, scores
 
 
@@ -14,26 +15,31 @@ def _both(name: str, student: Heads, teacher: Heads) -> tuple[Tensor, Tensor]:
     return need(student, name, "student"), need(teacher, name, "teacher")
 
 
+@loss(reads=("q",), of="choices", q_outputs=True)
 def q(student: Heads, teacher: Heads, tau: Tau) -> Tensor:
     """Squared error of the Q-values, averaged over A -> (B,), in squared units of return."""
     return F.mse_loss(*_both("q", student, teacher), reduction="none").mean(1)
 
 
+@loss(reads=("q",), of="choices", q_outputs=True)
 def q_huber(student: Heads, teacher: Heads, tau: Tau) -> Tensor:
     """Huber error of the Q-values (delta 1), averaged over A -> (B,)."""
     return F.huber_loss(*_both("q", student, teacher), reduction="none").mean(1)
 
 
+@loss(reads=("value",), critic=True)
 def value(student: Heads, teacher: Heads, tau: Tau) -> Tensor:
     """Squared error of the state value -> (B,), in squared units of return."""
     return F.mse_loss(*_both("value", student, teacher), reduction="none")
 
 
+@loss(reads=("value",), critic=True)
 def value_l1(student: Heads, teacher: Heads, tau: Tau) -> Tensor:
     """Absolute error of the state value -> (B,), in units of return: rare large errors weigh less."""
     return F.l1_loss(*_both("value", student, teacher), reduction="none")
 
 
+@loss(reads=("q",), of="choices")
 def regret(student: Heads, teacher: Heads, tau: Tau) -> Tensor:
     """What the student's choice is expected to cost by the teacher's Q-values, in units of return -> (B,).
 

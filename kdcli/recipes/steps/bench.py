@@ -11,7 +11,7 @@ from kdcli.benchmarks.config import BenchConfig
 from kdcli.benchmarks.entries import enter
 from kdcli.checkpoints.read import read_any
 from kdcli.compression.comparison import measure
-from kdcli.recipes.step_kind import Job, Kind, Take, part
+from kdcli.recipes.step_kind import Inputs, Job, Kind, Take, part
 from kdcli.reports.config import ReportConfig
 from kdcli.runtimes import prepare as lab
 from kdcli.spec import Json
@@ -34,7 +34,7 @@ def make(job: Job) -> Json:
     return {"scores": scores, "verdicts": [gate["verdict"] for gate in record["gates"]]}
 
 
-def check(options: Any) -> None:
+def check(options: Any, inputs: Inputs) -> None:
     """Read the gates, and look for the runtimes."""
     options.gates()
     lab.check(options.runtimes)
