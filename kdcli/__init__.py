@@ -14,9 +14,14 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from kdcli.api.bench import bench as bench
     from kdcli.api.compress import compress as compress
+    from kdcli.api.distill import distill as distill
+    from kdcli.api.distill_many import distill_many as distill_many
     from kdcli.api.export import export as export
     from kdcli.api.load import inspect as inspect
     from kdcli.api.load import load as load
+    from kdcli.api.prune import prune as prune
+    from kdcli.api.quantize import quantize as quantize
+    from kdcli.api.rollout import rollout as rollout
     from kdcli.api.study import study as study
     from kdcli.errors import KdcliError as KdcliError
     from kdcli.errors import RefusedError as RefusedError
@@ -27,6 +32,11 @@ if TYPE_CHECKING:
 _PUBLIC = {
     "load": "kdcli.api.load",
     "inspect": "kdcli.api.load",
+    "rollout": "kdcli.api.rollout",
+    "distill": "kdcli.api.distill",
+    "distill_many": "kdcli.api.distill_many",
+    "prune": "kdcli.api.prune",
+    "quantize": "kdcli.api.quantize",
     "export": "kdcli.api.export",
     "bench": "kdcli.api.bench",
     "compress": "kdcli.api.compress",

@@ -16,7 +16,7 @@ from typing import Any
 
 import numpy as np
 
-from kdcli.errors import RefusedError, UsageError
+from kdcli.errors import RefusedError, UsageError, option
 from kdcli.files import MAX_ARCHIVE, open_file, parse_json, read_bytes
 
 Tensors = Mapping[str, np.ndarray]
@@ -28,7 +28,9 @@ def refuse_existing(path: Path, force: bool) -> None:
     """Raise UsageError when `path` exists and `force` is not given."""
     if path.exists() and not force:
         raise UsageError(
-            f"{path} exists", "an existing output is never overwritten silently", "add --force, or name another output"
+            f"{path} exists",
+            "an existing output is never overwritten silently",
+            f"add {option('force')}, or name another output",
         )
 
 

@@ -81,6 +81,10 @@ class KdcliError(Exception):
         lines = (" ".join(spell(line, spelling).split()) for line in (self.what, self.why, self.fix))
         return [line if len(line) <= MAX_LINE else f"{line[:MAX_LINE]}..." for line in lines if line]
 
+    def within(self, where: str) -> KdcliError:
+        """The same error of a table in a file, whose keys are spelled as Python's options are."""
+        return type(self)(f"{where}: {spell(self.what)}", spell(self.why), spell(self.fix))
+
 
 class UsageError(KdcliError):
     """A wrong option, configuration or environment: exit code 2."""

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Protocol, TypeGuard
 
 import numpy as np
 
-from kdcli.errors import UsageError
+from kdcli.errors import UsageError, option
 from kdcli.spec import EnvSpec, Part, Space
 
 if TYPE_CHECKING:
@@ -75,6 +75,18 @@ class LabelingActor(Actor, Protocol):
 def teaches(agent: Actor) -> TypeGuard[LabelingActor]:
     """Whether the agent says more than what to do."""
     return hasattr(agent, "heads")
+
+
+def env_of(agent: Actor) -> EnvSpec:
+    """The env that the agent was trained in.
+
+    Raises:
+        UsageError: it does not say.
+    """
+    if agent.env is None:
+        why = f"{agent.name} does not say where it was trained"
+        raise UsageError("the env is not known", why, f"name it with {option('env')} when it is loaded")
+    return agent.env
 
 
 def no_memory(agent: Actor) -> None:

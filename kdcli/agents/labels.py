@@ -12,7 +12,7 @@ from kdcli.agents.actor import Actor, LabelingActor, teaches
 from kdcli.agents.agent import Agent
 from kdcli.agents.heads import Heads
 from kdcli.agents.memory import Memory, Turn
-from kdcli.errors import UsageError
+from kdcli.errors import UsageError, option
 
 # `greedy` is the env-ready deterministic action; `Heads.action` and `Heads.choice` follow from it.
 COLUMNS = ("logits", "q", "mean", "log_std", "value", "greedy")
@@ -74,7 +74,9 @@ def _looked_into(teacher: Actor, obs: np.ndarray, heads: Heads, inside: Collecti
             seen = teacher.attention(obs)
         if seen is None:
             why = f"{teacher.name} gives {', '.join(heads.present()) or 'its action'}"
-            raise UsageError(f"this loss needs the teacher's {name}", why, "leave --loss out, for one that fits")
+            raise UsageError(
+                f"this loss needs the teacher's {name}", why, f"leave {option('loss')} out, for one that fits"
+            )
         found[INSIDE[name]] = seen.numpy()
     return found
 

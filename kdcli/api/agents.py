@@ -12,9 +12,10 @@ from typing import Any, Generic, TypeVar
 from kdcli import artifact
 from kdcli.agents.agent import Agent
 from kdcli.agents.onnx.session import OnnxAgent
+from kdcli.applies import given_fields
 from kdcli.checkpoints.config import LoadConfig
 from kdcli.checkpoints.read import find_file, read, read_any
-from kdcli.errors import RefusedError, UsageError
+from kdcli.errors import RefusedError, UsageError, option
 from kdcli.progress import Listener, silent
 
 Kind = TypeVar("Kind", bound=Agent | OnnxAgent, covariant=True)
@@ -53,6 +54,7 @@ def find(agent: Any, config: LoadConfig | None = None, listen: Listener = silent
         file = find_file(Path(agent))
         return Given(read_any(file, config, listen), artifact.parent(file), file)
     if isinstance(agent, Agent | OnnxAgent):
+        _refuse_file_options(config)
         return Given(_placed(agent, config), {"name": agent.name, "sha256": _digest(agent)})
     if _is_sb3(agent):
         return _of_sb3(agent, config, listen)
@@ -71,6 +73,19 @@ def find_whole(agent: Any, config: LoadConfig | None = None, listen: Listener = 
         why = "an exported file can be run and compared, not taken apart again"
         raise RefusedError(f"{found.agent.name} is an export", why, "give the agent or checkpoint it was made from")
     return Given(found.agent, found.parent, found.file)
+
+
+def as_list(agents: Any) -> list[Any]:
+    """One, or a list or tuple of them, as a list."""
+    return list(agents) if isinstance(agents, list | tuple) else [agents]
+
+
+def _refuse_file_options(config: LoadConfig) -> None:
+    """Raise UsageError for an option that says how a file is read, where there is none."""
+    placing = {"env", *(("env_kwargs", "wrapper") if config.env else ())}
+    for name in sorted(given_fields(config) - placing):
+        why = "the agent is in memory already" + ("" if config.env else ", and no env is named")
+        raise UsageError(f"{option(name)} would change nothing", why, f"leave {option(name)} out")
 
 
 def _placed(agent: Agent | OnnxAgent, config: LoadConfig) -> Agent | OnnxAgent:

@@ -11,6 +11,7 @@ from kdcli.checkpoints.config import LoadConfig
 from kdcli.cli.console import Console
 from kdcli.cli.options import AsJson, Force, Output, command
 from kdcli.distillation.config import DistillConfig, TasksConfig
+from kdcli.options import given
 
 Teachers = Annotated[list[Path], typer.Argument(metavar="TEACHER...", help="One for each task, each with its own env.")]
 
@@ -32,17 +33,11 @@ def distill_many(
     Writes a folder: a student for each task, which acts alone, and tasks.json: parameters, scores, what was forgotten.
     Labels are counted for each task.
     """
-    from kdcli import artifact
-    from kdcli.agents.threads import one_thread
-    from kdcli.checkpoints.read import find_file, read_any
-    from kdcli.distillation.teacher_chains import distill_tasks_to
+    from kdcli.api.distill_many import SCHEMA
+    from kdcli.api.distill_many import distill_many as run
 
-    files = [find_file(path) for path in teachers]
-    agents = [read_any(file, source, console.listener) for file in files]
-    parents = [artifact.parent(file) for file in files]
-    with one_thread():
-        record = distill_tasks_to(output, agents, parents, config, tasks, force, console.listener)
+    done = run(teachers, output, force=force, progress=console.listener, **given(source, config, tasks))
     if as_json:
-        console.answer_json(record.pop("schema"), {"path": str(output), **record})
+        console.answer_json(SCHEMA, {"path": str(output), **done.summary(), "schema": SCHEMA})
     else:
         console.answer(output)

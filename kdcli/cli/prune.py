@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
@@ -13,13 +13,13 @@ from kdcli.cli.console import Console
 from kdcli.cli.load import NoVecNormalize
 from kdcli.cli.options import AsJson, Force, Output, command
 from kdcli.errors import Exit
+from kdcli.options import given
 from kdcli.pruning.config import PruneConfig
 
 if TYPE_CHECKING:
-    from kdcli.agents.agent import Agent
+    from kdcli.api.prune import PruneResult
     from kdcli.compression.file_costs import Cost
-    from kdcli.compression.pruning import Outcome, Row
-    from kdcli.pruning.lossless import Proved
+    from kdcli.compression.pruning import Row
 
 _COSTS = ("ONNX bytes", "onnxruntime", "x faster")
 AgentFile = Annotated[Path, typer.Argument(metavar="AGENT", help="Agent file, or a checkpoint that load reads.")]
@@ -42,45 +42,31 @@ def prune(
     Exit code 0: it came to the size asked for; 1: its score stopped it before that, and the file is the last that
     passed.
     """
-    from kdcli.agents.threads import one_thread
-    from kdcli.artifact import parent, refuse_existing
-    from kdcli.checkpoints.read import find_file, read
-    from kdcli.compression.pruning import prune_to
-    from kdcli.pruning.lossless_file import lossless_to
+    from kdcli.api.prune import prune as run
 
-    refuse_existing(output, force)
-    file = find_file(agent)
-    whole = read(file, source.without_vecnormalize() if no_vecnormalize else source, console.listener)
-    with one_thread():
-        if config.lossless:
-            proved = lossless_to(output, whole, [parent(file)], config, force)
-            _answer_lossless(console, whole, proved, output, as_json)
-            return Exit.DONE
-        done = prune_to(output, whole, [parent(file)], config, force, console.listener)
-    _answer(console, done, output, as_json)
-    return Exit.DONE if done.pruned.reached else Exit.GATE_FAILED
-
-
-def _answer_lossless(console: Console, whole: Agent, done: Proved, output: Path, as_json: bool) -> None:
-    from kdcli.compression.pruning import lossless_costs
-
-    found = lossless_costs(whole, done.agent)
-    rows = {"before": _sizes(whole, found["before"]), "after": _sizes(done.agent, found["after"])}
+    chosen = source.without_vecnormalize() if no_vecnormalize else source
+    done = run(agent, output, force=force, progress=console.listener, **given(chosen, config))
     if as_json:
-        facts = {"path": str(output), "n_states": done.alike.n_states, "ties": done.alike.ties}
-        facts["left_out"] = list(done.left_out)
-        console.answer_json("kdcli.prune/1", {**facts, "sizes": rows})
-        return
+        console.answer_json("kdcli.prune/1", {"path": str(output), **done.summary()})
+    elif config.lossless:
+        _show_lossless(console, done, output)
+    else:
+        _show(console, done, output)
+    return Exit.DONE if done.reached else Exit.GATE_FAILED
+
+
+def _show_lossless(console: Console, done: PruneResult, output: Path) -> None:
     table = [
-        (name, str(row["inputs"]), row["network"], f"{row['params']:,}", f"{row['macs']:,}", *_told(found[name]))
-        for name, row in rows.items()
+        (name, str(row["inputs"]), row["network"], f"{row['params']:,}", f"{row['macs']:,}", *_told(done.costs[name]))
+        for name, row in done.sizes().items()
     ]
     console.table(("", "inputs", "layers", "params", "mult-adds", *_COSTS), table)
-    _say_slower(console, found)
-    ties = f", {done.alike.ties} ties" if done.alike.ties else ""
-    if done.left_out:
-        console.answer(f"not done, since other episodes spoke against it: {', '.join(done.left_out)}")
-    console.answer(f"acts alike on {done.alike.n_states:,} states of other episodes{ties}\n{output}")
+    _say_slower(console, done.costs)
+    proved = done.proved
+    ties = f", {proved.alike.ties} ties" if proved.alike.ties else ""
+    if proved.left_out:
+        console.answer(f"not done, since other episodes spoke against it: {', '.join(proved.left_out)}")
+    console.answer(f"acts alike on {proved.alike.n_states:,} states of other episodes{ties}\n{output}")
 
 
 def _told(cost: Cost) -> tuple[str, str, str]:
@@ -94,32 +80,7 @@ def _say_slower(console: Console, found: Mapping[str, Cost]) -> None:
             console.answer(f"{name} is slower than before in onnxruntime, at batch 1, though it is smaller")
 
 
-def _sizes(agent: Agent, cost: Cost) -> dict[str, Any]:
-    from kdcli.graph.count import count
-    from kdcli.graph.trace import trace
-
-    counted, network = count(trace(agent)), agent.policy.network
-    return {
-        "inputs": network.inputs,
-        "network": str(network),
-        "params": counted.n_params,
-        "macs": counted.multiply_adds,
-        "constants": counted.n_constants,
-        "onnx_bytes": cost.onnx_bytes,
-        "latency_us": cost.latency_us,
-        "faster": cost.faster[1],
-    }
-
-
-def _answer(console: Console, done: Outcome, output: Path, as_json: bool) -> None:
-    from dataclasses import asdict
-
-    if as_json:
-        rows = [_flat(row) for row in done.rows]
-        rounds = [asdict(cut) for cut in done.pruned.rounds]
-        facts = {"path": str(output), "reached": done.pruned.reached, "rounds": rounds, "agents": rows}
-        console.answer_json("kdcli.prune/1", facts)
-        return
+def _show(console: Console, done: PruneResult, output: Path) -> None:
     sparse = any(row.nonzeros < 0.99 * row.params for row in done.rows)
     zeros = ("not zero", "sparse bytes") if sparse else ()
     head = ("", "layers", "params", *zeros, "mult-adds", *_COSTS, "return", "score [95%]")
@@ -127,18 +88,10 @@ def _answer(console: Console, done: Outcome, output: Path, as_json: bool) -> Non
     _say_slower(console, {row.name: row.cost for row in done.rows})
     if sparse:
         console.answer("zeros change no shape: the ONNX file and onnxruntime's time stay what they were")
-    if not done.pruned.reached:
-        last = done.pruned.rounds[-1]
+    if not done.reached:
+        last = done.rounds[-1]
         console.answer(f"stopped: at {last.n_params:,} parameters the score was {last.score:.3f}")
     console.answer(output)
-
-
-def _flat(row: Row) -> dict[str, Any]:
-    from dataclasses import asdict
-
-    told = asdict(row)
-    cost = told.pop("cost")
-    return {**told, **{key: cost[key] for key in ("onnx_bytes", "latency_us")}, "faster": cost["faster"][1]}
 
 
 def _cells(row: Row, sparse: bool) -> tuple[str, ...]:

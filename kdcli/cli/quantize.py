@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
@@ -12,10 +12,11 @@ from kdcli.cli.console import Console
 from kdcli.cli.load import NoVecNormalize
 from kdcli.cli.options import AsJson, Force, Output, command
 from kdcli.errors import Exit
+from kdcli.options import given
 from kdcli.quantization.config import QuantizeConfig
 
 if TYPE_CHECKING:
-    from kdcli.compression.quantization import Quantized, Way
+    from kdcli.compression.quantization import Way
 
 AgentFile = Annotated[Path, typer.Argument(metavar="AGENT", help="Agent file, or a checkpoint that load reads.")]
 Teacher = Annotated[
@@ -42,48 +43,17 @@ def quantize(
     Exit code 0: it holds --min-score of the floats; 1: it fails; 3: undecided. With --auto, the best that holds is
     kept, or the floats where nothing helps.
     """
-    from kdcli import artifact
-    from kdcli.agents import store
-    from kdcli.agents.threads import one_thread
-    from kdcli.checkpoints.read import find_file, read, read_any
-    from kdcli.compression.quantization import run
+    from kdcli.api.quantize import quantize as run
 
-    artifact.refuse_existing(output, force)
-    files = [find_file(path) for path in (agent, *([teacher] if teacher else []))]
-    floats = read(files[0], source.without_vecnormalize() if no_vecnormalize else source, console.listener)
-    guide = read_any(files[1], source, console.listener) if teacher else None
-    with one_thread():
-        done = run(floats, config, guide, console.listener)
-    record = {
-        "command": "quantize",
-        "config": config.model_dump(mode="json"),
-        "way": done.kept.name,
-        "versions": artifact.versions("torch", "numpy", "onnxruntime"),
-        "parents": [artifact.parent(file) for file in files],
-    }
-    store.save(output, done.kept.agent, record, force)
-    _show(done, output, as_json, console)
-    return CODES[done.verdict]
-
-
-def _show(done: Quantized, output: Path, as_json: bool, console: Console) -> None:
+    chosen = source.without_vecnormalize() if no_vecnormalize else source
+    done = run(agent, output, teacher=teacher, force=force, progress=console.listener, **given(chosen, config))
     if as_json:
-        console.answer_json(
-            "kdcli.quantize/1",
-            {"path": str(output), "kept": done.kept.name, "ways": [_json(way) for way in done.ways]},
-        )
-        return
-    columns = ("", "bits", "file", "onnx", "latency", "x faster", "at 256", "score", "verdict")
-    console.table(columns, [_row(way, way is done.kept) for way in done.ways])
-    console.answer(output)
-
-
-def _json(way: Way) -> dict[str, Any]:
-    told = {key: value for key, value in vars(way).items() if key not in ("agent", "file", "cost", "score")}
-    score, low, high = way.score
-    cost = {"onnx_bytes": way.cost.onnx_bytes, "latency_us": way.cost.latency_us}
-    times = {"faster": way.cost.faster[1], "faster_256": way.cost.faster[256]}
-    return {**told, **cost, **times, "score": score, "low": low, "high": high}
+        console.answer_json("kdcli.quantize/1", {"path": str(output), **done.summary()})
+    else:
+        columns = ("", "bits", "file", "onnx", "latency", "x faster", "at 256", "score", "verdict")
+        console.table(columns, [_row(way, way is done.kept) for way in done.ways])
+        console.answer(output)
+    return CODES[done.verdict]
 
 
 def _row(way: Way, kept: bool) -> tuple[str, ...]:

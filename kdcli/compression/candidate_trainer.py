@@ -25,7 +25,7 @@ from kdcli.distillation.learner import Learner, copy_agent
 from kdcli.distillation.loop import GiveUp, Judge, Round, distill, fresh_student
 from kdcli.distillation.objective import Objective
 from kdcli.distillation.replay_pool import Labelled, ReplayPool, RolloutCollector
-from kdcli.distillation.student import default_losses, input_shapes_of, new_student, rule_of
+from kdcli.distillation.student import default_losses, input_shapes_of, new_student, resolve, rule_of
 from kdcli.errors import UsageError
 from kdcli.exporters.step import Parents
 from kdcli.networks.cnn import is_image
@@ -91,11 +91,11 @@ class CandidateTrainer:
 
     def _updates_per_second(self) -> float:
         """Measured on a small student and thrown away."""
-        losses, pool = self.config.loss or default_losses(self.teacher), self.pool()
+        pool = self.pool()
         small = _SMALL[any(map(is_image, self.input_shapes)), bool(self.teacher.state_size)]
-        config = DistillConfig(student=small, lr="0.001")
-        student = fresh_student(self.teacher, config, losses, pool)
-        learner = Learner(student, Objective.of(config, losses), config)
+        config = resolve(DistillConfig(student=small, lr="0.001", loss=self.config.loss), self.teacher)
+        student = fresh_student(self.teacher, config, config.losses, pool)
+        learner = Learner(student, Objective.of(config, config.losses), config)
         learner.train(pool.buffer, 50)
         begin = time.perf_counter()
         learner.train(pool.buffer, 300)

@@ -2,15 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, replace
-from pathlib import Path
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
 
-from kdcli import artifact
-from kdcli.agents import store
 from kdcli.agents.actor import Actor
 from kdcli.agents.agent import Agent
 from kdcli.agents.states import States
@@ -18,7 +15,7 @@ from kdcli.benchmarks.verdict import Comparison, compare
 from kdcli.compression.file_costs import Cost, costs
 from kdcli.compression.recovery import Recovery, training_config_of
 from kdcli.distillation.online import judge_of
-from kdcli.errors import UsageError
+from kdcli.errors import UsageError, option
 from kdcli.exporters.config import ExportConfig
 from kdcli.exporters.step import convert
 from kdcli.graph.count import count
@@ -75,11 +72,8 @@ class Scale:
         self.teacher, self.random = self.returns(teacher), self.returns(None)
         if self.teacher.mean() <= self.random.mean():
             what = f"the agent returns {self.teacher.mean():.1f}, random play {self.random.mean():.1f}"
-            raise UsageError(
-                what,
-                "there is nothing to hold",
-                "name the env and the wrappers it was trained in: --env, --wrapper; kdcli bench shows how it plays",
-            )
+            fix = f"name the env and the wrappers it was trained in: {option('env')}, {option('wrapper')}"
+            raise UsageError(what, "there is nothing to hold", f"{fix}; bench shows how it plays")
 
     def returns(self, agent: Actor | None) -> np.ndarray:
         """One return a seed (n,)."""
@@ -176,29 +170,3 @@ def _row(name: str, agent: Agent, cost: Cost, scale: Scale, config: PruneConfig)
         mean_return=float(returns.mean()),
         comparison=judged,
     )
-
-
-def prune_to(
-    output: Path,
-    agent: Agent,
-    parents: Sequence[Mapping[str, str]],
-    config: PruneConfig,
-    force: bool = False,
-    listener: Listener = silent,
-) -> Outcome:
-    """`run`, and the pruned agent's file.
-
-    Raises:
-        UsageError: as `run`, or the output exists (without `force`).
-    """
-    artifact.refuse_existing(output, force)
-    done = run(agent, config, listener)
-    record = {
-        "command": "prune",
-        "config": config.model_dump(mode="json"),
-        "rounds": [asdict(cut) for cut in done.pruned.rounds],
-        "versions": artifact.versions("torch", "numpy", "gymnasium", "mujoco"),
-        "parents": [dict(parent) for parent in parents],
-    }
-    store.save(output, done.pruned.agent, record, force)
-    return done

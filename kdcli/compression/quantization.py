@@ -11,7 +11,7 @@ from dataclasses import dataclass, replace
 
 from kdcli import artifact
 from kdcli.agents import store
-from kdcli.agents.actor import Actor
+from kdcli.agents.actor import Actor, env_of
 from kdcli.agents.agent import Agent
 from kdcli.agents.onnx.session import OnnxAgent
 from kdcli.agents.packed_weights import bits_a_weight
@@ -27,7 +27,7 @@ from kdcli.distillation.loop import Judge, distill
 from kdcli.distillation.online import judge_of
 from kdcli.distillation.replay_pool import ReplayPool, RolloutCollector
 from kdcli.envs.vector import Vector
-from kdcli.errors import UsageError
+from kdcli.errors import option
 from kdcli.exporters.config import ExportConfig
 from kdcli.exporters.states import played_in
 from kdcli.exporters.step import convert
@@ -40,7 +40,7 @@ from kdcli.quantization.sensitivity import Play, mixed
 from kdcli.rollouts.evaluate import open_vector
 
 FLOATS = "floats"
-# What --auto tries: scheme of the weights, bits of activations and observations, and a calibration other than the one
+# What `auto` tries: scheme of the weights, bits of activations and observations, and a calibration other than the one
 # asked for. Weights alone on few levels are floats again once the file is loaded, and never faster; with activations on
 # grids, too, a file is no smaller.
 WAYS = {
@@ -96,9 +96,7 @@ def run(agent: Agent, config: QuantizeConfig, teacher: Actor | None = None, list
     """
     ways = WAYS[config.target] if config.auto else ((config.scheme, config.activations, config.inputs, ""),)
     plans = {_named(*way): Plan.parse(*way[:3], way[3] or config.calibration) for way in ways}
-    if agent.env is None:
-        raise UsageError("the agent's env is not known", "what is lost shows in its return there", "give --env")
-    vector = open_vector(agent.env, agent)
+    vector = open_vector(env_of(agent), agent)
     states = played_in(vector, agent, config.states, config.seed)
     recover = _recovery(agent, teacher or agent, config, listener) if config.updates else None
     if config.mixed and not config.auto:
@@ -140,7 +138,7 @@ def _kept(ways: Sequence[Way], config: QuantizeConfig, listener: Listener) -> Wa
         return max(holding, key=lambda way: way.cost.faster[config.batch] or 0.0)
     what = "smaller" if config.target == "bytes" else f"faster in calls of {config.batch}"
     open_ = sum(way.verdict == "undecided" for way in others)
-    more = f" ({open_} undecided: more --episodes would tell)" if open_ else ""
+    more = f" ({open_} undecided: more {option('episodes')} would tell)" if open_ else ""
     listener(Note(f"nothing helps: no way is {what} and holds {config.min_score:g}{more}; the floats are kept"))
     return floats
 

@@ -212,10 +212,10 @@ AUGMENTATIONS = Registry(
 DATA = Registry(
     "data mode",
     {
-        "offline": ("kdcli.distillation.data_modes:student", "recorded states, --dataset; nobody plays"),
+        "offline": ("kdcli.distillation.data_modes:student", "recorded states, the dataset; nobody plays"),
         "teacher": ("kdcli.distillation.data_modes:teacher", "the teacher plays"),
         "student": ("kdcli.distillation.data_modes:student", "the student plays, after the first round"),
-        "dagger": ("kdcli.distillation.data_modes:dagger", "a mixture, the teacher in a share --beta of the steps"),
+        "dagger": ("kdcli.distillation.data_modes:dagger", "a mixture, the teacher in a share beta of the steps"),
         "dart": (
             "kdcli.distillation.data_modes:teacher",
             "the teacher plays, with as much noise as the student is wrong (DART)",

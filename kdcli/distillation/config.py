@@ -70,6 +70,16 @@ class DistillConfig(BaseModel):
         return self
 
 
+class ResolvedConfig(DistillConfig):
+    """A `DistillConfig` for one teacher, with nothing left open; made by `distillation.student.resolve`, once.
+
+    `student`, `batch` and `lr` are given, and `losses` are the terms that teach. A record holds what was asked for: the
+    fields of `DistillConfig`.
+    """
+
+    losses: tuple[str, ...] = Field(exclude=True)
+
+
 class TasksConfig(BaseModel):
     """How several tasks are learned."""
 

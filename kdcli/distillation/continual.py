@@ -10,12 +10,12 @@ from torch import Tensor, nn
 
 from kdcli.agents.actor import Actor
 from kdcli.agents.agent import Agent
-from kdcli.distillation.config import DistillConfig, Share
+from kdcli.distillation.config import DistillConfig, ResolvedConfig, Share
 from kdcli.distillation.loop import Round, teach
 from kdcli.distillation.multi_task import Task
 from kdcli.distillation.parameter_sharing import copy_together, n_shared, share_trunk, shared_parameters
 from kdcli.distillation.penalties import parse_penalty
-from kdcli.distillation.student import settled
+from kdcli.distillation.student import resolve
 from kdcli.errors import UsageError
 from kdcli.progress import Listener, silent
 from kdcli.spec import same_space
@@ -57,25 +57,26 @@ def distill_in_turn(
     """
     if not tasks:
         raise UsageError("no task is given", "there is nothing to learn", "name one teacher for each task")
-    config = settled(config, tasks[0].teacher)
+    shared = resolve(config, tasks[0].teacher)
     holds, students, rounds, scores = [parse_penalty(text) for text in keep], list[Agent](), [], []
-    _refuse_strangers(tasks, config, keep, share)
+    _refuse_strangers(tasks, shared, keep, share)
     for task in tasks:
-        student = _next(students, task, config, share)
-        best, seen = teach(task.learner(student, config, holds), config, task.pool, task.judge, listener)
+        own = task.resolve(shared)
+        student = _next(students, task, own, share)
+        best, seen = teach(task.learner(student, own, holds), own, task.pool, task.judge, listener)
         student.policy.load_state_dict(best.policy.state_dict())
         students.append(student)
         rounds.append(seen)
         scores.append(tuple(known.judge(agent) for known, agent in zip(tasks, students, strict=False)))
         for hold in holds:
-            hold.learned(student, _features(task, config), _moving(student, share))
+            hold.learned(student, _features(task, own), _moving(student, share))
     return InTurn(copy_together(students), tuple(rounds), tuple(scores), n_shared(students))
 
 
-def _refuse_strangers(tasks: Sequence[Task], config: DistillConfig, keep: Sequence[str], share: Share) -> None:
+def _refuse_strangers(tasks: Sequence[Task], config: ResolvedConfig, keep: Sequence[str], share: Share) -> None:
     """Raise UsageError for what the last task would be refused for, before the first is learned."""
     if share == "trunk":
-        first, *_ = share_trunk([task.student(config) for task in tasks])
+        first, *_ = share_trunk([task.student(task.resolve(config)) for task in tasks])
         if keep and not shared_parameters(first):
             why = f"{config.student} has no layers between its input layer and its head"
             raise UsageError("there are no layers to keep", why, "give two hidden layers or more, e.g. mlp:32x32")
@@ -97,7 +98,7 @@ def refuse_other_spaces(teachers: Sequence[Actor]) -> None:
             )
 
 
-def _next(students: Sequence[Agent], task: Task, config: DistillConfig, share: Share) -> Agent:
+def _next(students: Sequence[Agent], task: Task, config: ResolvedConfig, share: Share) -> Agent:
     """Who learns the next task: a new student, one that shares the trunk of the first, or the first itself."""
     if not students:
         return task.student(config)

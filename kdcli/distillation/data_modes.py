@@ -23,7 +23,7 @@ def student(config: DistillConfig) -> Weight:
 
 
 def dagger(config: DistillConfig) -> Weight:
-    """The teacher in a share `--beta` of the steps, the student in the others. Ross et al. 2011, algorithm 3.1."""
+    """The teacher in a share `beta` of the steps, the student in the others. Ross et al. 2011, algorithm 3.1."""
     return parse_weight(config.beta)
 
 

@@ -11,8 +11,8 @@ from kdcli.distillation.config import DistillConfig
 from kdcli.distillation.loop import Distilled, Judge, Round, fresh_student, learner_for, teach
 from kdcli.distillation.objective import Objective
 from kdcli.distillation.replay_pool import ReplayPool
-from kdcli.distillation.student import default_losses, settled
-from kdcli.errors import UsageError
+from kdcli.distillation.student import resolve
+from kdcli.errors import UsageError, option
 from kdcli.progress import Listener, silent
 
 # A teacher, and how its student sees the world where that is settled -> the states to learn from, labelled by it.
@@ -34,7 +34,7 @@ def assistant_chain(
         UsageError: no architecture, or as `distill`.
     """
     if not students:
-        raise UsageError("a ladder has no rung", "no student is named", "name at least one, e.g. mlp:32x32")
+        raise UsageError("a chain has no student", "none is named", "name at least one, e.g. mlp:32x32")
     done: list[Distilled] = []
     for index, student in enumerate(students):
         own = config.model_copy(update={"student": student, "seed": config.seed + _APART * index})
@@ -56,18 +56,19 @@ def distill_in_sequence(
     """
     if not 0 < len(teachers) <= config.rounds:
         why = f"{len(teachers)} teachers, {config.rounds} rounds"
-        raise UsageError("each teacher needs a round", why, "give more --rounds, or fewer teachers")
-    own, pool = _shared(settled(config, teachers[0]), len(teachers)), gather(teachers[0], None)
-    losses = config.loss or default_losses(teachers[-1])
-    student = fresh_student(teachers[-1], own, losses, pool)
+        raise UsageError("each teacher needs a round", why, f"give more {option('rounds')}, or fewer teachers")
+    # What the first teacher sees decides how fast it is learned, what the last one gives decides by which losses.
+    own = resolve(_shared(resolve(config, teachers[0]), len(teachers)), teachers[-1])
+    pool = gather(teachers[0], None)
+    student = fresh_student(teachers[-1], own, own.losses, pool)
     rounds: list[Round] = []
     for index, teacher in enumerate(teachers):
         pool = pool if index == 0 else gather(teacher, pool.preprocess)
-        learner = learner_for(student, Objective.of(own, losses), own, pool)
+        learner = learner_for(student, Objective.of(own, own.losses), own, pool)
         best, seen = teach(learner, own, pool, judge, listener)
         student = replace(best, policy=best.policy.requires_grad_(True))
         rounds += seen
-    return Distilled(best, tuple(losses), tuple(rounds))
+    return Distilled(best, own.losses, tuple(rounds))
 
 
 def _shared(config: DistillConfig, n: int) -> DistillConfig:

@@ -27,17 +27,16 @@ from kdcli.distillation.checkpointing import (
     restore_module,
     under,
 )
-from kdcli.distillation.config import DistillConfig
+from kdcli.distillation.config import ResolvedConfig
 from kdcli.distillation.data_modes import errors
 from kdcli.distillation.losses.entropy import entropies
 from kdcli.distillation.objective import Objective, wanted
 from kdcli.distillation.reinforcement import Reinforcement
 from kdcli.distillation.replay import chances
 from kdcli.distillation.schedules import parse_schedule
-from kdcli.distillation.student import settled
 from kdcli.distillation.units import Units
 from kdcli.distillation.unroll import both
-from kdcli.errors import RefusedError
+from kdcli.errors import RefusedError, option
 from kdcli.rollouts.behavior_policy import Noise
 
 _JUDGED = 2048  # states on which student and teacher are compared after a round
@@ -51,11 +50,10 @@ class Learner:
         self,
         student: Agent,
         objective: Objective,
-        config: DistillConfig,
+        config: ResolvedConfig,
         reinforcements: Sequence[Reinforcement] = (),
         normalized: bool = True,
     ) -> None:
-        config = settled(config, student, student)
         self.student, self.objective, self._config = student, objective, config
         self._reinforcements = tuple(reinforcements)
         self._lr = parse_schedule(config.lr)
@@ -76,15 +74,26 @@ class Learner:
         Raises:
             RefusedError: the loss is not a finite number.
         """
+        start, width, group = span[0], (span[1] - span[0]) / n, self._adam.param_groups[0]
+        tail: list[Tensor] = []
         with self.training_on(buffer):
-            tail = self._follow(self.losses(buffer, n, span), n, span)
+            for step, loss in enumerate(self.losses(buffer, n, span)):
+                # The learning rate follows its schedule over the whole training, not over this round.
+                group["lr"] = self._lr(start + width * step)
+                # One step of Adam down the loss of one batch.
+                self._adam.zero_grad(set_to_none=True)
+                loss.backward()
+                self._adam.step()
+                # What is reported is the loss of the last tenth: that of the student as it is in the end.
+                if step >= 0.9 * (n - 1):
+                    tail.append(loss.detach())
         return finite(float(torch.stack(tail).mean()))
 
     @contextmanager
     def training_on(self, buffer: Buffer) -> Iterator[None]:
         """Within, the student is written as it is trained on these states; behind, it is an ordinary network."""
         policy, objective = self.student.policy, self.objective
-        objective.units = Units([term.name for term in objective.terms], buffer)
+        objective.units = Units(objective.units_read, buffer)
         # What moving weights costs is known of them as they are written otherwise.
         written = nullcontext() if objective.penalties else objective.units.written(policy)
         policy.train()
@@ -92,25 +101,14 @@ class Learner:
             yield
         policy.eval()
 
-    def _follow(self, losses: Iterator[Tensor], n: int, span: tuple[float, float]) -> list[Tensor]:
-        """Step down each of the `n` losses -> the last tenth of them."""
-        start, width, group = span[0], (span[1] - span[0]) / n, self._adam.param_groups[0]
-        tail: list[Tensor] = []
-        for step, loss in enumerate(losses):
-            group["lr"] = self._lr(start + width * step)
-            self._adam.zero_grad(set_to_none=True)
-            loss.backward()
-            self._adam.step()
-            if step >= 0.9 * (n - 1):
-                tail.append(loss.detach())
-        return tail
-
     def losses(self, buffer: Buffer, n: int, span: tuple[float, float]) -> Iterator[Tensor]:
         """The loss on each of `n` batches, scalars with a gradient; the student may be moved in between."""
         start, width = span[0], (span[1] - span[0]) / n
         for step, batch in enumerate(self._batches(buffer, n)):
             progress = start + width * step
+            # Distillation: the objective compares what student and teacher say of the same states ...
             loss = self.objective(*both(self.student.policy, batch, self._inside), progress)
+            # ... and reinforcement adds what the student's own play was worth.
             yield sum((reinforcement(progress) for reinforcement in self._reinforcements), loss)
 
     def _batches(self, buffer: Buffer, n: int) -> Iterator[Batch]:
@@ -186,7 +184,9 @@ def finite(loss: float) -> float:
     """
     if math.isfinite(loss):
         return loss
-    raise RefusedError("the loss is not a finite number", "training diverged", "lower --lr, or check the teacher")
+    raise RefusedError(
+        "the loss is not a finite number", "training diverged", f"lower {option('lr')}, or check the teacher"
+    )
 
 
 def copy_agent(agent: Agent) -> Agent:

@@ -11,16 +11,16 @@ import torch
 from kdcli.agents.actor import Actor
 from kdcli.agents.agent import Agent
 from kdcli.distillation.batch_norm import standardize
-from kdcli.distillation.config import DistillConfig
+from kdcli.distillation.config import DistillConfig, ResolvedConfig
 from kdcli.distillation.data_modes import share_of_teacher
 from kdcli.distillation.learner import Learner, some_features
-from kdcli.distillation.objective import Objective
+from kdcli.distillation.objective import Objective, units_read
 from kdcli.distillation.reinforcement import Reinforcement
 from kdcli.distillation.replay_pool import ReplayPool
-from kdcli.distillation.student import default_losses, new_student, settled
+from kdcli.distillation.student import new_student, resolve
 from kdcli.distillation.term_weights import follows
 from kdcli.distillation.units import Units
-from kdcli.errors import UsageError
+from kdcli.errors import UsageError, option
 from kdcli.progress import Event, Listener, silent
 
 # The mean return of an agent, or of random play for None.
@@ -84,14 +84,14 @@ def distill(
     Raises:
         UsageError: a loss the teacher cannot feed, or a choice that cannot be read.
     """
-    config, losses = settled(config, teacher, start), config.loss or default_losses(teacher)
-    student = start or fresh_student(teacher, config, losses, pool)
-    learner = learner_for(student, Objective.of(config, losses), config, pool)
-    best, rounds = teach(learner, config, pool, judge, listener, give_up)
-    return Distilled(best, tuple(losses), rounds)
+    resolved = resolve(config, teacher, start)
+    student = start or fresh_student(teacher, resolved, resolved.losses, pool)
+    learner = learner_for(student, Objective.of(resolved, resolved.losses), resolved, pool)
+    best, rounds = teach(learner, resolved, pool, judge, listener, give_up)
+    return Distilled(best, resolved.losses, rounds)
 
 
-def fresh_student(teacher: Actor, config: DistillConfig, losses: Sequence[str], pool: ReplayPool) -> Agent:
+def fresh_student(teacher: Actor, config: ResolvedConfig, losses: Sequence[str], pool: ReplayPool) -> Agent:
     """An untrained student, see `new_student`: convolutions scaled to the pool's states, values to its labels.
 
     Raises:
@@ -100,14 +100,14 @@ def fresh_student(teacher: Actor, config: DistillConfig, losses: Sequence[str], 
     student = new_student(teacher, config, losses, pool.preprocess)
     if config.init == "random":
         standardize(student.policy, some_features(pool.buffer))
-        Units(losses, pool.buffer).begin(student.policy)
+        Units(units_read(losses), pool.buffer).begin(student.policy)
     return student
 
 
 def learner_for(
     student: Agent,
     objective: Objective,
-    config: DistillConfig,
+    config: ResolvedConfig,
     pool: ReplayPool,
     reinforcements: Sequence[Reinforcement] = (),
     normalized: bool = True,
@@ -120,8 +120,11 @@ def learner_for(
         UsageError: a student with memory, and states that stand alone.
     """
     if student.state_size and (config.augment or config.replay != "uniform"):
-        why = "moved states, and states drawn one by one, are in none"
-        raise UsageError("a student with memory learns from whole episodes", why, "drop --augment and --replay")
+        why, fix = (
+            "moved states, and states drawn one by one, are in none",
+            f"leave out {option('augment')}, {option('replay')}",
+        )
+        raise UsageError("a student with memory learns from whole episodes", why, fix)
     first = pool.buffer.newest(2)
     with torch.no_grad():
         objective.begin(student.policy.forward(first.features), first.teacher, config.seed)
@@ -130,7 +133,7 @@ def learner_for(
 
 def teach(
     learner: Learner,
-    config: DistillConfig,
+    config: ResolvedConfig,
     pool: ReplayPool,
     judge: Judge,
     listener: Listener = silent,
@@ -142,15 +145,22 @@ def teach(
     A `keeper` lets it go on where it was stopped.
     """
     training = TrainingRounds(config, pool, judge, learner)
+    # Go on where an earlier call was stopped, or begin.
     rounds, best = (keeper and keeper.resume(learner, pool)) or ([], learner.snapshot())
     pool.buffer.keeps = keeper is not None
     for index in range(len(rounds), config.rounds):
-        rounds.append(training.round(index))
+        # Collect: the student acts, perhaps beside the teacher, who labels every state. The first round has its states.
+        training.collect(index)
+        # Train: gradient steps on batches of all states so far.
+        loss = learner.train(pool.buffer, *steps(config, index))
+        # Judge: how nearly the student does what the teacher does, and its return, by which the best is kept.
+        rounds.append(training.judge(index, loss))
         if rounds[-1].mean_return >= max(r.mean_return for r in rounds):
             best = learner.snapshot()
         if keeper is not None:
             keeper.keep(rounds, best, learner, pool)
         listener(Event(f"distill {config.student}", index + 1, config.rounds, _facts(rounds)))
+        # Stop early where the caller sees that more rounds are a waste.
         if give_up is not None and give_up(rounds):
             break
     return best, tuple(rounds)
@@ -165,45 +175,32 @@ def steps(config: DistillConfig, index: int) -> tuple[int, tuple[float, float]]:
 class TrainingRounds:
     """The rounds of one distillation, for a learner that someone may move with others."""
 
-    def __init__(self, config: DistillConfig, pool: ReplayPool, judge: Judge, learner: Learner) -> None:
+    def __init__(self, config: ResolvedConfig, pool: ReplayPool, judge: Judge, learner: Learner) -> None:
         self._config, self._pool, self._judge, self._learner = config, pool, judge, learner
         self._share = share_of_teacher(config)
-        followed = any(follows(text, "return") for text in (*config.loss, *config.reinforce, config.beta))
+        followed = any(follows(text, "return") for text in (*config.losses, *config.reinforce, config.beta))
         self._span = (judge(None), judge(pool.teacher)) if followed else None
 
-    def round(self, index: int) -> Round:
-        """Let the student act to grow the pool, then train on it."""
-        self.begin(index)
-        return self.record(index, self._learner.train(self._pool.buffer, *steps(self._config, index)))
-
-    def begin(self, index: int) -> None:
-        """Let the student act to grow the pool, after the first round."""
-        if index > 0:
-            self._grow(index)
-        self._learner.begin_round()
-
-    def record(self, index: int, loss: float) -> Round:
-        """What the round came to that ended with this loss."""
-        learner, buffer = self._learner, self._pool.buffer
-        near, mean_return = learner.agreement(buffer), self._judge(learner.student)
-        self._measure(near, mean_return)
-        done = self._config.updates * (index + 1) // self._config.rounds
-        return Round(self._pool.labels, done, loss, near, mean_return, learner.entropies(buffer))
-
-    def _grow(self, index: int) -> None:
+    def collect(self, index: int) -> None:
+        """Let the student act to grow the pool, after the first round, and to learn from its rewards."""
         config, learner = self._config, self._learner
-        share = self._share(index / max(1, config.rounds - 1), learner.objective.measured)
-        wanted = config.labels * (index + 1) // config.rounds - self._pool.labels
-        noise = learner.errors(self._pool.buffer) if config.data == "dart" else None
-        self._pool.grow(learner.student, share, wanted, noise)
+        if index > 0:
+            share = self._share(index / max(1, config.rounds - 1), learner.objective.measured)
+            wanted = config.labels * (index + 1) // config.rounds - self._pool.labels
+            noise = learner.errors(self._pool.buffer) if config.data == "dart" else None
+            self._pool.grow(learner.student, share, wanted, noise)
+        learner.begin_round()
 
-    def _measure(self, agreement: float, mean_return: float) -> None:
-        """What weights may follow from now on."""
-        measured = self._learner.objective.measured
-        measured["agreement"] = agreement
+    def judge(self, index: int, loss: float) -> Round:
+        """What the round came to that ended with this loss; weights that follow it do so from now on."""
+        learner, buffer, measured = self._learner, self._pool.buffer, self._learner.objective.measured
+        measured["agreement"] = near = learner.agreement(buffer)
+        mean_return = self._judge(learner.student)
         if self._span is not None:
             chance, teacher = self._span
             measured["return"] = (mean_return - chance) / (teacher - chance) if teacher > chance else 1.0
+        done = self._config.updates * (index + 1) // self._config.rounds
+        return Round(self._pool.labels, done, loss, near, mean_return, learner.entropies(buffer))
 
 
 def _facts(rounds: list[Round]) -> dict[str, float | int | str]:

@@ -11,14 +11,14 @@ from torch import Tensor
 
 from kdcli.agents.actor import Actor
 from kdcli.agents.agent import Agent
-from kdcli.distillation.config import DistillConfig
+from kdcli.distillation.config import DistillConfig, ResolvedConfig
 from kdcli.distillation.learner import Learner, finite
 from kdcli.distillation.loop import Judge, Round, TrainingRounds, fresh_student, learner_for, steps
 from kdcli.distillation.objective import Objective, Penalty
 from kdcli.distillation.parameter_sharing import copy_together, n_shared, share_trunk
 from kdcli.distillation.replay_pool import ReplayPool
 from kdcli.distillation.schedules import Schedule, parse_schedule
-from kdcli.distillation.student import default_losses, settled
+from kdcli.distillation.student import resolve
 from kdcli.errors import UsageError
 from kdcli.progress import Event, Listener, silent
 
@@ -37,17 +37,17 @@ class Task:
     weight: str = "1"
     losses: tuple[str, ...] = ()
 
-    def terms(self, config: DistillConfig) -> tuple[str, ...]:
-        """The loss terms that teach this task."""
-        return self.losses or config.loss or default_losses(self.teacher)
+    def resolve(self, config: DistillConfig) -> ResolvedConfig:
+        """`config` with the loss terms that teach this task."""
+        return resolve(config.model_copy(update={"loss": self.losses or config.loss}), self.teacher)
 
-    def student(self, config: DistillConfig) -> Agent:
+    def student(self, config: ResolvedConfig) -> Agent:
         """An untrained student of this task alone."""
-        return fresh_student(self.teacher, config, self.terms(config), self.pool)
+        return fresh_student(self.teacher, config, config.losses, self.pool)
 
-    def learner(self, student: Agent, config: DistillConfig, penalties: Sequence[Penalty] = ()) -> Learner:
+    def learner(self, student: Agent, config: ResolvedConfig, penalties: Sequence[Penalty] = ()) -> Learner:
         """Who trains `student` for this task; `penalties` are added to the losses."""
-        objective = Objective.of(config, self.terms(config))
+        objective = Objective.of(config, config.losses)
         objective.penalties = tuple(penalties)
         return learner_for(student, objective, config, self.pool, normalized=False)
 
@@ -115,23 +115,25 @@ def distill_tasks(tasks: Sequence[Task], config: DistillConfig, listener: Listen
     """
     if not tasks:
         raise UsageError("no task is given", "there is nothing to learn", "name one teacher for each task")
-    config = settled(config, tasks[0].teacher)
-    students = share_trunk([task.student(config) for task in tasks])
-    learners = [task.learner(student, config) for task, student in zip(tasks, students, strict=True)]
-    joint = JointLearner(learners, [parse_schedule(task.weight) for task in tasks], parse_schedule(config.lr))
+    shared = resolve(config, tasks[0].teacher)
+    each = [task.resolve(shared) for task in tasks]
+    students = share_trunk([task.student(own) for task, own in zip(tasks, each, strict=True)])
+    learners = [task.learner(student, own) for task, student, own in zip(tasks, students, each, strict=True)]
+    joint = JointLearner(learners, [parse_schedule(task.weight) for task in tasks], parse_schedule(shared.lr))
     trainings = [
-        TrainingRounds(config, task.pool, task.judge, learner) for task, learner in zip(tasks, learners, strict=True)
+        TrainingRounds(own, task.pool, task.judge, learner)
+        for task, learner, own in zip(tasks, learners, each, strict=True)
     ]
     rounds: list[tuple[Round, ...]] = []
     best = copy_together(students)
-    for index in range(config.rounds):
+    for index in range(shared.rounds):
         for training in trainings:
-            training.begin(index)
-        losses = joint.train([task.pool for task in tasks], *steps(config, index))
-        rounds.append(tuple(training.record(index, loss) for training, loss in zip(trainings, losses, strict=True)))
+            training.collect(index)
+        losses = joint.train([task.pool for task in tasks], *steps(shared, index))
+        rounds.append(tuple(training.judge(index, loss) for training, loss in zip(trainings, losses, strict=True)))
         if _worst(rounds[-1]) >= max(map(_worst, rounds)):
             best = copy_together(joint.students)
-        listener(Event(f"distill {config.student}", index + 1, config.rounds, _facts(rounds)))
+        listener(Event(f"distill {shared.student}", index + 1, shared.rounds, _facts(rounds)))
     return Together(best, tuple(rounds), n_shared(best))
 
 

@@ -13,17 +13,13 @@ from kdcli.agents.labels import INSIDE
 from kdcli.distillation import LOSSES
 from kdcli.distillation.config import DistillConfig
 from kdcli.distillation.loss_balancing import parse_balance
-from kdcli.distillation.losses import IN_UNITS, READS, TEMPERED
+from kdcli.distillation.losses.facts import LossFacts, facts_of
 from kdcli.distillation.losses.reading import Loss, Tau
 from kdcli.distillation.sample_weights import Weighing, in_the_mean, parse_weighing
 from kdcli.distillation.temperatures import Scheduled, parse_temperatures
 from kdcli.distillation.term_weights import Weight, parse_weight
 from kdcli.distillation.units import Units
-from kdcli.errors import UsageError
-
-# Losses that a temperature changes: each independent choice of an action may have its own.
-_HOT = TEMPERED | {"softmax_q"}
-
+from kdcli.errors import UsageError, option
 
 # Progress in [0, 1] -> what is added to the losses whatever the batch holds, a scalar: what moving the weights costs.
 Penalty = Callable[[float], Tensor]
@@ -37,6 +33,11 @@ class Term:
     loss: Loss
     weight: Weight
 
+    @property
+    def facts(self) -> LossFacts:
+        """What the loss declares of itself."""
+        return facts_of(self.loss)
+
 
 def parse_term(text: str) -> Term:
     """`kl`, or `kl@0.7`, or `value@linear:1->0`, or `kl@agreement:1->0.1`.
@@ -49,18 +50,32 @@ def parse_term(text: str) -> Term:
     return Term(name, found() if isinstance(found, type) else found, parse_weight(weight or "1"))
 
 
+def units_read(losses: Sequence[str]) -> set[str]:
+    """The heads that these terms compare in units of the teacher's own variation; see `distillation.units`."""
+    return {unit for text in losses if (unit := facts_of_term(text).unit)}
+
+
 def wanted(losses: Sequence[str]) -> tuple[str, ...]:
     """Heads inside the teacher that these terms look at, so that labels must hold them."""
-    names = {name for text in losses for name in READS.get(text.partition("@")[0], ())}
+    names = {name for text in losses for name in facts_of_term(text).reads or ()}
     return tuple(name for name in INSIDE if name in names)
+
+
+def facts_of_term(text: str) -> LossFacts:
+    """What the loss of a term such as `kl@0.7` declares.
+
+    Raises:
+        UsageError: unknown loss.
+    """
+    return facts_of(LOSSES.load(text.partition("@")[0]))
 
 
 class Objective(nn.Module):
     """sum over terms of weight(p) * mean of tau^2 * importance * loss.
 
-    tau^2 stands at tempered losses only (Hinton et al. 2015, section 2). The importance of a sample is what the
-    weighing says of the teacher's heads, 1 in the mean of a batch. Penalties are added. What is learned here (an
-    adversarial temperature, a hint's projection) are the module's parameters; what is remembered is in its state.
+    tau^2 stands at losses whose gradient shrinks with it (Hinton et al. 2015, section 2). The importance of a sample is
+    what the weighing says of the teacher's heads, 1 in the mean of a batch. Penalties are added. What is learned here
+    (an adversarial temperature, a hint's projection) are the module's parameters; what is remembered is in its state.
     `measured` is what weights follow: set after each round. `units` are those of regressed heads, set before each.
     """
 
@@ -82,13 +97,13 @@ class Objective(nn.Module):
 
     @classmethod
     def parse(cls, losses: Sequence[str], tau: str = "1", weigh: str = "uniform", balance: str = "fixed") -> Objective:
-        """From the texts of `--loss`, `--tau`, `--weigh` and `--balance`.
+        """From the texts of the options `loss`, `tau`, `weigh` and `balance`.
 
         Raises:
             UsageError: no term, or one that cannot be read.
         """
         if not losses:
-            raise UsageError("no loss is given", "a student learns from at least one", "e.g. --loss kl")
+            raise UsageError("no loss is given", "a student learns from at least one", f"e.g. {option('loss', 'kl')}")
         terms = [parse_term(text) for text in losses]
         return cls(terms, parse_temperatures(tau), None if weigh == "uniform" else parse_weighing(weigh), balance)
 
@@ -108,21 +123,24 @@ class Objective(nn.Module):
     @property
     def reads(self) -> frozenset[str] | None:
         """The teacher's heads that the terms read; None: perhaps all."""
-        known = [READS.get(term.name) for term in self.terms]
+        known = [term.facts.reads for term in self.terms]
         adaptive = not all(isinstance(temperature, Scheduled) for temperature in self.temperatures)
         if None in known or self._weighing is not None or adaptive:
             return None
         return frozenset().union(*(names for names in known if names))
 
+    @property
+    def units_read(self) -> set[str]:
+        """The heads that its terms compare in units of the teacher's own variation."""
+        return {term.facts.unit for term in self.terms if term.facts.unit}
+
     def each(self, student: Heads, teacher: Heads, progress: float) -> list[Tensor]:
         """What every term comes to for B samples, with tau^2 but without weight, importance or mean: (B,) each."""
-        hot = self._heads(student, teacher, progress) if any(term.name in _HOT for term in self.terms) else []
+        hot = self._heads(student, teacher, progress) if any(term.facts.tempered for term in self.terms) else []
         plain = student, teacher
         standard = plain if self.units is None else self.units.standard(*plain)
         return [
-            _tempered(term, hot)
-            if term.name in _HOT
-            else term.loss(*(standard if term.name in IN_UNITS else plain), 1.0)
+            _tempered(term, hot) if term.facts.tempered else term.loss(*(standard if term.facts.unit else plain), 1.0)
             for term in self.terms
         ]
 
@@ -149,7 +167,7 @@ class Objective(nn.Module):
 def _tempered(term: Term, hot: Sequence[tuple[Heads, Heads, Tau]]) -> Tensor:
     """One term for B samples, summed over the choices (B,)."""
     found = [term.loss(*each) for each in hot]
-    if term.name in TEMPERED:
+    if term.facts.rescaled:
         found = [_times(_squared(tau), loss) for loss, (_, _, tau) in zip(found, hot, strict=True)]
     return sum(found[1:], found[0])
 
@@ -158,7 +176,9 @@ def _split(heads: Heads, n: int) -> list[Heads]:
     found = heads.each()
     if len(found) != n:
         why = f"an action of this teacher is {len(found)} independent choices"
-        raise UsageError(f"{n} temperatures are given", why, "give one, or one for each choice: --tau '4|1'")
+        raise UsageError(
+            f"{n} temperatures are given", why, f"give one, or one for each choice: {option('tau', '4|1')}"
+        )
     return found
 
 

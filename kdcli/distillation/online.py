@@ -1,4 +1,4 @@
-"""The step of this room: a teacher in, a student's file out."""
+"""Distillation where the teacher was trained: its env gives the states, the returns and the rewards."""
 
 from __future__ import annotations
 
@@ -9,18 +9,18 @@ from typing import Any
 
 from kdcli import artifact
 from kdcli.agents import store
-from kdcli.agents.actor import Actor
+from kdcli.agents.actor import Actor, env_of
 from kdcli.agents.observation import Preprocessor
 from kdcli.distillation.augmentation import parse_augmentation
-from kdcli.distillation.config import DistillConfig
+from kdcli.distillation.config import DistillConfig, ResolvedConfig
 from kdcli.distillation.curriculum import Curriculum, stages_of
 from kdcli.distillation.loop import Distilled, Judge, Keeper, fresh_student, learner_for, teach
 from kdcli.distillation.objective import Objective, wanted
 from kdcli.distillation.reinforcement import Practice, Reinforcement
 from kdcli.distillation.replay_pool import Labelled, LabelSource, ReplayPool, RolloutCollector, looked_into
 from kdcli.distillation.resume_file import ResumeFile
-from kdcli.distillation.student import default_losses, settled
-from kdcli.errors import UsageError
+from kdcli.distillation.student import resolve
+from kdcli.errors import UsageError, option
 from kdcli.progress import Listener, silent
 from kdcli.rollouts.evaluate import open_vector, play, seeds_from
 from kdcli.rollouts.seeds import first_seed
@@ -30,7 +30,7 @@ _SLOTS = 16
 
 
 def distill_to(
-    output: Path,
+    output: Path | None,
     teacher: Actor,
     parents: Sequence[Mapping[str, str]],
     config: DistillConfig,
@@ -38,44 +38,51 @@ def distill_to(
     force: bool = False,
     listener: Listener = silent,
 ) -> Distilled:
-    """Distill `teacher` and write the student to `output`. `data` are recorded states to begin with.
+    """Distill `teacher` and write the student to `output`, if any. `data` are recorded states to begin with.
 
     What is needed to go on is kept in `output`.unfinished after each round, until the student is written.
 
     Raises:
         UsageError: no env, offline without data, the output exists, or as `distill`.
     """
+    resolved = resolve(config, teacher)
+    if output is None:
+        return _distill_resolved(teacher, resolved, data, listener)
     artifact.refuse_existing(output, force)
-    config = settled(config, teacher)
-    unfinished = ResumeFile(output, config, parents)
-    done = distill_in_env(teacher, config, data, listener, unfinished)
-    store.save(output, done.student, _record(config, done, parents), force)
+    unfinished = ResumeFile(output, resolved, parents)
+    done = _distill_resolved(teacher, resolved, data, listener, unfinished)
+    store.save(output, done.student, record_of(resolved, done, parents), force)
     unfinished.drop()
     return done
 
 
 def distill_in_env(
-    teacher: Actor,
-    config: DistillConfig,
-    data: Labelled | None = None,
-    listener: Listener = silent,
-    keeper: Keeper | None = None,
+    teacher: Actor, config: DistillConfig, data: Labelled | None = None, listener: Listener = silent
 ) -> Distilled:
-    """Distill `teacher` where it was trained: its env gives the states, the returns and the rewards.
+    """Distill `teacher` where it was trained, in memory.
 
     Raises:
         UsageError: no env, offline without data, or as `distill`.
     """
-    config, env = settled(config, teacher), teacher.env
-    if env is None:
-        raise UsageError("the env is not known", "the best student is chosen by its return there", "give --env")
-    env = env.within(config.envs)
+    return _distill_resolved(teacher, resolve(config, teacher), data, listener)
+
+
+def _distill_resolved(
+    teacher: Actor,
+    config: ResolvedConfig,
+    data: Labelled | None,
+    listener: Listener,
+    keeper: Keeper | None = None,
+) -> Distilled:
+    env = env_of(teacher).within(config.envs)
+    # Where states come from, and the student that will learn from them.
     pool = pool_of(teacher, env, config, data)
-    losses = config.loss or default_losses(teacher)
-    student, objective = fresh_student(teacher, config, losses, pool), Objective.of(config, losses)
+    student = fresh_student(teacher, config, config.losses, pool)
+    # What it follows, the teacher's labels and perhaps its own rewards; then the rounds.
+    objective = Objective.of(config, config.losses)
     learner = learner_for(student, objective, config, pool, rewarded(teacher, env, config))
     best, rounds = teach(learner, config, pool, judge_of(teacher, env, config), listener, keeper=keeper)
-    return Distilled(best, tuple(losses), rounds)
+    return Distilled(best, config.losses, rounds)
 
 
 def pool_of(
@@ -92,12 +99,13 @@ def pool_of(
     Raises:
         UsageError: offline without data, or labels that the teacher cannot give.
     """
-    inside = wanted(config.loss or default_losses(teacher))
+    inside = wanted(config.loss)  # the default losses look at nothing inside
     augmentation = parse_augmentation(config.augment)
     given = None if data is None else looked_into(teacher, data, inside)
     if config.data == "offline":
         if given is None:
-            raise UsageError("--data offline needs a dataset", "there is nothing to learn from", "give --dataset DIR")
+            what, fix = f"{option('data', 'offline')} needs a dataset", f"name one with {option('dataset')}"
+            raise UsageError(what, "there is nothing to learn from", fix)
         return ReplayPool(teacher, given, config.capacity, preprocess=preprocess)
     collector = _collector(teacher, env, config, inside)
     first = given or collector.collect(None, 1.0, config.labels // config.rounds)
@@ -126,14 +134,15 @@ def judge_of(teacher: Actor, env: EnvSpec, config: DistillConfig) -> Judge:
     return lambda agent: float(play(agent, vector, seeds).returns.mean())
 
 
-def rewarded(teacher: Actor, env: EnvSpec, config: DistillConfig) -> list[Reinforcement]:
+def rewarded(teacher: Actor, env: EnvSpec, config: ResolvedConfig) -> list[Reinforcement]:
     """What a student of `teacher` learns from its own rewards by, as the config says."""
     steps = (config.reinforce_steps or config.labels) // config.rounds
     practice = Practice(steps, config.batch, config.reinforce_entropy, config.seed)
     return [Reinforcement(text, open_vector(env, teacher, config.envs), practice, teacher) for text in config.reinforce]
 
 
-def _record(config: DistillConfig, done: Distilled, parents: Sequence[Mapping[str, str]]) -> dict[str, Any]:
+def record_of(config: ResolvedConfig, done: Distilled, parents: Sequence[Mapping[str, str]]) -> dict[str, Any]:
+    """How a student was made, as its file says it."""
     return {
         "command": "distill",
         "config": config.model_dump(mode="json"),

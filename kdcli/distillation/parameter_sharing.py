@@ -10,7 +10,7 @@ from torch import nn
 
 from kdcli.agents.agent import Agent
 from kdcli.agents.policy import Policy
-from kdcli.errors import UsageError
+from kdcli.errors import UsageError, option
 
 
 def share_trunk(students: Sequence[Agent]) -> tuple[Agent, ...]:
@@ -32,7 +32,7 @@ def _joined(first: Policy, student: Agent) -> Agent:
     theirs, ours = (list(network.trunk)[start:] for network in (first.network, policy.network))
     if _shapes(theirs) != _shapes(ours) or start != _start(first.network.trunk):
         why = f"{first.network} and {policy.network}"
-        raise UsageError("tasks share layers of one shape", why, "name one --student for all")
+        raise UsageError("tasks share layers of one shape", why, f"name one {option('student')} for all")
     if not _shapes(ours):
         why = f"{policy.network} has none between its input layer and its head"
         raise UsageError("there are no layers to share", why, "give two hidden layers or more, e.g. mlp:32x32")

@@ -30,7 +30,7 @@ def prioritized(losses: Tensor, power: float) -> Tensor:
 
 @torch.inference_mode()
 def chances(text: str, buffer: Buffer, policy: Policy, objective: Objective) -> Tensor | None:
-    """The chance of each row of the buffer by `--replay`, None where all are alike.
+    """The chance of each row of the buffer by `replay`, None where all are alike.
 
     Raises:
         UsageError: unknown name, or a power that is not one.

@@ -16,7 +16,7 @@ from kdcli.distillation.buffer import BEGINS, Buffer
 from kdcli.distillation.checkpointing import SavedState, below, generator_state, restore_generator, under
 from kdcli.distillation.student import preprocess_for, rule_of
 from kdcli.envs.vector import Vector
-from kdcli.errors import UsageError
+from kdcli.errors import UsageError, option
 from kdcli.rollouts.behavior_policy import Mixture, Noise
 from kdcli.rollouts.resumable import Track
 from kdcli.rollouts.seeds import first_seed
@@ -165,7 +165,9 @@ def looked_into(teacher: Actor, data: Labelled, inside: Collection[str]) -> Labe
     if not missing:
         return data
     if teacher.state_size:
-        raise UsageError("recorded states lack what this loss reads", "the teacher has memory", "use --data dagger")
+        raise UsageError(
+            "recorded states lack what this loss reads", "the teacher has memory", f"use {option('data', 'dagger')}"
+        )
     found = [label(teacher, obs[i : i + _CHUNK], missing) for i in range(0, len(obs), _CHUNK)]
     columns = [INSIDE[name] for name in missing]
     return obs, {**labels, **{name: np.concatenate([part[name] for part in found]) for name in columns}}

@@ -16,9 +16,10 @@ from kdcli.agents.observation import JointPreprocess, Normalizer, Preprocess, Pr
 from kdcli.agents.policy import Policy, Signal, Spread
 from kdcli.agents.weight_init import init_from_teacher
 from kdcli.choice import Choice
-from kdcli.distillation.config import DistillConfig
-from kdcli.distillation.losses import ON_Q, VALUE
-from kdcli.errors import UsageError
+from kdcli.distillation.config import DistillConfig, ResolvedConfig
+from kdcli.distillation.losses.facts import LossFacts
+from kdcli.distillation.objective import facts_of_term
+from kdcli.errors import UsageError, option
 from kdcli.networks import FLAT, REMEMBERING, build
 from kdcli.networks.feature_branches import is_image as has_map
 from kdcli.spec import MASK, OBS, Box, Dict, Part, parts, split_rows
@@ -47,8 +48,8 @@ def rule_of(teacher: Actor) -> ActionRule:
     return ActionRule(teacher.action, masked=MASK in parts(teacher.observation))
 
 
-def settled(config: DistillConfig, teacher: Actor, student: Agent | None = None) -> DistillConfig:
-    """What the config leaves open: the student by what the teacher sees and remembers, how it learns by the student.
+def resolve(config: DistillConfig, teacher: Actor, student: Agent | None = None) -> ResolvedConfig:
+    """Fill in what the config leaves open: student and losses by the teacher, how the student learns by its network.
 
     At equal time convolutions learn more from many small batches; a rate that is good for an MLP is too high for them.
     Windows of several steps need larger ones. `student` is the one that is there already.
@@ -60,13 +61,13 @@ def settled(config: DistillConfig, teacher: Actor, student: Agent | None = None)
     convolves, windows = maps and name not in FLAT, name in REMEMBERING
     if student is not None:
         convolves, windows = _convolves(student), bool(student.state_size)
-    return config.model_copy(
-        update={
-            "student": text,
-            "batch": config.batch or (64 if convolves and not windows else 256),
-            "lr": config.lr or (f"cosine:{0.001 if convolves else 0.003}->0.00003"),
-        }
-    )
+    found = {
+        "student": text,
+        "batch": config.batch or (64 if convolves and not windows else 256),
+        "lr": config.lr or f"cosine:{0.001 if convolves else 0.003}->0.00003",
+        "losses": config.loss or default_losses(teacher),
+    }
+    return ResolvedConfig(**{**dict(config), **found})
 
 
 def _sees_image(teacher: Actor) -> bool:
@@ -81,31 +82,32 @@ def _convolves(student: Agent) -> bool:
 
 
 def new_student(teacher: Actor, config: DistillConfig, losses: Sequence[str], preprocess: Preprocessor) -> Agent:
-    """An untrained student of the architecture `config.student` that sees the world through `preprocess`.
+    """An untrained student of the architecture that `config.student` names; `preprocess` is how it sees the world.
 
     One that is to explore, or whose likelihood is a loss, has a spread of its own.
 
     Raises:
         UsageError: unknown architecture, or a teacher whose layers it cannot begin with.
     """
-    names = [text.partition("@")[0] for text in losses]
+    taught = [facts_of_term(text) for text in losses]
     rule = rule_of(teacher)
-    choice = Choice.parse(settled(config, teacher).student)
+    choice = Choice.parse(config.student)
     network = build(choice, input_shapes_of(preprocess, rule), rule.n_outputs, config.seed)
     value = None
-    if VALUE.intersection(names):
+    if any(each.critic for each in taught):
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(config.seed)
             value = nn.Linear(network.head.in_features, 1)
-    spreads = rule.continuous and (config.reinforce or "nll" in names)
+    spreads = rule.continuous and (config.reinforce or any(each.spread for each in taught))
     spread = Spread.learned(rule.n_outputs) if spreads else None
-    policy = Policy(network, rule, _signal(rule, names), spread, value)
+    policy = Policy(network, rule, _signal(rule, taught), spread, value)
     facts = {"format": "kdcli", "algorithm": "distilled", "student": str(choice), "teacher": teacher.name}
     agent = Agent(preprocess, policy, f"{teacher.name}-{choice.name}-{choice.value or 'x'}", teacher.env, facts)
     if config.init == "random":
         return agent
     if not isinstance(teacher, Agent):
-        raise UsageError("--init teacher needs the teacher's layers", f"{teacher.name} has none of its own", "drop it")
+        what = f"{option('init', 'teacher')} needs the teacher's layers"
+        raise UsageError(what, f"{teacher.name} has none of its own", "leave it out")
     return init_from_teacher(agent, teacher)
 
 
@@ -114,10 +116,10 @@ def input_shapes_of(preprocess: Preprocessor, rule: ActionRule) -> list[tuple[in
     return [part.shape for name, part in preprocess.parts.items() if not (rule.masked and name == MASK)]
 
 
-def _signal(rule: ActionRule, losses: Sequence[str]) -> Signal:
+def _signal(rule: ActionRule, losses: Sequence[LossFacts]) -> Signal:
     if rule.continuous:
         return "mean"
-    return "q" if ON_Q.intersection(losses) else "logits"
+    return "q" if any(each.q_outputs for each in losses) else "logits"
 
 
 def preprocess_for(teacher: Actor, observations: np.ndarray) -> Preprocessor:

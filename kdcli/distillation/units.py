@@ -9,7 +9,7 @@ values in units of return, and what it gives does not change when the units do (
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 
@@ -21,7 +21,6 @@ from kdcli.agents.heads import Heads
 from kdcli.agents.packed_weights import is_quantized
 from kdcli.agents.policy import Policy
 from kdcli.distillation.buffer import Buffer
-from kdcli.distillation.losses import IN_UNITS
 
 # What the common height of Q-values weighs beside their differences, which alone decide.
 HEIGHT = 0.1
@@ -76,11 +75,10 @@ class _Written(nn.Module):
 
 
 class Units:
-    """The unit of each head that `losses` read in standard units, measured on the states of a buffer."""
+    """The unit of each of `heads`, those that losses compare in standard units, measured on the states of a buffer."""
 
-    def __init__(self, losses: Sequence[str], buffer: Buffer) -> None:
-        names = {IN_UNITS[name] for name in (text.partition("@")[0] for text in losses) if name in IN_UNITS}
-        columns = {name: buffer.column(name) for name in sorted(names)}
+    def __init__(self, heads: Iterable[str], buffer: Buffer) -> None:
+        columns = {name: buffer.column(name) for name in sorted(heads)}
         self._units = {
             name: _of_choices(x, buffer.groups or (x.shape[1],)) if name == "q" else _of_one(x)
             for name, x in columns.items()

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from kdcli.choice import Choice
-from kdcli.errors import RefusedError
+from kdcli.errors import RefusedError, UsageError
 from kdcli.registry import Registry
 
 if TYPE_CHECKING:
@@ -59,6 +59,29 @@ def build(choice: Choice, input_shapes: Sequence[Shape], outputs: int, seed: int
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         return make(choice, input_shapes, outputs)
+
+
+# Shapes of which every architecture takes one: numbers, rows of numbers, images.
+_SHAPES: tuple[tuple[int, ...], ...] = ((8,), (4, 8), (3, 128, 128))
+
+
+def check_choice(text: str) -> None:
+    """Say what can be said of an architecture's text before it is known what the student will see.
+
+    Raises:
+        UsageError: unknown name or bad arguments, whatever is seen.
+    """
+    choice = Choice.parse(text)
+    if choice.name not in NETWORKS.rows:  # somebody's own: what it makes of shapes that it was not made for is its own
+        NETWORKS.load(choice.name)
+        return
+    for shape in _SHAPES:
+        try:
+            build(choice, [shape], 2, seed=0)
+            return
+        except UsageError as error:
+            refused = error
+    raise refused
 
 
 def from_config(config: dict[str, Any]) -> MLP | Stack:

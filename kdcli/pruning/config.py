@@ -7,7 +7,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field
 
-from kdcli.errors import UsageError
+from kdcli.errors import UsageError, option
 
 
 def _thousands(value: Any) -> Any:
@@ -54,7 +54,7 @@ class PruneConfig(BaseModel):
         """Raise UsageError where nothing is asked for, or the pattern is none."""
         if self.pattern not in ("units", "weights") and not (self.block and 0 < self.block[0] < self.block[1]):
             why = "known: units, weights, or N:M with N below M"
-            raise UsageError(f"unknown pattern {self.pattern!r}", why, "e.g. --pattern 2:4")
+            raise UsageError(f"unknown pattern {self.pattern!r}", why, f"e.g. {option('pattern', '2:4')}")
         if not (self.lossless or self.to or self.block):
-            fix = "--to 'params<=2000', or --lossless"
+            fix = f"give {option('to', 'params<=2000')}, or {option('lossless')}"
             raise UsageError("nothing is asked for", "prune needs to know how far to go", fix)

@@ -8,7 +8,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from kdcli.errors import UsageError
+from kdcli.errors import UsageError, option
 from kdcli.pruning.activation_stats import by_entry, listening, run
 from kdcli.pruning.equivalence import moved
 from kdcli.pruning.unit_stats import UnitStats
@@ -93,7 +93,7 @@ def movement(unit_stats: UnitStats) -> np.ndarray:
         UsageError: what the weights were before is not known.
     """
     if unit_stats.before is None:
-        raise UsageError("movement needs training", "the weights did not move yet", "give --recover")
+        raise UsageError("movement needs training", "the weights did not move yet", f"give {option('recover')}")
     old = UnitStats(unit_stats.before, unit_stats.states).tensors
     parts = []
     for slot in unit_stats.body.slots:

@@ -9,7 +9,7 @@ from typing import Any
 from kdcli.agents.actor import Actor
 from kdcli.agents.agent import Agent
 from kdcli.agents.states import States
-from kdcli.errors import UsageError
+from kdcli.errors import UsageError, option
 from kdcli.progress import Event, Listener, silent
 from kdcli.pruning import IMPORTANCE, PACES
 from kdcli.pruning.config import PruneConfig
@@ -86,7 +86,8 @@ def _cut(unit_stats: UnitStats, config: PruneConfig, budget: Budget, size: float
     if config.block is not None:
         return masked(unit_stats, n_of_m(scores, *config.block))
     if budget.name != "nonzeros":
-        raise UsageError(f"zeros do not change {budget.name}", "the shapes stay", "give --to 'nonzeros<=...'")
+        why, fix = "the shapes stay", f"give {option('to', 'nonzeros<=...')}"
+        raise UsageError(f"zeros do not change {budget.name}", why, fix)
     return masked(unit_stats, sparsest(unit_stats, scores, int(size), config.allocation == "uniform"))
 
 

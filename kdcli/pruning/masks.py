@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from kdcli.agents.agent import Agent
-from kdcli.errors import UsageError
+from kdcli.errors import UsageError, option
 from kdcli.pruning.activation_stats import run
 from kdcli.pruning.surgery import Tensors, built, like, with_network
 from kdcli.pruning.unit_stats import UnitStats
@@ -75,7 +75,7 @@ def _require(weights: Mapping[str, Tensor], gradient: bool) -> None:
 def _movement(unit_stats: UnitStats) -> Scores:
     """w (w - w before): Sanh et al. 2020."""
     if unit_stats.before is None:
-        raise UsageError("movement needs training", "the weights did not move yet", "give --recover")
+        raise UsageError("movement needs training", "the weights did not move yet", f"give {option('recover')}")
     old = UnitStats(unit_stats.before, unit_stats.states).tensors
     return {name: tensor * (tensor - old[name]) for name, tensor in _matrices(unit_stats).items()}
 

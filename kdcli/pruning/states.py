@@ -4,11 +4,10 @@ from __future__ import annotations
 
 import numpy as np
 
-from kdcli.agents.actor import Actor
+from kdcli.agents.actor import Actor, env_of
 from kdcli.agents.actor_wrapper import ActorWrapper
 from kdcli.agents.states import States
 from kdcli.envs.vector import Vector
-from kdcli.errors import UsageError
 from kdcli.rollouts.behavior_policy import perturb
 from kdcli.rollouts.evaluate import collect_turns, open_vector
 from kdcli.rollouts.seeds import first_seed
@@ -49,10 +48,9 @@ def real_states(agent: Actor, n: int, seed: int, noise: float = NOISE) -> States
     Raises:
         UsageError: the env is not known, cannot be made, or is not the agent's.
     """
-    if agent.env is None:
-        raise UsageError("the agent's env is not known", "what never varies shows in play alone", "give --env")
+    env = env_of(agent)
     n = max(N_SLOTS, min(n, _MOST_BYTES // zeros(agent.observation).nbytes))
-    vector = open_vector(agent.env, agent, N_SLOTS)
+    vector = open_vector(env, agent, N_SLOTS)
     first = first_seed("train", seed)
     try:
         own = _played(agent, vector, n // 2, first)

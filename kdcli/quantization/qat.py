@@ -85,6 +85,12 @@ class DynamicGrid(DynamicQuantize):
         return DynamicQuantize(self.low, self.high, self.zero)
 
 
+def check_floats(agent: Agent) -> None:
+    """Raise UsageError for an agent that is quantized already."""
+    if is_quantized(agent.policy):
+        raise UsageError(f"{agent.name} is quantized already", "its weights lie on few levels", "start from its floats")
+
+
 def prepare(agent: Agent, plan: Plan, states: States) -> Agent:
     """A new agent that acts as it will when quantized, ready to be trained: `settle` makes it one for good.
 
@@ -93,8 +99,7 @@ def prepare(agent: Agent, plan: Plan, states: States) -> Agent:
     Raises:
         UsageError: the agent is quantized already.
     """
-    if is_quantized(agent.policy):
-        raise UsageError(f"{agent.name} is quantized already", "its weights lie on few levels", "start from its floats")
+    check_floats(agent)
     policy = copy.deepcopy(agent.policy)
     policy.value, policy.critics = None, nn.ModuleList()
     if plan.activations:

@@ -10,7 +10,7 @@ from typing import Annotated, Any
 from pydantic import BaseModel, StringConstraints, TypeAdapter, ValidationError
 
 from kdcli.checkpoints.read import find_file
-from kdcli.errors import RefusedError, UsageError, unknown
+from kdcli.errors import KdcliError, RefusedError, UsageError, unknown
 from kdcli.outputs import checked
 from kdcli.recipes import STEPS
 from kdcli.recipes.recipe import ResolvedRecipe
@@ -41,6 +41,11 @@ class Source:
     step: str = ""
     part: int = 0
     file: Path | None = None
+
+    @property
+    def known(self) -> Path | None:
+        """The file, where it is there before anything runs."""
+        return self.file if self.file is not None and "{" not in str(self.file) else None
 
     def path(self, outputs: Mapping[str, Path]) -> Path:
         """The file, `outputs` being those of the steps that are done."""
@@ -107,10 +112,10 @@ def _step(table: Mapping[str, Any], before: Mapping[str, Step]) -> Step:
             raise unknown(f"key in {where}:", key, [*kind.takes, *kind.config.model_fields])
     options = built(kind.config, {k: v for k, v in given.items() if k not in kind.takes}, where)
     try:
-        kind.check(options)
         inputs = {key: _sources(key, take, given.get(key), before) for key, take in kind.takes.items()}
-    except UsageError as error:
-        raise UsageError(f"{where}: {error.what}", error.why, error.fix) from None
+        kind.check(options, {key: tuple(source.known for source in found) for key, found in inputs.items()})
+    except KdcliError as error:
+        raise error.within(where) from None
     return Step(name, table["do"], kind, options, {key: found for key, found in inputs.items() if found})
 
 

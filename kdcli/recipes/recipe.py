@@ -12,7 +12,7 @@ from typing import Any
 
 from pydantic import BaseModel, ConfigDict, Field
 
-from kdcli.errors import UsageError, unknown
+from kdcli.errors import UsageError, option, unknown
 from kdcli.toml_config import Name, built, parse_toml, read_toml
 
 BUILTIN = Path(__file__).parent / "builtin"
@@ -114,7 +114,8 @@ def _named(steps: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
 def _parse(text: str) -> tuple[str, Any]:
     key, equals, value = text.partition("=")
     if not equals or not key.strip():
-        raise UsageError(f"cannot read --set {text}", "it is a name and a value", "write --set teacher=agent.zip")
+        fix = f"give {option('set', 'teacher=agent.zip')}"
+        raise UsageError(f"cannot read {text}", "it is a name and a value", fix)
     try:
         return key.strip(), parse_toml(f"value = {value}", f"--set {key}")["value"]
     except tomllib.TOMLDecodeError:

@@ -20,7 +20,7 @@ from pydantic import BaseModel
 
 from kdcli import artifact
 from kdcli.api.result import Result
-from kdcli.errors import UsageError, option
+from kdcli.errors import RefusedError, UsageError, option
 from kdcli.files import MAX_RECORDS, MAX_TOML, read_bytes
 from kdcli.locks import claim
 from kdcli.outputs import checked, options_changed
@@ -173,9 +173,8 @@ def run_steps(
     """
     if resolved.open:
         first = resolved.open[0]
-        raise UsageError(
-            f"{resolved.name} needs {first}", resolved.recipe.given[first].help, f"add {option('set', f'{first}=...')}"
-        )
+        fix = f"give {option('set', f'{first}=...')}"
+        raise UsageError(f"{resolved.name} needs {first}", resolved.recipe.given[first].help, fix)
     steps, folder = plan(resolved), Run.open(output)
     with claim(output / ".lock") as mine:
         if not mine:
@@ -220,7 +219,10 @@ def _do(step: Step, folder: Run, force: bool, listener: Listener) -> Json:
         _remove(file)
     listener(Note(f"{step.name}: {step.do}"))
     begin = time.perf_counter()
-    facts = step.kind.make(Job(inputs, step.options, file, listener))
+    try:
+        facts = step.kind.make(Job(inputs, step.options, file, listener))
+    except (UsageError, RefusedError) as error:
+        raise error.within(f"step {step.name}") from error
     folder.records[step.name] = {
         "name": step.name,
         "do": step.do,

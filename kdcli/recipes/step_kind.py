@@ -13,6 +13,8 @@ from kdcli.progress import Listener
 from kdcli.spec import Json
 
 Config = TypeVar("Config", bound=BaseModel)
+# Inputs by name before anything runs: their files, None for one that an earlier step will make.
+Inputs = Mapping[str, tuple[Path | None, ...]]
 Thing = Literal["checkpoint", "agent", "policy", "dataset", "report", "students"]
 
 
@@ -51,7 +53,7 @@ class Kind:
         takes: name -> input.
         config: the model of its options, each with a default.
         suffix: of its output's name, by the options; empty for a folder.
-        check: all that can be said about the options beforehand. Raises UsageError.
+        check: all that can be said beforehand about options and inputs. Raises UsageError.
         make: does it -> what is worth knowing, as JSON values; `verdicts` there are passed, failed or undecided.
     """
 
@@ -59,8 +61,13 @@ class Kind:
     takes: Mapping[str, Take]
     config: type[BaseModel]
     suffix: Callable[[Any], str]
-    check: Callable[[Any], None]
+    check: Callable[[Any, Inputs], None]
     make: Callable[[Job], Json]
+
+
+def files_of(files: tuple[Path | None, ...]) -> list[Path]:
+    """The files of an input, if all are there already."""
+    return [file for file in files if file is not None] if None not in files else []
 
 
 def part(options: BaseModel, model: type[Config]) -> Config:

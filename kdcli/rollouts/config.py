@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Literal
 
-from pydantic import BaseModel, ConfigDict, Field, model_validator
+from pydantic import BaseModel, ConfigDict, Field
 
 Behaviour = Literal["teacher", "student", "mixed", "random"]
 
@@ -24,15 +24,6 @@ class RolloutConfig(BaseModel):
     envs: int = Field(8, ge=1, description="environments stepped side by side")
     seed: int = Field(0, ge=0, description="source of every random choice")
     shard_rows: int = Field(65_536, ge=1, description="steps a file, at most; fewer where they are large")
-
-    @model_validator(mode="after")
-    def _fits(self) -> RolloutConfig:
-        given = self.model_fields_set
-        if "beta" in given and self.policy != "mixed":
-            raise ValueError("beta is for --policy mixed")
-        if self.sampled and self.policy not in ("teacher", "mixed"):
-            raise ValueError(f"sampled draws the teacher's actions, and with --policy {self.policy} it does not act")
-        return self
 
     @property
     def teacher_share(self) -> float:

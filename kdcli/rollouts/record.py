@@ -19,6 +19,7 @@ from kdcli.datasets.manifest import Manifest
 from kdcli.datasets.shards import Columns
 from kdcli.datasets.writer import Writer, writing
 from kdcli.envs.vector import Vector
+from kdcli.errors import option
 from kdcli.progress import Event, Listener, Note, silent
 from kdcli.rollouts.config import RolloutConfig
 from kdcli.rollouts.recording import Cast, Share, layout, open_envs, record
@@ -138,4 +139,5 @@ def _tell_cut(manifest: Manifest, listen: Listener) -> None:
     """Episodes begin anew in every shard, so that long ones are seen from their start and never to their end."""
     if manifest.n_cut > manifest.n_episodes:
         what = f"{manifest.n_cut} episodes were cut where a shard ended, {manifest.n_episodes} were played to their end"
-        listen(Note(f"{what}: for states late in an episode give more --steps and --shard-rows, or fewer --envs"))
+        more = f"{option('steps')} and {option('shard_rows')}"
+        listen(Note(f"{what}: for states late in an episode give more {more}, or fewer {option('envs')}"))

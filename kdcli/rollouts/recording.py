@@ -15,8 +15,8 @@ from kdcli.datasets.observations import spread
 from kdcli.datasets.shards import Column, Columns, Layout, by_episode, empty, layout_of
 from kdcli.envs.make import check_fits
 from kdcli.envs.vector import Vector
-from kdcli.errors import UsageError
 from kdcli.rollouts.behavior_policy import Decision, Mixture
+from kdcli.rollouts.checks import check_rollout
 from kdcli.rollouts.config import RolloutConfig
 from kdcli.rollouts.evaluate import open_vector
 from kdcli.rollouts.seeds import first_seed
@@ -95,20 +95,11 @@ def decider(cast: Cast, config: RolloutConfig, seed: int) -> Callable[[Turn], De
     Raises:
         UsageError: a student that has no part, or a part that has no student.
     """
-    _check_parts(cast, config)
+    check_rollout(config, cast.student is not None)
     teacher = _Actor(cast.teacher)
     if config.policy == "teacher" and not (config.noise or config.sampled):
         return teacher.decide
     return Mixture(teacher, cast.student, config.teacher_share, config.noise, seed, config.sampled).decide
-
-
-def _check_parts(cast: Cast, config: RolloutConfig) -> None:
-    needed = config.policy in ("student", "mixed")
-    if needed and cast.student is None:
-        raise UsageError(f"--policy {config.policy} needs a student", "none is given", "name one with --student")
-    if cast.student is not None and not needed:
-        what = f"the student has no part in --policy {config.policy}"
-        raise UsageError(what, "", "use --policy student or mixed, or leave it out")
 
 
 def layout(cast: Cast, config: RolloutConfig, vector: Vector) -> dict[str, Column]:

@@ -72,7 +72,7 @@ def cells(study: Study) -> list[Cell]:
     for name, options in [("base", study.base), *((f"teacher {t.name}", t.options) for t in study.teacher)]:
         _refuse_seed(name, options)
     configs = {
-        (teacher.name, name): _config(study.base | teacher.options | options, f"{teacher.name}, {name}")
+        (teacher.name, name): _config(study.base | teacher.options, options, f"{teacher.name}, {name}")
         for teacher in study.teacher
         for name, options in chosen.items()
     }
@@ -84,13 +84,14 @@ def cells(study: Study) -> list[Cell]:
     ]
 
 
-def _config(options: Options, where: str) -> DistillConfig:
-    _refuse_seed(where, options)
-    config = built(DistillConfig, options, where)
+def _config(inherited: Options, own: Options, where: str) -> DistillConfig:
+    _refuse_seed(where, own)
+    config = built(DistillConfig, inherited | own, where)
     try:
-        check_distillation(config)
+        # What a variant sets must have an effect; what it inherits from the base may lose its own by that.
+        check_distillation(config, given=own)
     except UsageError as error:
-        raise UsageError(f"{where}: {error.what}", error.why, error.fix) from None
+        raise error.within(where) from None
     return config
 
 

@@ -11,12 +11,15 @@ from torch import Tensor
 from kdcli.agents.action import ActionRule
 from kdcli.agents.heads import Heads
 from kdcli.distillation import LOSSES
-from kdcli.distillation.losses import READS, TEMPERED
+from kdcli.distillation.losses.facts import facts_of
 from kdcli.distillation.objective import Objective, parse_term
 from kdcli.errors import UsageError
 from kdcli.spec import box
 
 B = 64
+FACTS = {name: facts_of(LOSSES.load(name)) for name in LOSSES.names()}
+TEMPERED = {name for name, facts in FACTS.items() if facts.tempered}
+RESCALED = {name for name, facts in FACTS.items() if facts.rescaled}
 
 
 def draw(seed: int, *shape: int) -> Tensor:
@@ -170,10 +173,29 @@ def test_gradient_to_the_student_only(name: str, make: Any) -> None:
 def test_a_loss_reads_what_it_says(name: str, make: Any) -> None:
     """Law: a loss gets along with the teacher's heads that the table says it reads."""
     ours, teacher = make(draw(0, B, 5)), make(draw(1, B, 5))
-    read = {k: t for k, t in teacher.present().items() if k in READS[name]}
+    read = {k: t for k, t in teacher.present().items() if k in (FACTS[name].reads or ())}
     alone = Heads(groups=teacher.groups, bits=teacher.bits).having(read)
     loss = loss_of(name)
     torch.testing.assert_close(loss(ours, alone, 1.0), loss(ours, teacher, 1.0))
+
+
+@each
+def test_a_loss_has_the_temperature_it_declares(name: str, make: Any) -> None:
+    """Law: a temperature changes a loss that says so, and no other."""
+    ours, theirs, loss = make(draw(0, B, 5)), make(draw(1, B, 5)), loss_of(name)
+    assert (loss(ours, theirs, 1.0) - loss(ours, theirs, 8.0)).abs().max() > 1e-3 or not FACTS[name].tempered
+    assert torch.equal(loss(ours, theirs, 1.0), loss(ours, theirs, 8.0)) or FACTS[name].tempered
+
+
+KINDS = {"choices": {discrete, multi, bits, with_q}, "continuous": {continuous, spreading}}
+
+
+@pytest.mark.parametrize("name", CASES)
+def test_a_loss_is_of_the_actions_it_declares(name: str) -> None:
+    """Law: a loss of choices has cases of choices alone, and so of continuous actions."""
+    kind = FACTS[name].of
+    assert kind == "any" or set(CASES[name]) <= KINDS[kind]
+    assert kind != "any" or not any(set(CASES[name]) <= kinds for kinds in KINDS.values())
 
 
 @each
@@ -187,7 +209,7 @@ def test_order_of_the_batch_does_not_matter(name: str, make: Any) -> None:
 
 
 @pytest.mark.parametrize("tau", [0.01, 0.1, 1.0, 10.0, 100.0])
-@pytest.mark.parametrize("name", [*sorted(TEMPERED), "softmax_q"])
+@pytest.mark.parametrize("name", sorted(TEMPERED))
 @pytest.mark.parametrize("make", [discrete, bits])
 def test_stable_at_any_temperature(name: str, make: Any, tau: float) -> None:
     """Law: no temperature from 0.01 to 100 makes a divergence or its gradient infinite, even for far logits."""
@@ -211,11 +233,11 @@ def test_kl_against_torch() -> None:
 SHARES = {"kl": 1.0, "reverse_kl": 1.0, "cross_entropy": 1.0, "js": 0.25}
 
 
-@pytest.mark.parametrize("name", sorted(TEMPERED))
+@pytest.mark.parametrize("name", sorted(RESCALED))
 def test_tau_squared_keeps_the_gradient(name: str) -> None:
     """Law: at high temperature the objective's gradient tends to the centred logit difference (Hinton, eq. 4)."""
     ours, theirs = draw(0, B, 5).requires_grad_(), draw(1, B, 5)
-    assert SHARES.keys() == TEMPERED
+    assert SHARES.keys() == RESCALED
     Objective.parse([name], "100")(discrete(ours), discrete(theirs), 0.0).backward()
     gap = ours.detach() - theirs
     wanted = SHARES[name] * (gap - gap.mean(1, keepdim=True)) / 5 / B

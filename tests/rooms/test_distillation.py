@@ -23,7 +23,7 @@ from kdcli.distillation.loop import distill
 from kdcli.distillation.objective import Objective
 from kdcli.distillation.online import distill_to, pool_of
 from kdcli.distillation.replay_pool import ReplayPool, RolloutCollector, watch
-from kdcli.distillation.student import default_losses, new_student
+from kdcli.distillation.student import default_losses, new_student, resolve
 from kdcli.envs.vector import Vector
 from kdcli.errors import RefusedError, UsageError
 from kdcli.rollouts.evaluate import play
@@ -79,7 +79,7 @@ def test_training_moves_the_student_and_nothing_else() -> None:
     pool = watch(teacher, Vector(REACH, 4), 500, 5000, 0)
     config = DistillConfig(student="mlp:8", loss=("action",), lr="0.003", batch=64)
     student = new_student(teacher, config, config.loss, pool.preprocess)
-    learner = Learner(student, Objective.of(config, config.loss), config)
+    learner = Learner(student, Objective.of(config, config.loss), resolve(config, teacher))
     snapshot = learner.snapshot()
     frozen = {k: v.clone() for k, v in snapshot.policy.state_dict().items()}
     losses = [learner.train(pool.buffer, 200) for _ in range(2)]

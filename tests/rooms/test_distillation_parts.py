@@ -29,7 +29,7 @@ from kdcli.distillation.objective import Objective
 from kdcli.distillation.online import distill_in_env, distill_to, pool_of, rewarded
 from kdcli.distillation.reinforcement import in_units_of
 from kdcli.distillation.replay import chances
-from kdcli.distillation.student import new_student
+from kdcli.distillation.student import new_student, resolve
 from kdcli.distillation.term_weights import parse_weight
 from kdcli.envs.make import make, to_space
 from kdcli.envs.vector import Vector
@@ -230,7 +230,7 @@ def test_dart_makes_the_teacher_as_wrong_as_the_student() -> None:
     teacher = reach_teacher()
     pool = pool_of(teacher, REACH, config)
     student = new_student(teacher, config, ("action",), pool.preprocess)
-    learner = Learner(student, Objective.parse(["action"]), config)
+    learner = Learner(student, Objective.parse(["action"]), resolve(config, teacher))
     noise = np.asarray(learner.errors(pool.buffer))
     assert noise.shape == (1,)
     batch = pool.buffer.newest(2048)

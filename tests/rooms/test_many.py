@@ -5,23 +5,30 @@ from __future__ import annotations
 import json
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
 from toy_teachers import CHOOSE, REACH, choose_teacher, reach_teacher
 
+import kdcli
 from kdcli.agents import store
 from kdcli.agents.agent import Agent
 from kdcli.cli.main import main
 from kdcli.distillation import teacher_chains as many
-from kdcli.distillation.config import ChainConfig, DistillConfig, TasksConfig
 from kdcli.distillation.loop import Distilled
-from kdcli.distillation.teacher_chains import chain_to, distill_tasks_to
 from kdcli.envs.vector import Vector
 from kdcli.errors import Exit, UsageError
 from kdcli.rollouts.evaluate import play
 
-CONFIG = DistillConfig(student="mlp:8x8", labels=900, rounds=3, updates=600, episodes=8, envs=4)
+OPTIONS: dict[str, Any] = {
+    "student": "mlp:8x8",
+    "labels": 900,
+    "rounds": 3,
+    "updates": 600,
+    "episodes": 8,
+    "envs": 4,
+}
 FEW = ["--labels", "900", "--rounds", "3", "--updates", "600", "--episodes", "8", "--envs", "4", "--quiet"]
 
 
@@ -55,8 +62,8 @@ def test_each_task_is_a_file_that_acts_alone(tmp_path: Path) -> None:
 
 def test_tasks_in_turn_say_what_was_forgotten(tmp_path: Path) -> None:
     """Law: in turn, tasks.json has the score of every task after every task, and what of it was lost."""
-    how = TasksConfig(order="in-turn", share="all", keep=("ewc@1",))
-    record = distill_tasks_to(tmp_path / "out", [choose_teacher(), choose_teacher(16)], [], CONFIG, how)
+    how = {"order": "in-turn", "share": "all", "keep": "ewc@1"}
+    record = kdcli.distill_many([choose_teacher(), choose_teacher(16)], tmp_path / "out", **OPTIONS, **how).summary()
     assert [len(row) for row in record["scores"]] == [1, 2]
     assert record["forgetting"] == [record["scores"][0][0] - record["scores"][1][0]]
     assert record["params"] == store.load(tmp_path / "out" / record["tasks"][1]["file"]).n_params
@@ -77,9 +84,9 @@ def test_a_chain_by_assistants_and_generations(tmp_path: Path) -> None:
 def test_the_best_generation_is_kept(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Law: of several generations that of the best return is written, not the last; assistants are no candidates."""
     found = [Distilled(made, ("kl",), ()) for made in (choose_teacher(64), choose_teacher(16), weak())]
-    monkeypatch.setattr(many, "ladder", lambda *_: tuple(found))
+    monkeypatch.setattr(many, "assistant_chain", lambda *_: tuple(found))
     out = tmp_path / "student.safetensors"
-    chain_to(out, [choose_teacher()], [], CONFIG, ChainConfig(via=("mlp:16",), generations=2))
+    kdcli.distill(choose_teacher(), out, **OPTIONS, via="mlp:16", generations=2)
     assert store.load(out).n_params == choose_teacher(16).n_params
 
 
@@ -106,30 +113,19 @@ def test_teachers_in_turn(tmp_path: Path) -> None:
     with torch.no_grad():
         young = reach_teacher(16)
         young.policy.network.head.weight *= 0.2
-    teachers, config = [young, reach_teacher()], CONFIG.model_copy(update={"rounds": 4})
-    done = chain_to(out, teachers, [], config, ChainConfig(teachers="in-turn"))
+    done = kdcli.distill([young, reach_teacher()], out, **{**OPTIONS, "rounds": 4}, teachers="in-turn")
     assert len(done.rounds) == 4
     assert play(store.load(out), Vector(REACH, 8), range(8)).returns.mean() > -6
 
 
 WRONG: list[tuple[str, Callable[[Path], object]]] = [
     (
-        "choose one",
-        lambda p: chain_to(p, [reach_teacher()], [], CONFIG, ChainConfig(teachers="in-turn", generations=2)),
+        "generations would change nothing",
+        lambda p: kdcli.distill([reach_teacher()] * 2, p, **OPTIONS, teachers="in-turn", generations=2),
     ),
-    ("better than random", lambda p: distill_tasks_to(p, [weak(), reach_teacher()], [], CONFIG, TasksConfig())),
-    (
-        "one teacher",
-        lambda p: distill_tasks_to(
-            p, [reach_teacher()], [], CONFIG.model_copy(update={"combine": "value"}), TasksConfig()
-        ),
-    ),
-    (
-        "teachers alone",
-        lambda p: distill_tasks_to(
-            p, [reach_teacher()], [], CONFIG.model_copy(update={"reinforce": ("ppo",)}), TasksConfig()
-        ),
-    ),
+    ("better than random", lambda p: kdcli.distill_many([weak(), reach_teacher()], p, **OPTIONS)),
+    ("combine would change nothing", lambda p: kdcli.distill_many([reach_teacher()], p, **OPTIONS, combine="value")),
+    ("teachers alone", lambda p: kdcli.distill_many([reach_teacher()], p, **OPTIONS, reinforce="ppo")),
 ]
 
 

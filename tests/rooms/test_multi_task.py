@@ -13,7 +13,6 @@ from kdcli.distillation.multi_task import JointLearner, Task, distill_tasks
 from kdcli.distillation.parameter_sharing import copy_together, n_shared, share_trunk
 from kdcli.distillation.replay_pool import watch
 from kdcli.distillation.schedules import parse_schedule
-from kdcli.distillation.student import settled
 from kdcli.envs.vector import Vector
 from kdcli.errors import UsageError
 from kdcli.rollouts.evaluate import play
@@ -54,13 +53,13 @@ def test_one_student_learns_two_tasks() -> None:
 def test_a_step_of_one_task_moves_the_trunk_of_all() -> None:
     """Law: weights between the input layer and the head are shared, input layers and heads are not."""
     tasks = [task(reach_teacher()), task(choose_teacher())]
-    alone = [t.student(CONFIG) for t in tasks]
+    alone = [t.student(t.resolve(CONFIG)) for t in tasks]
     before = [p.clone() for p in alone[1].policy.parameters()]
     one, other = share_trunk(alone)
     assert all(torch.equal(p, q) for p, q in zip(alone[1].policy.parameters(), before, strict=True))
     own = [p.clone() for p in (*other.policy.network.trunk[0].parameters(), *other.policy.network.head.parameters())]
     kept = copy_together([one, other])
-    tasks[0].learner(one, CONFIG).train(tasks[0].pool.buffer, 20)
+    tasks[0].learner(one, tasks[0].resolve(CONFIG)).train(tasks[0].pool.buffer, 20)
     assert all(p is q for p, q in zip(shared(one), shared(other), strict=True))
     assert not torch.equal(shared(other)[0], shared(kept[1])[0])
     assert shared(kept[0])[0] is shared(kept[1])[0]
@@ -72,10 +71,12 @@ def test_a_step_of_one_task_moves_the_trunk_of_all() -> None:
 def test_one_task_alone_is_a_distillation() -> None:
     """Law: joint training of a single task takes the very steps of training it alone."""
     plain, joint = (task(choose_teacher()) for _ in range(2))
-    alone, together = plain.student(CONFIG), joint.student(CONFIG)
-    plain.learner(alone, CONFIG).train(plain.pool.buffer, 50, (0.0, 0.5))
-    lr = parse_schedule(settled(CONFIG, plain.teacher).lr)
-    JointLearner([joint.learner(together, CONFIG)], [lambda _: 1.0], lr).train([joint.pool], 50, (0.0, 0.5))
+    alone, together = plain.student(plain.resolve(CONFIG)), joint.student(joint.resolve(CONFIG))
+    plain.learner(alone, plain.resolve(CONFIG)).train(plain.pool.buffer, 50, (0.0, 0.5))
+    lr = parse_schedule(plain.resolve(CONFIG).lr)
+    JointLearner([joint.learner(together, joint.resolve(CONFIG))], [lambda _: 1.0], lr).train(
+        [joint.pool], 50, (0.0, 0.5)
+    )
     assert all(torch.equal(p, q) for p, q in zip(alone.policy.parameters(), together.policy.parameters(), strict=True))
 
 
@@ -100,9 +101,9 @@ def test_the_round_of_the_best_worst_task_is_kept() -> None:
 def test_a_weight_of_nothing_teaches_nothing() -> None:
     """Law: the weight of a task is on a schedule; at 0 its own layers stay as they are."""
     tasks = [task(reach_teacher()), task(choose_teacher())]
-    students = share_trunk([t.student(CONFIG) for t in tasks])
+    students = share_trunk([t.student(t.resolve(CONFIG)) for t in tasks])
     start = students[1].policy.network.head.weight.detach().clone()
-    learners = [t.learner(s, CONFIG) for t, s in zip(tasks, students, strict=True)]
+    learners = [t.learner(s, t.resolve(CONFIG)) for t, s in zip(tasks, students, strict=True)]
     joint = JointLearner(learners, [parse_schedule("1"), parse_schedule("steps:0->1")], parse_schedule("0.01"))
     joint.train([t.pool for t in tasks], 20, (0.0, 0.4))
     assert torch.equal(students[1].policy.network.head.weight, start)

@@ -12,6 +12,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from kdcli.agents.heads import Heads
+from kdcli.distillation.losses.facts import loss
 from kdcli.distillation.losses.reading import Tau, need
 
 
@@ -25,11 +26,13 @@ def _gap(student: Heads, teacher: Heads) -> Tensor:
     return gap
 
 
+@loss(reads=("action", "side"), of="continuous")
 def action(student: Heads, teacher: Heads, tau: Tau) -> Tensor:
     """Squared distance of continuous actions (B, A) -> (B,); units: half the range of the action."""
     return _gap(student, teacher).square().sum(1)
 
 
+@loss(reads=("action", "side"), of="continuous")
 def huber(student: Heads, teacher: Heads, tau: Tau) -> Tensor:
     """Huber error of continuous actions, summed over A -> (B,); quadratic below 0.1 of half the range."""
     gap = _gap(student, teacher)
@@ -40,11 +43,13 @@ def _means(student: Heads, teacher: Heads) -> tuple[Tensor, Tensor]:
     return need(student, "mean", "student"), need(teacher, "mean", "teacher")
 
 
+@loss(reads=("mean",), of="continuous")
 def mean(student: Heads, teacher: Heads, tau: Tau) -> Tensor:
     """Squared distance of the means before squashing -> (B,)."""
     return F.mse_loss(*_means(student, teacher), reduction="none").sum(1)
 
 
+@loss(reads=("mean",), of="continuous")
 def mean_huber(student: Heads, teacher: Heads, tau: Tau) -> Tensor:
     """Huber error of the means before squashing (delta 1), summed over A -> (B,)."""
     return F.huber_loss(*_means(student, teacher), reduction="none").sum(1)
@@ -76,6 +81,7 @@ def reverse_kl_gauss(student: Heads, teacher: Heads, tau: Tau) -> Tensor:
     return _kl(ours - theirs, log_q, log_p, tau)
 
 
+@loss(reads=("mean", "log_std"), of="continuous")
 def wasserstein(student: Heads, teacher: Heads, tau: Tau) -> Tensor:
     """Squared Wasserstein-2 distance of diagonal Gaussians -> (B,), in squared units of the mean.
 

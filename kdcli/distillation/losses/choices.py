@@ -9,6 +9,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from kdcli.agents.heads import Heads
+from kdcli.distillation.losses.facts import loss
 from kdcli.distillation.losses.reading import Tau, groups, need, scores
 
 # log p and log q (B, n), both of all n outcomes -> (B,).
@@ -52,11 +53,13 @@ def reverse_kl(student: Heads, teacher: Heads, tau: Tau) -> Tensor:
     return _between(lambda p, q: _kl(q, p), teacher, *_tempered(student, teacher, tau))
 
 
+@loss(reads=("logits", "q"), of="choices", tempered=True, rescaled=True)
 def js(student: Heads, teacher: Heads, tau: Tau) -> Tensor:
     """Jensen-Shannon divergence at temperature tau, in nats, at most log 2 -> (B,). Lin 1991, eq. 3.13."""
     return _between(_js, teacher, *_tempered(student, teacher, tau))
 
 
+@loss(reads=("logits", "q"), of="choices", tempered=True, rescaled=True)
 def cross_entropy(student: Heads, teacher: Heads, tau: Tau) -> Tensor:
     """-sum p_teacher log p_student at temperature tau, in nats -> (B,): KL plus the teacher's entropy.
 
@@ -65,6 +68,7 @@ def cross_entropy(student: Heads, teacher: Heads, tau: Tau) -> Tensor:
     return _between(lambda p, q: -(p.exp() * q).sum(-1), teacher, *_tempered(student, teacher, tau))
 
 
+@loss(reads=("logits", "q"), of="choices", tempered=True)
 def softmax_q(student: Heads, teacher: Heads, tau: Tau) -> Tensor:
     """KL(softmax(teacher's Q / tau) || softmax(student)), in nats -> (B,). Rusu et al. 2015, eq. 3.
 
@@ -97,11 +101,13 @@ def _centred(student: Heads, teacher: Heads) -> tuple[Tensor, Tensor]:
     return centre(ours), centre(theirs)
 
 
+@loss(reads=("logits", "q"), of="choices")
 def logits(student: Heads, teacher: Heads, tau: Tau) -> Tensor:
     """Squared error of the centred logits, averaged over A -> (B,): the limit of KL at high temperature."""
     return F.mse_loss(*_centred(student, teacher), reduction="none").mean(1)
 
 
+@loss(reads=("logits", "q"), of="choices")
 def logits_huber(student: Heads, teacher: Heads, tau: Tau) -> Tensor:
     """Huber error of the centred logits (delta 1), averaged over A -> (B,): far logits weigh less."""
     return F.huber_loss(*_centred(student, teacher), reduction="none").mean(1)

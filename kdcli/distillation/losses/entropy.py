@@ -11,15 +11,18 @@ from torch import Tensor
 
 from kdcli.agents.distributions import entropy
 from kdcli.agents.heads import Heads
+from kdcli.distillation.losses.facts import loss
 from kdcli.distillation.losses.reading import Tau, groups, scores
 
 
+@loss(reads=(), of="choices")
 def noise_entropy(student: Heads, teacher: Heads, tau: Tau) -> Tensor:
     """Entropy of the student's choice in each state, in nats -> (B,); 0 where it is certain."""
     scores(student, "student")
     return entropy(student)
 
 
+@loss(reads=("logits", "q"), of="choices")
 def decision_entropy(student: Heads, teacher: Heads, tau: Tau) -> Tensor:
     """Squared difference of student's and teacher's decision entropies over the batch, the same for all -> (B,)."""
     ours, theirs = decided(student, "student"), decided(teacher, "teacher")

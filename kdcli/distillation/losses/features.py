@@ -11,9 +11,11 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from kdcli.agents.heads import Heads
+from kdcli.distillation.losses.facts import loss
 from kdcli.distillation.losses.reading import Tau, need
 
 
+@loss(reads=("features",), unit="features")
 class Hint(nn.Module):
     """Squared distance of the teacher's last hidden layer from the student's after a learned projection -> (B,).
 
@@ -45,12 +47,14 @@ class Hint(nn.Module):
         return F.mse_loss(self.projection(ours), theirs, reduction="none").mean(1)
 
 
+@loss(reads=("state",), unit="state")
 class StateHint(Hint):
     """As `Hint`, of what recurrent policies carry to the next step: h of GRU cells, h and c of LSTM cells."""
 
     head = "state"
 
 
+@loss(reads=("attention",))
 def attention(student: Heads, teacher: Heads, tau: Tau) -> Tensor:
     """Squared distance of normalised attention maps (B, h, w) -> (B,). Zagoruyko and Komodakis 2017, eq. 2.
 
@@ -66,6 +70,7 @@ def _unit(x: Tensor) -> Tensor:
     return F.normalize(x, dim=-1, eps=1e-8)
 
 
+@loss(reads=("features",))
 def rkd_distance(student: Heads, teacher: Heads, tau: Tau) -> Tensor:
     """Huber error of distances between the hidden layers of a batch, each relative to their mean -> (B,).
 
@@ -75,6 +80,7 @@ def rkd_distance(student: Heads, teacher: Heads, tau: Tau) -> Tensor:
     return F.huber_loss(ours, theirs, reduction="none").sum(1) / max(1, len(ours) - 1)
 
 
+@loss(reads=("features",))
 def rkd_angle(student: Heads, teacher: Heads, tau: Tau) -> Tensor:
     """Huber error of the cosines of angles between the hidden layers of a batch -> (B,); Park et al. 2019, eq. 7 to 9.
 

@@ -9,11 +9,13 @@ from torch import Tensor, nn
 from kdcli.agents.heads import Heads
 from kdcli.distillation.losses.actions import action
 from kdcli.distillation.losses.choices import kl
+from kdcli.distillation.losses.facts import loss
 from kdcli.distillation.losses.reading import Tau, need
 
 _ALIKE = 0.1  # of each prior is shared by all: a teacher that was ruled out a priori may still be listened to
 
 
+@loss(reads=("members", "shares"))
 class Gated(nn.Module):
     """sum_k w_k distance_k + KL(w || prior), in nats -> (B,): weights w over teachers k, their labels kept apart.
 

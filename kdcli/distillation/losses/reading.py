@@ -7,7 +7,7 @@ from collections.abc import Callable
 from torch import Tensor
 
 from kdcli.agents.heads import Heads
-from kdcli.errors import UsageError
+from kdcli.errors import UsageError, option
 
 # A temperature: one number, or one for each sample (B, 1).
 Tau = float | Tensor
@@ -24,9 +24,9 @@ def need(heads: Heads, name: str, who: str) -> Tensor:
     tensor: Tensor | None = getattr(heads, name)
     if tensor is None:
         has = ", ".join(heads.present()) or "nothing of the kind"
-        fix = "leave --loss out, for one that fits"
+        fix = f"leave {option('loss')} out, for one that fits"
         if name == "value" and who == "teacher":
-            fix += "; a SAC, TQC, TD3 or DDPG checkpoint has values with --critics"
+            fix += f"; a SAC, TQC, TD3 or DDPG checkpoint has values with {option('critics')}"
         raise UsageError(f"this loss needs the {who}'s {name}", f"it gives {has}", fix)
     return tensor
 

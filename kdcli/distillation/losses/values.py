@@ -10,6 +10,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from kdcli.agents.heads import Heads
+from kdcli.distillation.losses.facts import loss
 from kdcli.distillation.losses.reading import Tau, groups, need, scores
 
 
@@ -17,26 +18,31 @@ def _both(name: str, student: Heads, teacher: Heads) -> tuple[Tensor, Tensor]:
     return need(student, name, "student"), need(teacher, name, "teacher")
 
 
+@loss(reads=("q",), of="choices", q_outputs=True, unit="q")
 def q(student: Heads, teacher: Heads, tau: Tau) -> Tensor:
     """Squared error of the Q-values, averaged over A -> (B,)."""
     return F.mse_loss(*_both("q", student, teacher), reduction="none").mean(1)
 
 
+@loss(reads=("q",), of="choices", q_outputs=True, unit="q")
 def q_huber(student: Heads, teacher: Heads, tau: Tau) -> Tensor:
     """Huber error of the Q-values (delta 1), averaged over A -> (B,)."""
     return F.huber_loss(*_both("q", student, teacher), reduction="none").mean(1)
 
 
+@loss(reads=("value",), critic=True, unit="value")
 def value(student: Heads, teacher: Heads, tau: Tau) -> Tensor:
     """Squared error of the state value -> (B,)."""
     return F.mse_loss(*_both("value", student, teacher), reduction="none")
 
 
+@loss(reads=("value",), critic=True, unit="value")
 def value_l1(student: Heads, teacher: Heads, tau: Tau) -> Tensor:
     """Absolute error of the state value -> (B,): rare large errors weigh less."""
     return F.l1_loss(*_both("value", student, teacher), reduction="none")
 
 
+@loss(reads=("q",), of="choices", unit="q")
 def regret(student: Heads, teacher: Heads, tau: Tau) -> Tensor:
     """What the student's choice is expected to cost by the teacher's Q-values -> (B,).
 

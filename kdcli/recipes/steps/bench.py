@@ -7,7 +7,7 @@ from pydantic import ConfigDict
 from kdcli.api import bench as api
 from kdcli.benchmarks.config import BenchConfig
 from kdcli.options import given
-from kdcli.recipes.step_kind import Job, Kind, Take, part
+from kdcli.recipes.step_kind import Inputs, Job, Kind, Take, part
 from kdcli.reports.config import ReportConfig
 from kdcli.spec import Json
 
@@ -25,7 +25,7 @@ def make(job: Job) -> Json:
     return {"scores": scores, "verdicts": [gate.verdict for gate in done.gates]}
 
 
-def check(options: BenchStep) -> None:
+def check(options: BenchStep, inputs: Inputs) -> None:
     """As `kdcli bench`, before it begins."""
     api.check(part(options, BenchConfig), part(options, ReportConfig))
 

@@ -2,17 +2,14 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 from pydantic import ConfigDict
 
-from kdcli import artifact
-from kdcli.checkpoints.read import read_any
-from kdcli.distillation.checks import check_distillation
+from kdcli.api.agents import find
+from kdcli.api.distill_many import check as check_options
+from kdcli.api.distill_many import distill_many as run
 from kdcli.distillation.config import DistillConfig, TasksConfig
-from kdcli.distillation.penalties import parse_penalty
-from kdcli.distillation.teacher_chains import distill_tasks_to
-from kdcli.recipes.step_kind import Job, Kind, Take, part
+from kdcli.options import build, given
+from kdcli.recipes.step_kind import Inputs, Job, Kind, Take, files_of
 from kdcli.spec import Json
 
 
@@ -24,19 +21,15 @@ class TasksStep(DistillConfig, TasksConfig):
 
 def make(job: Job) -> Json:
     """As `kdcli distill-many`."""
-    files, options = job.inputs["teachers"], job.options
-    agents, parents = [read_any(file) for file in files], [artifact.parent(file) for file in files]
-    config, tasks = part(options, DistillConfig), part(options, TasksConfig)
-    record = distill_tasks_to(job.output, agents, parents, config, tasks, listener=job.listener)
-    scores = [task["score"] for task in record["tasks"]]
-    return {"params": record["params"], "scores": scores, "forgetting": record.get("forgetting")}
+    done = run(list(job.inputs["teachers"]), job.output, progress=job.listener, **given(job.options))
+    return {"params": done.details["params"], "scores": done.scores, "forgetting": done.details.get("forgetting")}
 
 
-def check(options: Any) -> None:
-    """The options of a distillation, and what is kept."""
-    check_distillation(options)
-    for text in options.keep:
-        parse_penalty(text)
+def check(options: TasksStep, inputs: Inputs) -> None:
+    """As `kdcli distill-many`, before anything runs; teachers that are there already are read."""
+    config, tasks = build(given(options), DistillConfig, TasksConfig)
+    teachers = [find(file).agent for file in files_of(inputs["teachers"])]
+    check_options(config, tasks, n_teachers=len(inputs["teachers"]), teachers=teachers)
 
 
 KIND = Kind(

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 from typing import Any
 
-from kdcli.api.export import check
+from kdcli.api.export import check as check_options
 from kdcli.api.export import export as run
 from kdcli.exporters import SUFFIXES
 from kdcli.exporters.config import ExportConfig
 from kdcli.options import given
-from kdcli.recipes.step_kind import Job, Kind, Take
+from kdcli.recipes.step_kind import Inputs, Job, Kind, Take
 from kdcli.spec import Json
 
 
@@ -18,6 +18,11 @@ def make(job: Job) -> Json:
     [file] = job.inputs["agent"]
     said = run(file, job.output, progress=job.listener, **given(job.options)).summary()
     return {key: said[key] for key in ("n_params", "size_bytes", "parity")}
+
+
+def check(options: ExportConfig, inputs: Inputs) -> None:
+    """As `kdcli export`, before anything runs."""
+    check_options(options)
 
 
 def suffix(options: Any) -> str:

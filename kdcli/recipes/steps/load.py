@@ -7,7 +7,7 @@ from typing import Any
 from kdcli.api.load import load as run
 from kdcli.checkpoints.config import LoadConfig
 from kdcli.options import given
-from kdcli.recipes.step_kind import Job, Kind, Take
+from kdcli.recipes.step_kind import Inputs, Job, Kind, Take
 from kdcli.spec import Json
 
 
@@ -18,7 +18,7 @@ def make(job: Job) -> Json:
     return {}
 
 
-def check(options: Any) -> None:
+def check(options: Any, inputs: Inputs) -> None:
     """Read the env's arguments."""
     options.kwargs()
 

@@ -2,42 +2,30 @@
 
 from __future__ import annotations
 
-from typing import Any
-
-from kdcli import artifact
-from kdcli.checkpoints.read import read
-from kdcli.compression.pruning import prune_to
-from kdcli.errors import UsageError
-from kdcli.pruning import IMPORTANCE, PACES
+from kdcli.api.agents import find_whole
+from kdcli.api.prune import check as check_options
+from kdcli.api.prune import prune as run
+from kdcli.options import given
 from kdcli.pruning.config import PruneConfig
-from kdcli.pruning.lossless_file import lossless_to
-from kdcli.pruning.size_targets import Budget
-from kdcli.recipes.step_kind import Job, Kind, Take
+from kdcli.recipes.step_kind import Inputs, Job, Kind, Take, files_of
 from kdcli.spec import Json
 
 
 def make(job: Job) -> Json:
     """As `kdcli prune`."""
     [file] = job.inputs["agent"]
-    agent, parents = read(file), [artifact.parent(file)]
+    done = run(file, job.output, progress=job.listener, **given(job.options))
     if job.options.lossless:
-        proved = lossless_to(job.output, agent, parents, job.options)
-        return {"params": proved.agent.n_params, "n_states": proved.alike.n_states, "ties": proved.alike.ties}
-    done = prune_to(job.output, agent, parents, job.options, listener=job.listener).pruned
+        return {"params": done.agent.n_params, "n_states": done.proved.alike.n_states, "ties": done.proved.alike.ties}
     verdict = "passed" if done.reached else "failed"
     return {"params": done.agent.n_params, "reached": done.reached, "verdicts": [verdict]}
 
 
-def check(options: Any) -> None:
-    """Something is asked for, by names that are known."""
-    IMPORTANCE.load(options.importance)
-    PACES.load(options.pace)
-    if options.to is not None:
-        Budget.parse(options.to, {"latency_us": lambda _: 0.0})
-    elif not options.lossless and options.pattern == "units":
-        raise UsageError(
-            "nothing is asked for", "prune needs to know what may go", 'add lossless = true, or to = "..."'
-        )
+def check(options: PruneConfig, inputs: Inputs) -> None:
+    """As `kdcli prune`, before anything runs; an agent that is there already is read."""
+    check_options(options)
+    for file in files_of(inputs["agent"]):
+        check_options(options, agent=find_whole(file).agent)
 
 
 KIND = Kind(

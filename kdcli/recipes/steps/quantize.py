@@ -2,15 +2,12 @@
 
 from __future__ import annotations
 
-from typing import Any
-
-from kdcli import artifact
-from kdcli.agents import store
-from kdcli.checkpoints.read import read, read_any
-from kdcli.compression.quantization import run
+from kdcli.api.agents import find_whole
+from kdcli.api.quantize import check as check_options
+from kdcli.api.quantize import quantize as run
+from kdcli.options import given
 from kdcli.quantization.config import QuantizeConfig
-from kdcli.quantization.plan import Plan
-from kdcli.recipes.step_kind import Job, Kind, Take
+from kdcli.recipes.step_kind import Inputs, Job, Kind, Take, files_of
 from kdcli.spec import Json
 
 VERDICTS = {"holds": "passed", "fails": "failed", "undecided": "undecided"}
@@ -18,23 +15,18 @@ VERDICTS = {"holds": "passed", "fails": "failed", "undecided": "undecided"}
 
 def make(job: Job) -> Json:
     """As `kdcli quantize`."""
-    [file], guide = job.inputs["agent"], job.one("teacher")
-    done = run(read(file), job.options, read_any(guide) if guide else None, job.listener)
-    record = {
-        "command": "quantize",
-        "config": job.options.model_dump(mode="json"),
-        "way": done.kept.name,
-        "versions": artifact.versions("torch", "numpy", "onnxruntime"),
-        "parents": [artifact.parent(path) for path in (file, *([guide] if guide else []))],
-    }
-    store.save(job.output, done.kept.agent, record)
+    [file] = job.inputs["agent"]
+    done = run(file, job.output, teacher=job.one("teacher"), progress=job.listener, **given(job.options))
     facts = {"way": done.kept.name, "bits": done.kept.bits, "score": done.kept.score[0]}
     return {**facts, "verdicts": [VERDICTS[done.verdict]]}
 
 
-def check(options: Any) -> None:
-    """Read the scheme and the calibration."""
-    Plan.parse(options.scheme, options.activations, options.inputs, options.calibration)
+def check(options: QuantizeConfig, inputs: Inputs) -> None:
+    """As `kdcli quantize`, before anything runs; an agent that is there already is read."""
+    teacher = bool(inputs.get("teacher"))
+    check_options(options, teacher=teacher)
+    for file in files_of(inputs["agent"]):
+        check_options(options, teacher=teacher, agent=find_whole(file).agent)
 
 
 KIND = Kind(

@@ -2,26 +2,27 @@
 
 from __future__ import annotations
 
-from kdcli import artifact
-from kdcli.checkpoints.read import read_any
-from kdcli.errors import UsageError
-from kdcli.recipes.step_kind import Job, Kind, Take
-from kdcli.rollouts import record as step
+from kdcli.api.agents import find
+from kdcli.api.rollout import check as check_options
+from kdcli.api.rollout import rollout as run
+from kdcli.options import given
+from kdcli.recipes.step_kind import Inputs, Job, Kind, Take, files_of
 from kdcli.rollouts.config import RolloutConfig
-from kdcli.rollouts.recording import Cast
 from kdcli.spec import Json
 
 
 def make(job: Job) -> Json:
     """As `kdcli rollout`."""
-    files = {"teacher": job.one("agent"), "student": job.one("student")}
-    teacher, student = (read_any(file) if file else None for file in files.values())
-    assert teacher is not None
-    if teacher.env is None:
-        raise UsageError("the env is not known", "the agent does not say it", 'begin with a step do = "load", env = ..')
-    parents = {role: artifact.parent(file) for role, file in files.items() if file}
-    done = step.rollout(Cast(teacher.env, teacher, student, parents), job.options, job.output, listen=job.listener)
-    return {"steps": done.n_steps, "episodes": done.n_episodes, "mean_return": done.mean_return}
+    [file] = job.inputs["agent"]
+    return run(file, job.output, student=job.one("student"), progress=job.listener, **given(job.options)).summary()
+
+
+def check(options: RolloutConfig, inputs: Inputs) -> None:
+    """As `kdcli rollout`, before anything runs; an agent that is there already is read."""
+    student = bool(inputs.get("student"))
+    check_options(options, student=student)
+    for file in files_of(inputs["agent"]):
+        check_options(options, student=student, agent=find(file).agent)
 
 
 KIND = Kind(
@@ -29,6 +30,6 @@ KIND = Kind(
     takes={"agent": Take(("agent", "policy")), "student": Take(("agent",), required=False)},
     config=RolloutConfig,
     suffix=lambda _: "",
-    check=lambda _: None,
+    check=check,
     make=make,
 )
