@@ -98,11 +98,11 @@ def _place(where: str, loc: Sequence[int | str]) -> str:
 
 def _keys(schema: Schema, loc: Sequence[int | str]) -> list[str]:
     """The keys of the table at `loc` in a model's JSON schema."""
-    node = schema
+    node: dict[str, Any] = dict(schema)
     for part in loc:
         # A table of names that the user chooses has the same keys under each of them.
-        inner = node["items"] if isinstance(part, int) else node.get("properties", {}).get(part)
-        node = inner or next(iter(node.get("patternProperties", {}).values()), {})
+        named = [*node.get("patternProperties", {}).values(), {}]
+        node = node["items"] if isinstance(part, int) else node.get("properties", {}).get(part, named[0])
         node = next((branch for branch in node.get("anyOf", ()) if "$ref" in branch), node)
         node = schema["$defs"][node["$ref"].rpartition("/")[2]] if "$ref" in node else node
     return list(node.get("properties", ()))
