@@ -10,9 +10,11 @@ from pathlib import Path
 from typing import Any
 
 from kdcli import artifact
-from kdcli.datasets.shards import SCHEMA, Column, Layout, Shard, file_name
+from kdcli.datasets import observations
+from kdcli.datasets.shards import FIXED, SCHEMA, Column, Layout, Shard, file_name
 from kdcli.errors import RefusedError, UsageError
 from kdcli.files import MAX_RECORDS, read_json
+from kdcli.spec import EnvSpec, space_from_json
 
 FILE = "manifest.json"
 
@@ -85,6 +87,9 @@ class Manifest:
         if _digest(content) != data["sha256"]:
             raise ValueError("its content does not match its digest")
         layout = {name: Column(str(c["dtype"]), tuple(map(int, c["shape"]))) for name, c in data["columns"].items()}
+        if odd := next((name for name, column in FIXED.items() if layout.get(name) != column), None):
+            raise ValueError(f"its column {odd} is {layout.get(odd, 'missing')}")
+        _check_spaces(data["made"], layout)
         shards = tuple(map(Shard.from_json, data["shards"]))
         if min(data["n_steps"], data["shard_rows"]) < 1:
             raise ValueError("it has no rows")
@@ -97,6 +102,19 @@ class Manifest:
     def keeping(self, shards: tuple[Shard, ...]) -> Manifest:
         """The same dataset with `shards` written."""
         return replace(self, shards=shards)
+
+
+def _check_spaces(made: Mapping[str, Any], layout: Layout) -> None:
+    """Raise ValueError unless the columns hold observations and actions of the spaces that are named."""
+    try:
+        EnvSpec.from_json(made["env"])
+        sees, does = space_from_json(made["observation"]), space_from_json(made["action"])
+    except RefusedError as error:
+        raise ValueError(error.what) from None
+    wanted = {name: part.shape for name, part in observations.columns(sees).items()} | {"action": does.shape}
+    found = {name: layout[name].shape for name in (*observations.names(layout), "action")}
+    if wanted != found:
+        raise ValueError(f"its columns are {found}, its spaces {wanted}")
 
 
 def _digest(content: Mapping[str, Any]) -> str:

@@ -6,7 +6,7 @@ from collections.abc import Iterable, Mapping
 
 import numpy as np
 
-from kdcli.spec import OBS, Dict, Space, join_rows
+from kdcli.spec import OBS, Dict, Part, Space, join_rows
 
 _PREFIX = f"{OBS}."
 
@@ -14,6 +14,13 @@ _PREFIX = f"{OBS}."
 def spread(space: Space, obs: np.ndarray) -> dict[str, np.ndarray]:
     """Raw observations (B, *shape) as columns: `obs`, or `obs.NAME` for each part of a Dict."""
     return {f"{_PREFIX}{name}": obs[name] for name in space.spaces} if isinstance(space, Dict) else {OBS: obs}
+
+
+def columns(space: Space) -> dict[str, Part]:
+    """The columns of observations of `space`, and what each holds."""
+    if isinstance(space, Dict):
+        return {f"{_PREFIX}{name}": part for name, part in space.spaces.items()}
+    return {OBS: space}
 
 
 def names(columns: Iterable[str]) -> list[str]:

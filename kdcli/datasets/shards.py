@@ -40,6 +40,16 @@ class Column:
 
 
 Layout = Mapping[str, Column]
+# What every dataset holds beside observations, actions and what the teacher said.
+FIXED: Layout = {
+    "behaviour": Column("int8"),
+    "reward": Column("float64"),
+    "terminated": Column("bool"),
+    "truncated": Column("bool"),
+    "episode": Column("int64"),
+    "t": Column("int32"),
+    "seed": Column("int64"),
+}
 
 
 def layout_of(columns: Mapping[str, np.ndarray]) -> dict[str, Column]:

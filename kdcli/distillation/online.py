@@ -17,7 +17,14 @@ from kdcli.distillation.curriculum import Curriculum, stages_of
 from kdcli.distillation.loop import Distilled, Judge, Keeper, fresh_student, learner_for, teach
 from kdcli.distillation.objective import Objective, wanted
 from kdcli.distillation.reinforcement import Practice, Reinforcement
-from kdcli.distillation.replay_pool import Labelled, LabelSource, ReplayPool, RolloutCollector, looked_into
+from kdcli.distillation.replay_pool import (
+    Labelled,
+    LabelSource,
+    ReplayPool,
+    RolloutCollector,
+    looked_into,
+    refuse_other_data,
+)
 from kdcli.distillation.resume_file import ResumeFile
 from kdcli.distillation.student import resolve
 from kdcli.errors import UsageError, option
@@ -97,8 +104,10 @@ def pool_of(
     `preprocess` is how a student that is there already sees the world.
 
     Raises:
-        UsageError: offline without data, or labels that the teacher cannot give.
+        UsageError: offline without data, data of another env or teacher, or labels that the teacher cannot give.
     """
+    if data is not None:
+        refuse_other_data(teacher, data)
     inside = wanted(config.loss)  # the default losses look at nothing inside
     augmentation = parse_augmentation(config.augment)
     given = None if data is None else looked_into(teacher, data, inside)

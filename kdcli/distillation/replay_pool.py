@@ -20,6 +20,7 @@ from kdcli.errors import UsageError, option
 from kdcli.rollouts.behavior_policy import Mixture, Noise
 from kdcli.rollouts.resumable import Track
 from kdcli.rollouts.seeds import first_seed
+from kdcli.spec import zeros
 
 Labelled = tuple[np.ndarray, dict[str, np.ndarray]]
 _CHUNK = 4096
@@ -152,6 +153,27 @@ def watch(teacher: Actor, vector: Vector, n: int, capacity: int, seed: int, nois
     """A pool that begins with `n` states of the teacher's own play."""
     collector = RolloutCollector(teacher, vector, seed, noise)
     return ReplayPool(teacher, collector.collect(None, 1.0, n), capacity, collector)
+
+
+def refuse_other_data(teacher: Actor, data: Labelled) -> None:
+    """Raise UsageError for recorded states of another env, or labels that `teacher` cannot have given."""
+    obs, labels = data
+    seen = zeros(teacher.observation)
+    if (obs.shape[1:], obs.dtype.names) != (seen.shape[1:], seen.dtype.names):
+        raise _other("observations", teacher)
+    shapes = {"greedy": teacher.action.shape}
+    if not teacher.state_size:
+        shapes |= {name: array.shape[1:] for name, array in label(teacher, obs[:1]).items()}
+    for name, shape in shapes.items():
+        if name in labels and labels[name].shape[1:] != shape:
+            raise _other(name, teacher)
+    if "greedy" not in labels:
+        raise _other("labels", teacher)
+
+
+def _other(what: str, teacher: Actor) -> UsageError:
+    why = f"its {what} are not those of {teacher.name}"
+    return UsageError("the dataset is of another teacher", why, "record one: kdcli rollout TEACHER -o DIR")
 
 
 def looked_into(teacher: Actor, data: Labelled, inside: Collection[str]) -> Labelled:

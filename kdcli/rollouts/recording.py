@@ -12,7 +12,7 @@ from kdcli.agents.actor import Actor, teaches
 from kdcli.agents.labels import label_step
 from kdcli.agents.memory import Memory, Turn
 from kdcli.datasets.observations import spread
-from kdcli.datasets.shards import Column, Columns, Layout, by_episode, empty, layout_of
+from kdcli.datasets.shards import FIXED, Column, Columns, Layout, by_episode, empty, layout_of
 from kdcli.envs.make import check_fits
 from kdcli.envs.vector import Vector
 from kdcli.rollouts.behavior_policy import Decision, Mixture
@@ -115,13 +115,7 @@ def layout(cast: Cast, config: RolloutConfig, vector: Vector) -> dict[str, Colum
     return {
         **layout_of(spread(vector.observation, first.obs)),
         "action": Column(cast.teacher.action.dtype, vector.action.shape),
-        "behaviour": Column("int8"),
-        "reward": Column("float64"),
-        "terminated": Column("bool"),
-        "truncated": Column("bool"),
-        "episode": Column("int64"),
-        "t": Column("int32"),
-        "seed": Column("int64"),
+        **FIXED,
         GREEDY: Column(cast.teacher.action.dtype, cast.teacher.action.shape),
         **signals,
     }

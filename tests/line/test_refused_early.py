@@ -20,6 +20,8 @@ REFUSED = {
     "a function that is no loss": f"distill c.safetensors --loss os:system {TINY} -o x.safetensors",
     "a value that is no loss": f"distill c.safetensors --loss os:name {TINY} -o x.safetensors",
     "a module's part that is no network": f"distill c.safetensors --student os:getcwd {TINY} -o x.safetensors",
+    "a dataset of another env": f"distill r.safetensors --dataset data --data offline {TINY} -o x.safetensors",
+    "a dataset of another env to begin with": f"distill r.safetensors --dataset data {TINY} -o x.safetensors",
     "nothing to keep": f"distill-many c.safetensors r.safetensors {KEEP} {TINY} -o x",
     "one task, nothing to keep": f"distill-many c.safetensors {KEEP} {TINY} -o x",
     "other spaces": f"distill-many c.safetensors r.safetensors --order in-turn --share all {TINY} -o x",
@@ -31,11 +33,16 @@ REFUSED = {
 
 
 @pytest.fixture
-def place(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+def place(request: pytest.FixtureRequest, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """A folder with two teachers and recipes."""
     monkeypatch.chdir(tmp_path)
     store.save(tmp_path / "c.safetensors", choose_teacher(8), {})
     store.save(tmp_path / "r.safetensors", reach_teacher(8), {})
+    if "dataset" in request.node.name:
+        main(
+            ["rollout", "c.safetensors", "--steps", "60", "-o", "data", "--quiet"],
+            Console(io.StringIO(), io.StringIO()),
+        )
     about = 'about = "x"\n'
     (tmp_path / "recipe.toml").write_text(about + STEP.format(name='"recipe"'))
     twice = '[[step]]\nname = "A.json"\ndo = "rollout"\nagent = "c.safetensors"\n'

@@ -244,6 +244,14 @@ DAMAGES = {
     "manifest edited": _edit(lambda data: data["made"].update(seed=1)),
     "newer": _edit(lambda data: data.update(schema=2)),
     "no columns": _edit(lambda data: data.update(columns=None), seal=True),
+    "no column of columns": _edit(lambda data: data.update(columns={}), seal=True),
+    "no time": _edit(lambda data: data["columns"].pop("t"), seal=True),
+    "no observations": _edit(lambda data: data["columns"].pop("obs"), seal=True),
+    "observations of another space": _edit(
+        lambda data: data["made"].update(observation=space_to_json(box((5,)))), seal=True
+    ),
+    "no space": _edit(lambda data: data["made"].pop("observation"), seal=True),
+    "an env that is a list": _edit(lambda data: data["made"]["env"].update(id=["x"]), seal=True),
     "no rows": _edit(lambda data: data.update(n_steps=0, shards=[]), seal=True),
     "a shard twice": _edit(lambda data: data["shards"].__setitem__(0, data["shards"][1]), seal=True),
     "rows of a word": _edit(lambda data: data.update(n_steps="many"), seal=True),
