@@ -68,7 +68,7 @@ CASES = {
         ("distill", "homeless", "-o", "x.safetensors", *LESSON), "env is not known", {"--env": "kdcli/Reach-v0"}
     ),
     "no env to record in": Case(
-        ("rollout", "homeless", "-o", "d", "--steps", "50"), "which env", {"--env": "kdcli/Reach-v0"}
+        ("rollout", "homeless", "-o", "d", "--steps", "50"), "env is not known", {"--env": "kdcli/Reach-v0"}
     ),
     "frames at once": Case(("bench", "stacked", "--env", "kdcli/Choose-v0", *QUICK), "trained on Box(6,)"),
     "one input more": Case(("bench", "timed", "--env", "kdcli/Choose-v0", *QUICK), "trained on Box(4,)"),
@@ -123,7 +123,7 @@ CASES = {
     ),
     "a card missing": Case(("inspect", "bare.safetensors"), "tensors alone"),
     "an offline lesson": Case(
-        ("distill", "choose", "-o", "x.safetensors", *LESSON, "--data", "offline"),
+        ("distill", "choose", "-o", "x.safetensors", "--rounds", "1", "--updates", "5", "--data", "offline"),
         "needs a dataset",
         {"--dataset": "data"},
     ),

@@ -59,7 +59,7 @@ PLACES = {
     "agent to export": ("export X -o out.onnx", "X"),
     "agents to bench": ("bench t.safetensors X", "X"),
     "reference": ("bench t.safetensors --reference X", "X"),
-    "agent to prune": ("prune X -o out.safetensors", "X"),
+    "agent to prune": ("prune X -o out.safetensors --lossless", "X"),
     "agent to quantize": ("quantize X -o out.safetensors", "X"),
     "agent to compress": ("compress X -o out", "X"),
     "agent to record": ("rollout X -o out", "X"),
@@ -167,7 +167,6 @@ _WAYS = {"read_bytes", "read_text", "memmap", "ZipFile", "safe_open", "load_file
 _ELSEWHERE = {
     "kdcli.artifact": "flushes what was written",
     "kdcli.locks": "locks",
-    "kdcli.datasets.writer": "locks",
     "kdcli.cli.console": "the null device",
     "kdcli.agents.onnx.sandbox": "figures of this process",
     "kdcli.guard": "figures of this process",
