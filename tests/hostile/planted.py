@@ -371,13 +371,13 @@ def _finished(name: str, tree: Tree, write: Callable[[Tree, Path], list[Words]],
 
 
 def trials(kind: Kind, texts: Sequence[str], thin: bool) -> Iterator[tuple[str, Tree, bool]]:
-    """Every string of a kind with each of the texts, and whether all commands are to read it.
+    """Every string of a kind with each of the texts, and whether all commands are to read it even in a short run.
 
-    `thin`: one text a string, by the first command; all texts and commands where the string is an env's.
+    `thin`, and of a slow kind: one text a string; all of them where the string is a wrapper of an env.
     """
     places = [at for at in strings(kind.tree) if not kind.only or kind.only in at]
     for index, at in enumerate(places):
-        deep = not thin or (at[-2:-1] == ("wrappers",) and not kind.slow)
+        deep = not (thin or kind.slow) or at[-2:-1] == ("wrappers",)
         for text in texts if deep else [texts[0 if kind.only else index % len(texts)]]:
             yield f"{kind.name}: {'/'.join(map(str, at))} = {text}", planted(kind.tree, at, text), deep
 
@@ -403,7 +403,7 @@ def main() -> None:
         for title, tree, deep in trials(kind, forms(home), thin=not whole):
             folder = home / "case"
             folder.mkdir()
-            for words in kind.write(tree, folder)[: None if deep else 1]:
+            for words in kind.write(tree, folder)[: None if deep or whole else 1]:
                 code = run(words)
                 caught += [f"{words[0]}: {title}: {what}" for what in watch.caught]
                 caught += [f"{words[0]}: {title}: exit code {code}"] if code == 70 and whole else []
