@@ -23,7 +23,7 @@ from kdcli.distillation.loop import distill
 from kdcli.distillation.objective import Objective
 from kdcli.distillation.online import distill_to, pool_of
 from kdcli.distillation.replay_pool import ReplayPool, RolloutCollector, watch
-from kdcli.distillation.student import default_losses, new_student
+from kdcli.distillation.student import default_losses, new_student, resolve
 from kdcli.envs.vector import Vector
 from kdcli.errors import RefusedError, UsageError
 from kdcli.rollouts.evaluate import play

@@ -26,7 +26,7 @@ from kdcli.distillation.loop import Distilled, distill
 from kdcli.distillation.objective import Objective
 from kdcli.distillation.online import distill_in_env, distill_to, pool_of
 from kdcli.distillation.replay import chances
-from kdcli.distillation.student import new_student
+from kdcli.distillation.student import new_student, resolve
 from kdcli.distillation.term_weights import parse_weight
 from kdcli.envs.make import make, to_space
 from kdcli.envs.vector import Vector
