@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import shutil
 import tempfile
+import weakref
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -78,10 +79,11 @@ def rollout(
     if output is not None:
         record.rollout(cast, config, Path(output), force, progress)
         return RolloutResult(Path(output))
-    temporary = tempfile.TemporaryDirectory(prefix="kdcli-rollout-")
-    folder = Path(temporary.name) / "dataset"
-    record.rollout(cast, config, folder, force, progress)
-    return RolloutResult(folder, temporary)  # which keeps the folder as long as it lives
+    temporary = tempfile.mkdtemp(prefix="kdcli-rollout-")
+    result = RolloutResult(Path(temporary) / "dataset")
+    weakref.finalize(result, shutil.rmtree, temporary, ignore_errors=True)
+    record.rollout(cast, config, result.path, force, progress)
+    return result
 
 
 @dataclass(frozen=True, eq=False, repr=False)
@@ -93,14 +95,15 @@ class RolloutResult(Result):
     """
 
     path: Path
-    _temporary: tempfile.TemporaryDirectory[str] | None = field(default=None)
 
     @property
     def dataset(self) -> Dataset:
         """The dataset, open: rows by index, chunk or episode; also what `kdcli.distill(dataset=...)` takes."""
         from kdcli.datasets import Dataset
 
-        return Dataset.open(self.path)
+        found = Dataset.open(self.path)
+        found.owner = self  # a temporary folder goes when neither is used any more
+        return found
 
     def save(self, folder: Path | str, force: bool = False) -> Path:
         """Copy the dataset to a folder.

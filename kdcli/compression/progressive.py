@@ -16,7 +16,6 @@ from kdcli.agents.states import States
 from kdcli.agents.weight_init import init_from_teacher
 from kdcli.benchmarks.target import Target
 from kdcli.compression.candidate_trainer import CandidateTrainer
-from kdcli.compression.pruning import unit_stats_of
 from kdcli.compression.quantization import recovery
 from kdcli.compression.search import Candidate
 from kdcli.compression.size_grid import Architecture
@@ -39,7 +38,7 @@ from kdcli.quantization.quantize import quantize
 _CUTS = (0.25, 0.5, 0.75)
 # Levels of the weights, in the order they are tried: in ONNX they cost bytes, not time.
 _BITS = ("int8", "kmeans:16", "kmeans:8")
-_EVIDENCE = 512  # states that importance is measured on
+_EVIDENCE = 512  # states that files are measured on
 # States that idle units are idle in, as many as `kdcli prune --lossless` takes; fewer where they would take more than
 # this share of the time.
 _STATES, _FEWEST, _WATCHED = 20_000, 2_000, 0.05
@@ -70,7 +69,7 @@ class Progress:
             return real_states(teacher, n, trainer.config.seed + seed)
 
         whole = _told(proved(teacher, gather).agent, teacher)
-        self.states = unit_stats_of(gather(0), _EVIDENCE)
+        self.states = gather(0)
         self.tried: list[Candidate] = []
         self.passed = [trainer.screened(0, _rung("lossless", whole), whole, DistillConfig(), trainer.clock.spent)]
         self.tried += self.passed
@@ -156,7 +155,7 @@ def _bits(progress: Progress) -> Iterator[Step]:
 def _thinner(agent: Agent, most: float, progress: Progress) -> Agent | None:
     """The agent with units cut, not recovered; None where none can be spared."""
     to = f"params<={int(most)}"
-    config = PruneConfig(to=to, rounds=1, unit_stats=_EVIDENCE, importance="activation")
+    config = PruneConfig(to=to, rounds=1, importance="activation")
     tools = Tools(lambda found: found, lambda _: 1.0, Budget.parse(to))
     try:
         return prune(agent, progress.states, config, tools).agent

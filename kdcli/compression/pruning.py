@@ -94,7 +94,7 @@ def run(agent: Agent, config: PruneConfig, listener: Listener = silent) -> Outco
     """
     budget = _budget(config, agent)
     first = proved(agent, lambda seed: real_states(agent, config.states, config.seed + seed))
-    states = unit_stats_of(real_states(agent, config.states, config.seed), config.unit_stats)
+    states = some_of(agent, real_states(agent, config.states, config.seed), config.unit_stats)
     tools = Tools(_recovery(agent, config), Scale(agent, "screen", config).score, budget)
     done = prune(first.agent, states, config, tools, listener)
     scale = Scale(agent, "bench", config)
@@ -110,11 +110,15 @@ def costs_of(agents: Mapping[str, Agent], states: States) -> dict[str, Cost]:
     return costs(files, states.observations, _TIMED_SECONDS)
 
 
-def unit_stats_of(states: States, n: int) -> States:
-    """About `n` of the states: evenly drawn; with slots of episodes, the first turns of all of them."""
-    if states.slots == 1:
-        return replace(states, observations=states.observations[:: max(1, len(states) // n)][:n])
-    return states
+def some_of(agent: Agent, states: States, n: int) -> States:
+    """At most about `n` of the states: evenly drawn; of an agent with memory, the first turns of all episodes."""
+    if n >= len(states):
+        return states
+    if not agent.state_size:
+        return States(states.observations[np.arange(n) * len(states) // n], states.source)
+    rows = max(1, n // states.slots) * states.slots
+    begins = None if states.begins is None else states.begins[:rows]
+    return replace(states, observations=states.observations[:rows], begins=begins)
 
 
 def _budget(config: PruneConfig, agent: Agent) -> Budget:

@@ -19,7 +19,12 @@ TEACHER = "teacher."
 
 
 class Dataset:
-    """The rows of every shard, one after the other. Make it with `open`."""
+    """The rows of every shard, one after the other. Make it with `open`.
+
+    `owner` is whatever must live as long as it does: who removes the folder that it is mapped from.
+    """
+
+    owner: object = None
 
     def __init__(self, folder: Path, manifest: Manifest, parts: Sequence[Columns]) -> None:
         self.folder, self.manifest, self._parts = folder, manifest, parts

@@ -136,13 +136,22 @@ class Objective(nn.Module):
 
     def each(self, student: Heads, teacher: Heads, progress: float) -> list[Tensor]:
         """What every term comes to for B samples, with tau^2 but without weight, importance or mean: (B,) each."""
-        hot = self._heads(student, teacher, progress) if any(term.facts.tempered for term in self.terms) else []
-        plain = student, teacher
-        standard = plain if self.units is None else self.units.standard(*plain)
-        return [
-            _tempered(term, hot) if term.facts.tempered else term.loss(*(standard if term.facts.unit else plain), 1.0)
-            for term in self.terms
-        ]
+        plain: list[tuple[Heads, Heads, Tau]] = [(student, teacher, 1.0)]
+        # What is regressed is compared in units of the teacher's own variation.
+        regressed = plain if self.units is None else [(*self.units.standard(student, teacher), 1.0)]
+        hot = self._heads(student, teacher, progress) if any(term.facts.tempered for term in self.terms) else plain
+        found = []
+        for term in self.terms:
+            total: Tensor | None = None
+            # The independent choices of an action may each have a temperature; their losses are summed.
+            for ours, theirs, tau in hot if term.facts.tempered else regressed if term.facts.unit else plain:
+                loss = term.loss(ours, theirs, tau)
+                # A gradient that shrinks with tau^2 is given its size back.
+                loss = _times(_squared(tau), loss) if term.facts.rescaled else loss
+                total = loss if total is None else total + loss
+            assert total is not None
+            found.append(total)
+        return found
 
     def forward(self, student: Heads, teacher: Heads, progress: float) -> Tensor:
         """Heads of B states and the progress in [0, 1] -> a scalar."""
@@ -162,14 +171,6 @@ class Objective(nn.Module):
             (ours, theirs, temperature(progress, ours, theirs))
             for temperature, (ours, theirs) in zip(self.temperatures, pairs, strict=True)
         ]
-
-
-def _tempered(term: Term, hot: Sequence[tuple[Heads, Heads, Tau]]) -> Tensor:
-    """One term for B samples, summed over the choices (B,)."""
-    found = [term.loss(*each) for each in hot]
-    if term.facts.rescaled:
-        found = [_times(_squared(tau), loss) for loss, (_, _, tau) in zip(found, hot, strict=True)]
-    return sum(found[1:], found[0])
 
 
 def _split(heads: Heads, n: int) -> list[Heads]:

@@ -6,6 +6,7 @@ from kdcli.applies import Applies, given_fields, refuse_idle
 from kdcli.errors import UsageError, option
 from kdcli.pruning import IMPORTANCE, PACES
 from kdcli.pruning.config import PruneConfig
+from kdcli.pruning.masks import check_judges_weights
 from kdcli.pruning.size_targets import Budget
 
 _LOSSLESS = f"with {option('lossless')} only that goes which changes no action"
@@ -33,6 +34,8 @@ def check_pruning(config: PruneConfig) -> None:
     PACES.load(config.pace)
     if config.importance == "movement" and not config.recover:
         raise UsageError("movement needs training", "the weights do not move", f"give {option('recover')}")
+    if config.pattern != "units" and not config.lossless:
+        check_judges_weights(config.importance)
     if config.to is None:
         return
     budget = Budget.parse(config.to, {"latency_us": lambda _: 0.0})

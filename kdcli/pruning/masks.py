@@ -16,19 +16,20 @@ from kdcli.pruning.unit_stats import UnitStats
 Scores = dict[str, Tensor]
 
 
+def check_judges_weights(importance: str) -> None:
+    """Raise UsageError for an importance that judges units only."""
+    if importance not in _SCORES:
+        why, fix = f"for weights: {', '.join(_SCORES)}", f"give {option('importance', 'magnitude')}"
+        raise UsageError(f"{importance!r} judges units, not single weights", why, fix)
+
+
 def weight_scores(unit_stats: UnitStats, importance: str) -> Scores:
     """Parameter -> how much each of its weights matters; biases are not judged.
 
     Raises:
         UsageError: this importance judges units only.
     """
-    if importance not in _SCORES:
-        known = ", ".join(_SCORES)
-        raise UsageError(
-            f"{importance!r} judges units, not single weights",
-            f"for weights: {known}",
-            f"--importance {next(iter(_SCORES))}",
-        )
+    check_judges_weights(importance)
     return _SCORES[importance](unit_stats)
 
 

@@ -95,7 +95,7 @@ def test_every_policy(kdcli: Kdcli, teacher: str, stray: str, tmp_path: Path) ->
     [
         (("--policy", "student"), 2, "kdcli: --policy student needs a student"),
         (("--policy", "tutor"), 2, "kdcli: unknown value for --policy"),
-        (("--beta", "0.5"), 2, "kdcli: these options do not go together"),
+        (("--beta", "0.5"), 2, "kdcli: --beta would change nothing"),
         (("--steps", "0"), 2, "kdcli: invalid value for --steps"),
         (("--env", "kdcli/Choose-v0"), 2, "kdcli: kdcli/Choose-v0 observes"),
         (("--env", "kdcli/Reech-v0"), 2, "kdcli: cannot make kdcli/Reech-v0"),
@@ -114,7 +114,7 @@ def test_mistakes(kdcli: Kdcli, teacher: str, tmp_path: Path, argv: tuple[str, .
 def test_an_agent_without_an_env(kdcli: Kdcli, stray: str, tmp_path: Path) -> None:
     """Law: the env must be known, from the file or by --env."""
     ran = kdcli("rollout", stray, "-o", str(tmp_path / "d"), *SMALL)
-    assert (ran.code, ran.err.splitlines()[-1]) == (2, "name one with --env")
+    assert (ran.code, ran.err.splitlines()[-1]) == (2, "name it with --env when it is loaded")
     assert kdcli("rollout", stray, "-o", str(tmp_path / "d"), *SMALL, "--env", "kdcli/Reach-v0").code == 0
 
 

@@ -125,6 +125,25 @@ def cycle(house: House) -> list[str]:
     return []
 
 
+# Rooms whose messages name options by `kdcli.errors.option`, which each caller spells its own way.
+SPELLED = {"api", "distillation", "rollouts", "pruning", "quantization", "recipes"}
+FLAG = re.compile(r"(?:^|[\s'\"(`])--[a-z]")
+
+
+def flags(house: House) -> list[str]:
+    """Texts outside the shell's room, docstrings apart, that spell an option as the shell does."""
+    found = []
+    for name, path in house.modules().items():
+        if house.room(name) not in SPELLED:
+            continue
+        tree = ast.parse(path.read_text())
+        prose = {id(node.value) for node in ast.walk(tree) if isinstance(node, ast.Expr)}
+        for node in ast.walk(tree):
+            if isinstance(node, ast.Constant) and isinstance(node.value, str) and id(node) not in prose:
+                found += [f"{name}:{node.lineno} {node.value!r}"] if FLAG.search(node.value) else []
+    return found
+
+
 HERE = House(REPO)
 
 
@@ -139,6 +158,11 @@ def test_imports_run_one_way() -> None:
 def test_a_package_belongs_to_one_room() -> None:
     """Law: only envs imports gymnasium, only cli imports typer and rich, nobody imports pickle or click."""
     assert strangers(HERE) == []
+
+
+def test_only_the_shell_speaks_of_flags() -> None:
+    """Law: no text of these rooms that reaches a user spells an option as the shell does."""
+    assert flags(HERE) == []
 
 
 def test_only_the_console_speaks() -> None:
@@ -205,6 +229,7 @@ BREACHES = [
     (strangers, "cli/x.py", "from click import echo"),
     (strangers, "checkpoints/x.py", "m = __import__('cloudpickle')"),
     (voices, "rollouts/run.py", "print('hello')"),
+    (flags, "pruning/x.py", "FIX = f'{1}: give --recover'"),
     (voices, "cli/bench.py", "import sys\nsys.stdout.write('x')"),
     (cycle, "agents/agent.py", "def f():\n    from kdcli.agents.heads import Heads"),
     (cycle, "agents/agent.py", "from typing import TYPE_CHECKING\nif TYPE_CHECKING:\n    from .heads import Heads"),

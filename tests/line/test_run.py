@@ -29,7 +29,7 @@ about = "a chain of all kinds"
 
 [given]
 teacher = { help = "who teaches" }
-labels = { help = "how many", default = 400 }
+updates = { help = "how many", default = 800 }
 
 [[step]]
 name = "data"
@@ -44,9 +44,8 @@ teacher = "{teacher}"
 dataset = "@data"
 data = "offline"
 student = "mlp:6"
-labels = "{labels}"
 rounds = 2
-updates = 800
+updates = "{updates}"
 episodes = 2
 
 [[step]]
@@ -105,7 +104,7 @@ def test_a_recipe_is_a_chain(place: Path, capsys: pytest.CaptureFixture[str]) ->
     found = record()
     assert found["policy"]["parents"] == {"agent": [found["student"]["sha256"]]}
     assert found["student"]["parents"]["dataset"] == [found["data"]["sha256"]]
-    assert found["student"]["options"]["labels"] == 400
+    assert found["student"]["options"]["updates"] == 800
     assert answer["steps"][3]["facts"]["verdicts"] == ["passed"]
     assert Path("out/recipe.toml").read_text() == RECIPE
     assert str(place) not in Path("out/recipe.json").read_text()
@@ -137,8 +136,8 @@ def test_a_damaged_output_is_made_again(place: Path, capsys: pytest.CaptureFixtu
 def test_other_options_are_not_mixed_in(place: Path, capsys: pytest.CaptureFixture[str]) -> None:
     """Law: a folder made with other options or from other files is refused before anything runs; --force remakes."""
     assert run() == 0
-    assert run("--set", "labels=500") == 2
-    assert "labels 400 -> 500" in capsys.readouterr().err
+    assert run("--set", "updates=900") == 2
+    assert "updates 800 -> 900" in capsys.readouterr().err
     assert run("--set", "teacher=again.safetensors") == 2
     assert "another" in capsys.readouterr().err
     before = record()
@@ -183,9 +182,9 @@ def test_a_killed_run_goes_on(place: Path) -> None:
 WRONG = [
     ('about = "a chain', 'abut = "a chain', "unknown key in my.toml: 'abut'", "did you mean 'about'?"),
     ('do = "rollout"', 'do = "rolout"', "unknown kind of step 'rolout'", "did you mean 'rollout'?"),
-    ("updates = 800", "update = 800", "unknown key in step student: 'update'", "did you mean 'updates'?"),
+    ("episodes = 2\n", "episode = 2\n", "unknown key in step student: 'episode'", "did you mean 'episodes'?"),
     ("rounds = 2", "rounds = 0", "step student: rounds cannot be 0", "correct it"),
-    ("updates = 800", 'loss = "kll"', "step student: unknown loss 'kll'", "did you mean"),
+    ("episodes = 2\n", 'loss = "kll"\n', "step student: unknown loss 'kll'", "did you mean"),
     ('agent = "@student"', 'agent = "@studen"', "step policy: unknown step before it for agent: 'studen'", "did you"),
     ('agent = "@student"', 'agent = "@bench"', "step policy: unknown step before it for agent: 'bench'", "choose one"),
     ('agent = "@student"', 'agent = "@student/1"', "step policy: agent cannot be @student/1", "write @student"),
@@ -194,7 +193,7 @@ WRONG = [
     ('dataset = "@data"', 'dataset = "there"', "step student: there is no dataset", "make it with kdcli rollout"),
     ('name = "policy"', 'name = "student"', "two steps have the same name", "add name"),
     ('name = "policy"', 'name = "../up"', "step ../up has a name that cannot be a file's", ""),
-    ('"{labels}"', '"{lables}"', "unknown value to give: 'lables'", "did you mean 'labels'?"),
+    ('"{updates}"', '"{udpates}"', "unknown value to give: 'udpates'", "did you mean 'updates'?"),
     ("score>=0.5", "scor>=0.5", "step bench: unknown metric 'scor'", "did you mean 'score'?"),
 ]
 
@@ -221,6 +220,7 @@ about = "two tasks"
 name = "both"
 do = "distill-many"
 teachers = ["choose.safetensors", "reach.safetensors"]
+order = "in-turn"
 keep = ["ewc@1"]
 
 [[step]]
@@ -232,7 +232,7 @@ lossless = true
 WRONG_TASKS = [
     ("@both/2", "@both", "step lean: agent cannot be @both", "write @both/1 for that of the first"),
     ("@both/2", "@both/3", "step lean: agent cannot be @both/3", "write @both/1 for that of the first"),
-    ("lossless = true", "", "step lean: nothing is asked for", 'add lossless = true, or to = "..."'),
+    ("lossless = true", "", "step lean: nothing is asked for", "give to='params<=2000', or lossless"),
     (
         "lossless = true",
         'to = "params<=9"\npace = "fast"',
@@ -269,7 +269,7 @@ def test_what_is_not_given_is_asked_for(place: Path, capsys: pytest.CaptureFixtu
     assert main(["recipes", "check", "my.toml"]) == 0
     assert "--set teacher=...  who teaches" in capsys.readouterr().out
     assert main(["run", "my.toml"]) == 2
-    assert capsys.readouterr().err.splitlines()[-1] == "add --set teacher=..."
+    assert capsys.readouterr().err.splitlines()[-1] == "give --set teacher=..."
     assert run("--set", "techer=x") == 2
     assert "did you mean 'teacher'?" in capsys.readouterr().err
     assert run("--set", "studen.labels=4") == 2
@@ -365,7 +365,7 @@ def test_a_step_that_does_not_get_there_is_an_exit_code(place: Path, capsys: pyt
     assert made[0]["facts"]["params"] <= 200
     assert made[0]["facts"]["verdicts"] == ["passed"]
     assert code == codes[made[1]["facts"]["verdicts"][0]]
-    assert main(["run", "my.toml", "-o", "no", "-q", "--set", "prune.min_score=1.5", "--set", "prune.recover=0"]) == 1
+    assert main(["run", "my.toml", "-o", "no", "-q", "--set", "prune.min_score=1.5"]) == 1
 
 
 def test_the_readme_tells_a_recipe(place: Path) -> None:
@@ -373,3 +373,25 @@ def test_the_readme_tells_a_recipe(place: Path) -> None:
     told = (REPO / "README.md").read_text().partition("### Recipes")[2].partition("```toml\n")[2]
     Path("readme.toml").write_text(told.partition("```")[0])
     assert main(["recipes", "check", "readme.toml", "-q"]) == 0
+
+
+REFUSED = [
+    ('dataset = "@data"\nvia = ["mlp:16"]', "dataset is not for chains"),
+    ('student = "gru:8"\naugment = "gaussian:0.1"', "augment would change nothing"),
+    ('student = "mlp:8,bogus=1"', "'mlp' has no option 'bogus'"),
+    ('loss = ["nll"]\ntau = "8"', "tau would change nothing"),
+    ('loss = ["mean"]', "loss='mean' compares continuous actions"),
+    ('loss = ["value"]', "this loss needs the teacher's value"),
+    ('augment = "shift:4"', "this augmentation does not fit"),
+]
+
+
+@pytest.mark.parametrize(("options", "what"), REFUSED)
+def test_check_refuses_what_run_would(options: str, what: str, place: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """Law: what a step cannot do is said by `recipes check`, before the steps in front of it have worked for hours."""
+    steps = '[[step]]\nname = "data"\ndo = "rollout"\nagent = "choose.safetensors"\n[[step]]\nname = "student"\n'
+    Path("hours.toml").write_text(f'about = "x"\n{steps}do = "distill"\nteacher = "choose.safetensors"\n{options}\n')
+    assert main(["recipes", "check", "hours.toml"]) == 2
+    assert f"step student: {what}" in capsys.readouterr().err
+    assert main(["run", "hours.toml", "-o", "hours", "-q"]) == 2
+    assert not Path("hours").exists()

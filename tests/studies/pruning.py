@@ -27,7 +27,7 @@ from kdcli.agents import store
 from kdcli.agents.agent import Agent
 from kdcli.checkpoints.config import LoadConfig
 from kdcli.checkpoints.read import find_file, read
-from kdcli.compression.pruning import Scale, unit_stats_of
+from kdcli.compression.pruning import Scale, some_of
 from kdcli.compression.recovery import Recovery
 from kdcli.distillation.config import DistillConfig
 from kdcli.distillation.learner import copy_agent
@@ -94,14 +94,14 @@ def pruned(teacher: Agent, thin: Agent, params: int, arm: str, seed: int) -> Age
     taught = lesson(rounds, lr, seed)
     vector = open_vector(teacher.env, teacher, taught.envs)
     recover = Recovery(teacher, vector, taught, judge_of(teacher, teacher.env, taught), keep_zeros=False)
-    states = unit_stats_of(real_states(teacher, 4_000, seed), config.unit_stats)
+    states = some_of(teacher, real_states(teacher, 4_000, seed), config.unit_stats)
     return prune(thin, states, config, Tools(recover, lambda _: 0.0, Budget.parse(str(config.to)))).agent
 
 
 def shape_of(thin: Agent, params: int, seed: int, states: int = 64) -> Agent:
     """What pruning to so many parameters comes to, whoever is cut."""
     config = PruneConfig(to=f"params<={params}", importance="random", rounds=1, min_score=-1e9, seed=seed)
-    seen = unit_stats_of(real_states(thin, 512, seed), states)
+    seen = some_of(thin, real_states(thin, 512, seed), states)
     return prune(thin, seen, config, Tools(lambda a: a, lambda _: 0.0, Budget.parse(str(config.to)))).agent
 
 
