@@ -104,7 +104,7 @@ class Registry:
         try:
             inspect.signature(found).bind(*[None] * len(wanted.parameters))
         except TypeError:  # it takes others, or is nothing to call
-            why = f"it is not called as a {self.noun} is: {own.__name__}{_arguments(wanted)}"
+            why = f"it takes other arguments than those of kdcli: {own.__name__}{_arguments(wanted)}"
             raise UsageError(f"{name} is no {self.noun}", why, f"see: {', '.join(self.rows)}") from None
         except ValueError:  # written in C, and does not tell
             pass

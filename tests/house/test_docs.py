@@ -8,7 +8,7 @@ import itertools
 import re
 import shlex
 import tomllib
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -29,8 +29,6 @@ from kdcli.cli.commands import run
 from kdcli.cli.console import Console
 from kdcli.cli.list import ROOMS
 from kdcli.compression.config import CompressConfig
-from kdcli.distillation.checks import check_distillation
-from kdcli.distillation.config import DistillConfig
 from kdcli.recipes import STEPS
 from kdcli.recipes.recipe import find_recipe, read_recipe, resolve
 from kdcli.registry import load_target
@@ -48,7 +46,7 @@ SETTING = re.compile(r"\w+=\S+")
 
 
 @dataclass(frozen=True)
-class ResolvedRecipe:
+class Told:
     """A command that a file tells; one in a sentence (`whole` is False) may leave out what it is not about."""
 
     file: Path
@@ -65,19 +63,17 @@ class ResolvedRecipe:
         return words[next(i for i, word in enumerate(words) if not SETTING.fullmatch(word)) :]
 
 
-def told() -> Iterator[ResolvedRecipe]:
+def told() -> Iterator[Told]:
     """Every command of README, of the pages in docs, and of the studies there."""
     for page in PAGES:
         text = page.read_text()
         for block in re.findall(r"```console\n(.*?)```", text, re.DOTALL):
             for line in re.findall(r"^\$ (.*)$", block.replace("\\\n", " "), re.MULTILINE):
-                yield from (ResolvedRecipe(page, part.strip()) for part in line.split("&&"))
+                yield from (Told(page, part.strip()) for part in line.split("&&"))
         sentences = re.sub(r"```.*?```", "", text, flags=re.DOTALL)
-        yield from (ResolvedRecipe(page, " ".join(span.split()), whole=False) for span in SPAN.findall(sentences))
+        yield from (Told(page, " ".join(span.split()), whole=False) for span in SPAN.findall(sentences))
     for file in STUDIES:
-        yield from (
-            ResolvedRecipe(file, line) for line in re.findall(r"^#   (kdcli .*)$", file.read_text(), re.MULTILINE)
-        )
+        yield from (Told(file, line) for line in re.findall(r"^#   (kdcli .*)$", file.read_text(), re.MULTILINE))
 
 
 class ReadError(Exception):
@@ -105,7 +101,7 @@ def test_nothing_that_is_told_goes_unread() -> None:
 
 
 @pytest.mark.parametrize("one", KDCLI, ids=str)
-def test_kdcli_takes_what_the_docs_tell(one: ResolvedRecipe, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_kdcli_takes_what_the_docs_tell(one: Told, monkeypatch: pytest.MonkeyPatch) -> None:
     """Law: commands, options, and the names and numbers in them are ones that kdcli takes."""
     configs: list[BaseModel] = []
     build = options._build
@@ -119,25 +115,27 @@ def test_kdcli_takes_what_the_docs_tell(one: ResolvedRecipe, monkeypatch: pytest
         if one.whole or type(error).__name__ != "MissingParameter":
             pytest.fail(error.format_message())
     for config in configs:
-        _check(words[0], config)
+        _check(words, config)
     if words[0] == "run" and one.whole:
         recipe = find_recipe(words[1])
         said = [value for option, value in itertools.pairwise(words) if option == "--set"]
         assert resolve(recipe.stem, read_recipe(recipe), said).open == ()
 
 
-def _check(command: str, config: BaseModel) -> None:
+def _check(words: Sequence[str], config: BaseModel) -> None:
     """All that can be said of options before any file is opened."""
-    if isinstance(config, DistillConfig):
-        check_distillation(config)
+    command = words[0]
     if isinstance(config, CompressConfig):
         for target in config.target:
             Target.parse(target)
-    if command in STEPS.rows and command != "load":
+    if command in STEPS.table and command != "load":
         kind = STEPS.load(command)
         own = config.model_dump(exclude_unset=True, include=set(kind.config.model_fields))
         if own:
-            kind.check(kind.config(**own))
+            counts = {"teachers": 3, "agents": 2} | {f"{name}": words.count(f"--{name}") for name in ("dataset", "student")}
+            counts["teacher"] = words.count("--teacher") if command == "quantize" else 1 + words.count("--also")
+            inputs = {name: (None,) * counts.get(name, 1) for name in kind.takes}
+            kind.check(kind.config(**own), {name: files for name, files in inputs.items() if files})
     for name in config.model_fields_set:
         if listed := re.search(r"kdcli list (\w+)", type(config).model_fields[name].description or ""):
             _find(listed[1], getattr(config, name))
@@ -152,7 +150,7 @@ def _find(kind: str, value: object) -> None:
 
 
 @pytest.mark.parametrize("one", PYTHON, ids=str)
-def test_the_scripts_take_what_the_docs_tell(one: ResolvedRecipe, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_scripts_take_what_the_docs_tell(one: Told, monkeypatch: pytest.MonkeyPatch) -> None:
     """Law: a script that the docs tell to run is there, and reads its words without complaint."""
     _, script, *words = one.words()
     file = REPO / script

@@ -117,7 +117,7 @@ def test_line_step_by_step(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -
     teacher = saved(choose_teacher(), tmp_path)
     data, student, onnx = (str(tmp_path / name) for name in ("data", "s.safetensors", "s.onnx"))
     assert main(["rollout", str(teacher), "-o", data, "--steps", "2000", "-q"]) == 0
-    quick = ["--student", "mlp:6", "--labels", "1000", "--rounds", "2", "--updates", "1500", "-q"]
+    quick = ["--student", "mlp:6", "--rounds", "2", "--updates", "1500", "-q"]
     assert main(["distill", str(teacher), "-o", student, "--dataset", data, "--data", "offline", *quick]) == 0
     assert main(["export", student, "-o", onnx, "-q"]) == 0
     capsys.readouterr()

@@ -7,6 +7,7 @@ import json
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -14,6 +15,7 @@ import torch
 from sb3_oracle import ACTIONS, OBSERVATIONS, Teacher, fresh
 
 from kdcli import artifact
+from kdcli.api.load import load as api_load
 from kdcli.checkpoints import files as step
 from kdcli.checkpoints.config import LoadConfig
 from kdcli.checkpoints.read import read, read_any
@@ -23,6 +25,12 @@ from kdcli.errors import UsageError
 from kdcli.spec import EnvSpec
 
 torch.set_num_threads(1)
+
+
+def written(source: Path, output: Path, **options: Any) -> Path:
+    """The agent file that `kdcli load` writes."""
+    api_load(source, output, **options)
+    return output
 
 
 @pytest.fixture(scope="module")
@@ -41,29 +49,29 @@ def run(*words: str | Path) -> tuple[int, str, str]:
 
 def test_a_loaded_agent_is_the_same_agent(teacher: Teacher, tmp_path: Path) -> None:
     """Law: the agent file acts, and describes itself, as the checkpoint read directly; loading it again is exact."""
-    path = step.load(teacher.path, tmp_path / "agent.safetensors", LoadConfig(env="Some-v0"))
+    path = written(teacher.path, tmp_path / "agent.safetensors", env="Some-v0")
     agent, obs = read(path), teacher.observations()
     np.testing.assert_array_equal(agent.act(obs), teacher.actions(obs))
     assert dict(agent.facts) == dict(read(teacher.path).facts)
     assert agent.env == EnvSpec("Some-v0")
-    again = step.load(path, tmp_path / "again.safetensors", LoadConfig(env="Other-v0"))
+    again = written(path, tmp_path / "again.safetensors", env="Other-v0")
     assert read(again).env == EnvSpec("Other-v0")
     np.testing.assert_array_equal(read(again).act(obs), teacher.actions(obs))
 
 
 def test_the_same_load_gives_the_same_bytes(teacher: Teacher, tmp_path: Path) -> None:
     """Law: loading twice gives identical files, whatever torch's random state; no path of this machine is in them."""
-    first = step.load(teacher.path, tmp_path / "a.safetensors").read_bytes()
+    first = written(teacher.path, tmp_path / "a.safetensors").read_bytes()
     torch.manual_seed(123)
     before = torch.random.get_rng_state()
-    assert step.load(teacher.path, tmp_path / "b.safetensors").read_bytes() == first
+    assert written(teacher.path, tmp_path / "b.safetensors").read_bytes() == first
     assert str(tmp_path).encode() not in first
     assert torch.equal(torch.random.get_rng_state(), before)
 
 
 def test_the_record_says_how(teacher: Teacher, tmp_path: Path) -> None:
     """Law: an agent file records command, options, versions and the digest of what it was made from."""
-    made = artifact.read_tensors(step.load(teacher.path, tmp_path / "a.safetensors"))[0]["made"]
+    made = artifact.read_tensors(written(teacher.path, tmp_path / "a.safetensors"))[0]["made"]
     assert made["command"] == "load"
     assert made["config"] == LoadConfig().recorded()
     assert made["parents"] == [artifact.parent(teacher.path)]
@@ -74,9 +82,9 @@ def test_an_output_is_not_overwritten(teacher: Teacher, tmp_path: Path) -> None:
     """Law: an existing output stays, unless forced."""
     (tmp_path / "a").write_text("mine")
     with pytest.raises(UsageError):
-        step.load(teacher.path, tmp_path / "a")
+        written(teacher.path, tmp_path / "a")
     assert (tmp_path / "a").read_text() == "mine"
-    step.load(teacher.path, tmp_path / "a", force=True)
+    written(teacher.path, tmp_path / "a", force=True)
     assert artifact.is_ours(tmp_path / "a")
 
 
@@ -118,7 +126,7 @@ def test_an_export_is_shown_but_not_loaded(teacher: Teacher, tmp_path: Path) -> 
     from kdcli.exporters.config import ExportConfig
     from kdcli.exporters.step import export
 
-    agent, path = read(teacher.path), tmp_path / "policy.bin"
+    agent, path = read(teacher.path), tmp_path / "policy.onnx"
     export(agent, path, None, ExportConfig())
     found, of_zip = step.inspect(path), step.inspect(teacher.path)
     assert (found["format"], found["made"]) == ("onnx", None)
@@ -133,7 +141,7 @@ def test_an_export_is_shown_but_not_loaded(teacher: Teacher, tmp_path: Path) -> 
 
 def test_inspect_as_json(teacher: Teacher, tmp_path: Path) -> None:
     """Law: with --json the answer is one object with a schema; checkpoint and agent file tell the same of the agent."""
-    path = step.load(teacher.path, tmp_path / "agent.safetensors")
+    path = written(teacher.path, tmp_path / "agent.safetensors")
     of_zip, of_file = (json.loads(run("inspect", file, "--json", "-q")[1]) for file in (teacher.path, path))
     assert of_zip["schema"] == "kdcli.inspect/1"
     assert (of_zip["format"], of_file["format"]) == ("sb3", "native")

@@ -124,10 +124,10 @@ def test_the_file_holds_numbers_and_no_code() -> None:
 
 
 def test_the_page_is_a_page_of_numpy() -> None:
-    """Under 200 lines, nothing imported but NumPy and what reads JSON, and it is the page that the tests ran."""
+    """Under 220 lines, nothing imported but NumPy and what reads JSON, and it is the page that the tests ran."""
     text = files_of("tanh")[PAGE].decode()
     assert text == Path(numpy_page.__file__).read_text()
-    assert len(text.splitlines()) < 200
+    assert len(text.splitlines()) < 220
     nodes = list(ast.walk(ast.parse(text)))
     imported = {alias.name for node in nodes if isinstance(node, ast.Import) for alias in node.names}
     imported |= {str(node.module) for node in nodes if isinstance(node, ast.ImportFrom)}
