@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 
+from kdcli.errors import spell
+
 
 @dataclass(frozen=True)
 class Event:
@@ -18,9 +20,17 @@ class Event:
 
 @dataclass(frozen=True)
 class Note:
-    """A sentence for the user: a choice that was made, advice, a warning."""
+    """A sentence for the user: a choice that was made, advice, a warning.
 
-    text: str
+    `message` may name options as `kdcli.errors.option` does; `text` is what a listener in Python reads.
+    """
+
+    message: str
+
+    @property
+    def text(self) -> str:
+        """The sentence, its options spelled as in Python."""
+        return spell(self.message)
 
 
 Listener = Callable[[Event | Note], None]

@@ -108,7 +108,7 @@ class Console:
             return
         if self._view is None:
             self._view = self._open_view(self.err)
-        self._view(Note(spell(heard.text, shell)) if isinstance(heard, Note) else heard)
+        self._view(Note(spell(heard.message, shell)) if isinstance(heard, Note) else heard)
 
     @contextmanager
     def keep_stdout(self) -> Iterator[None]:

@@ -132,7 +132,9 @@ def _check(words: Sequence[str], config: BaseModel) -> None:
         kind = STEPS.load(command)
         own = config.model_dump(exclude_unset=True, include=set(kind.config.model_fields))
         if own:
-            counts = {"teachers": 3, "agents": 2} | {f"{name}": words.count(f"--{name}") for name in ("dataset", "student")}
+            counts = {"teachers": 3, "agents": 2} | {
+                f"{name}": words.count(f"--{name}") for name in ("dataset", "student")
+            }
             counts["teacher"] = words.count("--teacher") if command == "quantize" else 1 + words.count("--also")
             inputs = {name: (None,) * counts.get(name, 1) for name in kind.takes}
             kind.check(kind.config(**own), {name: files for name, files in inputs.items() if files})

@@ -63,7 +63,7 @@ def test_the_line_carries_it(kind: str, tmp_path: Path, capsys: pytest.CaptureFi
     assert plays[0] == plays[1]
     assert told["contenders"][1]["similarity"]["agreement"] == 1.0
     few = ("--updates", 20, "--rounds", 2, "--episodes", 2, "--student", small)
-    run("distill", source, "-o", student, "--labels", 200, *few)
+    run("distill", source, "-o", student, *few, "--labels", 200)
     run("distill", source, "-o", student, *few, "--data", "offline", "--dataset", data, "--force")
     run("export", student, "-o", file, "--states", 60, "--force")
     told = json.loads(run("bench", student, file, *options))

@@ -12,7 +12,6 @@ import gymnasium
 import numpy as np
 import pytest
 import torch
-from pydantic import ValidationError
 
 from kdcli.agents.action import ActionRule
 from kdcli.agents.actor import Actor
@@ -27,9 +26,11 @@ from kdcli.envs.make import make
 from kdcli.envs.toys import Reach
 from kdcli.errors import UsageError
 from kdcli.networks.mlp import MLP
+from kdcli.options import build
 from kdcli.progress import Event, Note
 from kdcli.rollouts import record as step
 from kdcli.rollouts.behavior_policy import RANDOM, STUDENT, TEACHER
+from kdcli.rollouts.checks import check_rollout
 from kdcli.rollouts.config import RolloutConfig
 from kdcli.rollouts.record import rollout
 from kdcli.rollouts.recording import Cast, Share, record
@@ -312,7 +313,7 @@ def test_cut_episodes_are_told(tmp_path: Path) -> None:
     done = rollout(cast(), config(steps=100, shard_rows=40), tmp_path / "d", listen=heard.append)
     assert (done.n_episodes, done.n_cut) == (0, 12)
     assert done.mean_return is None
-    assert any(isinstance(note, Note) and "--shard-rows" in note.text for note in heard)
+    assert any(isinstance(note, Note) and "steps and shard_rows" in note.text for note in heard)
 
 
 def _interrupted(path: Path, who: Cast, after: int, ending: type[BaseException]) -> list[Event | Note]:
@@ -356,8 +357,8 @@ def test_another_rollout_does_not_continue(tmp_path: Path, change: str) -> None:
 
 
 MISTAKES: dict[str, tuple[Callable[[], Cast], dict[str, Any], str]] = {
-    "no student": (cast, {"policy": "student"}, "--policy student needs a student"),
-    "no student to mix": (cast, {"policy": "mixed"}, "--policy mixed needs a student"),
+    "no student": (cast, {"policy": "student"}, "policy='student' needs a student"),
+    "no student to mix": (cast, {"policy": "mixed"}, "policy='mixed' needs a student"),
     "idle student": (lambda: cast(student=reaching()), {}, "the student has no part"),
     "other env": (lambda: cast(env=CHOOSE), {}, "the agent was trained on"),
     "student of another env": (lambda: cast(student=choosing()), {"policy": "mixed"}, "the agent was trained on"),
@@ -428,5 +429,5 @@ def test_the_manifest_says_the_true_share(tmp_path: Path, share: dict[str, Any])
 )
 def test_options_without_effect_are_refused(options: dict[str, Any]) -> None:
     """Law: an option that would do nothing, or cannot be, is an error."""
-    with pytest.raises(ValidationError):
-        RolloutConfig(**options)
+    with pytest.raises(UsageError):
+        check_rollout(*build(options, RolloutConfig))
