@@ -28,4 +28,12 @@ c_compiler = _needs(_programs("cc"), "a C compiler", "apt install gcc libc6-dev"
 cortex_m = _needs(_programs(*ARM), "a Cortex-M", "apt install gcc-arm-none-eabi qemu-system-arm")
 zoo = _needs(ZOO.is_dir(), "agents of others", "set KDCLI_ZOO to a clone of DLR-RM/rl-trained-agents")
 teachers = _needs(TEACHERS.is_dir(), "image and recurrent teachers", "set KDCLI_TEACHERS to their folder")
+
+
+def compiler(name: str) -> pytest.MarkDecorator:
+    """A test that compiles with the compiler `name`."""
+    return _needs(_programs(name), name, f"apt install {name.replace('clang++', 'clang')}")
+
+
+python38 = _needs("KDCLI_PYTHON38" in os.environ, "Python 3.8 with NumPy", "set KDCLI_PYTHON38 to its interpreter")
 dev_full = _needs(os.path.exists("/dev/full"), "/dev/full", "run it on Linux")

@@ -15,6 +15,7 @@ from kdcli.agents.onnx.session import OnnxAgent
 from kdcli.applies import given_fields
 from kdcli.checkpoints.config import LoadConfig
 from kdcli.checkpoints.read import find_file, read, read_any
+from kdcli.checkpoints.sb3.zoo import asked_env
 from kdcli.errors import RefusedError, UsageError, option
 from kdcli.progress import Listener, silent
 
@@ -55,7 +56,7 @@ def find(agent: Any, config: LoadConfig | None = None, listen: Listener = silent
         return Given(read_any(file, config, listen), artifact.parent(file), file)
     if isinstance(agent, Agent | OnnxAgent):
         _refuse_file_options(config)
-        return Given(_placed(agent, config), {"name": agent.name, "sha256": _digest(agent)})
+        return Given(_placed(agent, config, listen), {"name": agent.name, "sha256": _digest(agent)})
     if _is_sb3(agent):
         return _of_sb3(agent, config, listen)
     what = f"{type(agent).__module__}.{type(agent).__name__}"
@@ -82,15 +83,15 @@ def as_list(agents: Any) -> list[Any]:
 
 def _refuse_file_options(config: LoadConfig) -> None:
     """Raise UsageError for an option that says how a file is read, where there is none."""
-    placing = {"env", *(("env_kwargs", "wrapper") if config.env else ())}
-    for name in sorted(given_fields(config) - placing):
-        why = "the agent is in memory already" + ("" if config.env else ", and no env is named")
+    for name in sorted(given_fields(config) - {"env", "env_kwargs", "wrapper", "envs"}):
+        why = "the agent is in memory already"
         raise UsageError(f"{option(name)} would change nothing", why, f"leave {option(name)} out")
 
 
-def _placed(agent: Agent | OnnxAgent, config: LoadConfig) -> Agent | OnnxAgent:
-    named = config.named_env()
-    return agent if named is None else replace(agent, env=named)
+def _placed(agent: Agent | OnnxAgent, config: LoadConfig, listen: Listener) -> Agent | OnnxAgent:
+    """The agent in the env that the caller names, or in its own with the caller's arguments and wrappers."""
+    env = asked_env(config, agent, listen)
+    return replace(agent, env=None if env is None else env.within(config.envs or 0))
 
 
 def _digest(agent: Agent | OnnxAgent) -> str:

@@ -11,7 +11,7 @@ from kdcli.agents.actor import Actor, no_memory
 from kdcli.agents.observation import is_image
 from kdcli.choice import Choice
 from kdcli.distillation import AUGMENTATIONS
-from kdcli.errors import UsageError
+from kdcli.errors import UsageError, option
 from kdcli.spec import MASK, Box, Dict, Part, parts, split_rows
 
 # One part of the observation (N, *shape), how much, and chance -> the same moved.
@@ -68,7 +68,7 @@ class Augmentation:
             raise UsageError(
                 "this augmentation does not fit",
                 f"the observation has no {kind}",
-                "choose another: kdcli list augmentations, or leave --augment out",
+                f"choose another: kdcli list augmentations, or leave {option('augment')} out",
             )
         moved = rows.copy()
         for name, part in named.items():

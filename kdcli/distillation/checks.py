@@ -96,6 +96,7 @@ RULES: tuple[Applies[Circumstances], ...] = (
     Applies(
         "reinforce", lambda k: k.chain.teachers != "in-turn", "a student of teachers in turn learns from them alone"
     ),
+    Applies("reinforce_steps reinforce_entropy", lambda k: bool(k.config.reinforce), "no rewards are learned from"),
     Applies("reinforce", _without_memory, "a student with memory does not learn from rewards"),
     Applies("tau", _tempered, "no chosen loss has a temperature", f"add one that has, such as {option('loss', 'kl')}"),
     Applies("balance", lambda k: len(k.config.loss) > 1, "there is one loss term", f"add another {option('loss')}"),

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Literal
 
-from pydantic import BaseModel, ConfigDict, Field, model_validator
+from pydantic import BaseModel, ConfigDict, Field
 
 Share = Literal["all", "trunk"]
 DataMode = Literal["offline", "teacher", "student", "dagger", "dart"]
@@ -33,10 +33,10 @@ class DistillConfig(BaseModel):
         (), description="learning from rewards beside it: ppo[@weight schedule], one of: kdcli list reinforcements"
     )
     reinforce_steps: int = Field(
-        0, ge=0, description="steps of the env that --reinforce learns from, in all; 0: as many as labels"
+        0, ge=0, description="env steps that rewards are learned from, in all; 0: as many as labels"
     )
     reinforce_entropy: float = Field(
-        0.0, ge=0.0, description="what --reinforce pays for a nat of the entropy of what the student does"
+        0.0, ge=0.0, description="entropy bonus beside the rewards, per nat of the student's policy"
     )
     data: DataMode = Field(
         "dagger", description="who acts: a Dataset (offline), the teacher, the student, or a mixture"
@@ -62,12 +62,6 @@ class DistillConfig(BaseModel):
     envs: int = Field(8, ge=1, description="environments stepped side by side")
     capacity: int = Field(1_000_000, ge=100, description="states kept in memory; the oldest go first")
     seed: int = Field(0, ge=0, description="source of every random choice")
-
-    @model_validator(mode="after")
-    def _reinforced(self) -> DistillConfig:
-        if not self.reinforce and (self.reinforce_steps or self.reinforce_entropy):
-            raise ValueError("reinforce_steps and reinforce_entropy are for --reinforce, which names nothing")
-        return self
 
 
 class ResolvedConfig(DistillConfig):

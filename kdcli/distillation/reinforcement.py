@@ -31,7 +31,7 @@ from kdcli.distillation.checkpointing import (
 )
 from kdcli.distillation.term_weights import parse_weight
 from kdcli.envs.vector import Vector
-from kdcli.errors import UsageError
+from kdcli.errors import UsageError, option
 from kdcli.networks.mlp import MLP
 from kdcli.rollouts.resumable import Track
 from kdcli.rollouts.seeds import first_seed
@@ -123,7 +123,7 @@ class Reinforcement:
             raise UsageError(
                 "rewards teach a student that explores",
                 "this one has no spread",
-                "leave --reinforce out, or begin with a new student: --init random",
+                f"leave {option('reinforce')} out, or begin with a new student: {option('init', 'random')}",
             )
         self._student, self._measured = student, measured
         self._said.clear()

@@ -108,7 +108,7 @@ def sparsest(unit_stats: UnitStats, scores: Scores, n_nonzero: int, uniform: boo
         raise UsageError(
             f"{n_nonzero:,} numbers are too few",
             f"{fixed:,} are biases, which stay",
-            f"--to 'nonzeros<={fixed + len(matrices):,}' is the least".replace(",", ""),
+            f"{option('to', f'nonzeros<={fixed + len(matrices)}')} is the least",
         )
     ranked = {name: torch.where(tensor == 0, -torch.inf, scores[name]) for name, tensor in matrices.items()}
     if uniform:

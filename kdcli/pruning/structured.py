@@ -9,7 +9,7 @@ from typing import Literal
 import numpy as np
 
 from kdcli.agents.agent import Agent
-from kdcli.errors import UsageError
+from kdcli.errors import UsageError, option
 from kdcli.pruning.unit_stats import UnitStats
 
 Measure = Callable[[Agent], float]
@@ -48,7 +48,7 @@ def shrink(unit_stats: UnitStats, going: list[int], measure: Measure, size: floa
     least = unit_stats.kept(going)
     if measure(least) > size:
         why = f"one unit in each layer comes to {measure(least):,.0f}"
-        fix = f"ask for {math.ceil(measure(least))} or more in --to, or distill another network"
+        fix = f"ask for {math.ceil(measure(least))} or more in {option('to')}, or distill another network"
         raise TooSmallError(f"this network cannot come to {size:,.0f}", why, fix)
     low, high, best = 0, len(going), least
     while high - low > 1:

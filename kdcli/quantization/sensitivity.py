@@ -12,7 +12,7 @@ from dataclasses import dataclass, replace
 from kdcli.agents.agent import Agent
 from kdcli.agents.agreement import agreement
 from kdcli.agents.states import States, actions
-from kdcli.errors import UsageError
+from kdcli.errors import UsageError, option
 from kdcli.quantization.plan import Plan
 from kdcli.quantization.qat import products
 from kdcli.quantization.schemes import Scheme, parse_scheme
@@ -63,7 +63,7 @@ def mixed(agent: Agent, plan: Plan, bits: float, play: Play, ladder: Sequence[st
         raise UsageError(
             f"no mixture has {bits:g} bits a weight",
             f"the least is {schemes[-1].bits}",
-            f"--mixed {schemes[-1].bits} is the least",
+            f"{option('mixed', schemes[-1].bits)} is the least",
         )
     steps = sensitivities(agent, ladder, play)
     cost = {(step.name, step.scheme.name): step.disagreement for step in steps}

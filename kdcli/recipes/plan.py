@@ -10,7 +10,7 @@ from typing import Annotated, Any
 from pydantic import BaseModel, StringConstraints, TypeAdapter, ValidationError
 
 from kdcli.checkpoints.read import find_file
-from kdcli.errors import KdcliError, RefusedError, UsageError, unknown
+from kdcli.errors import KdcliError, RefusedError, UsageError, option, unknown
 from kdcli.outputs import checked
 from kdcli.recipes import STEPS
 from kdcli.recipes.recipe import ResolvedRecipe
@@ -54,7 +54,7 @@ class Source:
         output = outputs[self.step]
         if not self.part:
             return output
-        tasks = checked(output / "tasks.json", TasksRecord, "make the step again, with --force")["tasks"]
+        tasks = checked(output / "tasks.json", TasksRecord, f"make the step again, with {option('force')}")["tasks"]
         if self.part > len(tasks):
             raise RefusedError(f"{output / 'tasks.json'} is damaged", f"it names {len(tasks)} students", "")
         return output / tasks[self.part - 1]["file"]

@@ -117,7 +117,7 @@ def _parse(text: str) -> tuple[str, Any]:
         fix = f"give {option('set', 'teacher=agent.zip')}"
         raise UsageError(f"cannot read {text}", "it is a name and a value", fix)
     try:
-        return key.strip(), parse_toml(f"value = {value}", f"--set {key}")["value"]
+        return key.strip(), parse_toml(f"value = {value}", f"the value of {key}")["value"]
     except tomllib.TOMLDecodeError:
         return key.strip(), value.strip()
 

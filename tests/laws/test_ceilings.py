@@ -122,7 +122,6 @@ def _wide_zip(path: Path, arch: dict[str, list[int]]) -> Path:
 
 def test_no_runtime_builds_more_than_there_is(tmp_path: Path) -> None:
     """Law: a policy that is said to be thousands of times its weights is not built for a benchmark."""
-    pytest.importorskip("stable_baselines3", reason="pip install 'kdcli[sb3]'")
     file = _wide_zip(tmp_path / "a.zip", {"pi": [64, 64], "vf": [30_000, 30_000]})
     began = time.monotonic()
     words = "--runtimes sb3 --episodes 2 --latency-budget 0.01s --no-baselines --env CartPole-v1"

@@ -16,7 +16,7 @@ from kdcli.agents.observation import plain
 from kdcli.agents.policy import Policy
 from kdcli.choice import Choice
 from kdcli.distillation.config import DistillConfig
-from kdcli.distillation.student import settled
+from kdcli.distillation.student import resolve
 from kdcli.errors import RefusedError, UsageError
 from kdcli.networks import NETWORKS, build, from_config
 from kdcli.networks.attention import AttentionCell
@@ -240,9 +240,9 @@ def test_settings_follow_the_student(name: str, shape: Shape) -> None:
     try:
         network = build(Choice.parse(text), [part.shape for part in sees.parts.values()], 2, 0)
     except UsageError:
-        pytest.skip(f"{name} does not see {shape}")
+        return  # an architecture for observations of another shape
     student = Agent(sees, Policy(network, ActionRule(Discrete(2)), "logits"), "student")
     convolves = any(isinstance(module, nn.Conv2d) for module in network.modules())
-    for found in (settled(DistillConfig(student=text), student), settled(DistillConfig(), student, student)):
+    for found in (resolve(DistillConfig(student=text), student), resolve(DistillConfig(), student, student)):
         assert found.batch == (64 if convolves and not student.state_size else 256)
         assert found.lr.startswith("cosine:0.001" if convolves else "cosine:0.003")

@@ -143,14 +143,18 @@ def test_a_recurrent_card(channels_last: bool, tmp_path: Path, where: Where) -> 
 
 
 def test_the_cards_env(tmp_path: Path, where: Where) -> None:
-    """Law: without spaces the card's env is made, unless the user names one; a module in its name is not imported."""
+    """Law: without spaces the card's env is made, unless the user names one."""
     where(VECTOR, Discrete(4))
     net = stirred(Body(4))
     path = written(net, card(None, None, net, env={"id": "Own-v0", "kwargs": {"a": 1}}), tmp_path)
     assert read(path, LoadConfig()).env == EnvSpec("Own-v0", {"a": 1})
     assert read(path, LoadConfig(env="Mine-v0")).env == EnvSpec("Mine-v0")
-    path = written(net, card(None, None, net, env={"id": "os:Own-v0"}), tmp_path)
-    with pytest.raises(UsageError, match="does not say what it observes"):
+
+
+def test_a_module_in_the_cards_env_is_not_imported(tmp_path: Path) -> None:
+    """Law: a card decides on no import; the error says how the user names the module."""
+    path = written(Body(4), card(None, None, Body(4), env={"id": "os:Own-v0"}), tmp_path)
+    with pytest.raises(UsageError, match="names code of a module.*os:Own-v0"):
         read(path, LoadConfig())
 
 

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import ctypes
 import re
-import shutil
 import subprocess
 from collections.abc import Iterable, Mapping
 from functools import cache
 from pathlib import Path
+from typing import Any
 
+import needs
 import numpy as np
 import pytest
 from on_grids import on_grids
@@ -33,10 +34,15 @@ from kdcli.exporters.step import export, resolved
 from kdcli.graph.trace import trace
 from kdcli.spec import Discrete, box
 
-pytestmark = pytest.mark.skipif(shutil.which("cc") is None, reason="there is no C compiler")
+pytestmark = needs.c_compiler
 STRICT = ("-Wall", "-Wextra", "-Werror", "-pedantic", "-Wshadow")
 STANDARDS = [(compiler, age) for compiler in ("gcc", "clang") for age in ("c99", "c11", "c17")]
 STANDARDS += [(compiler, age) for compiler in ("g++", "clang++") for age in ("c++11", "c++14", "c++17", "c++20")]
+
+
+def with_compilers(pairs: Iterable[tuple[str, str]]) -> list[Any]:
+    """The cases, each for those who have its compiler."""
+    return [pytest.param(compiler, age, marks=needs.compiler(compiler)) for compiler, age in pairs]
 
 
 @cache
@@ -69,9 +75,7 @@ def every(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def compiles(compiler: str, age: str, source: Path) -> None:
-    """It does, without a warning; skips where the compiler is not installed."""
-    if shutil.which(compiler) is None:
-        pytest.skip(f"there is no {compiler} here: apt install {compiler.removesuffix('++')}")
+    """It does, without a warning."""
     language = "c++" if age.startswith("c++") else "c"
     command = [compiler, "-x", language, f"-std={age}", *STRICT, "-fsyntax-only", source.name]
     done = subprocess.run(command, cwd=source.parent, capture_output=True, text=True, check=False)
@@ -81,20 +85,20 @@ def compiles(compiler: str, age: str, source: Path) -> None:
 YOUNGEST_AND_OLDEST = [("gcc", "c11"), ("g++", "c++11"), ("g++", "c++20"), ("clang++", "c++17")]
 
 
-@pytest.mark.parametrize(("compiler", "age"), YOUNGEST_AND_OLDEST)
+@pytest.mark.parametrize(("compiler", "age"), with_compilers(YOUNGEST_AND_OLDEST))
 def test_policies_are_one_translation_unit(compiler: str, age: str, few: Path) -> None:
     """Law: policies stand together in one file of C or C++ of any age, without a warning."""
     compiles(compiler, age, few)
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize(("compiler", "age"), STANDARDS)
+@pytest.mark.parametrize(("compiler", "age"), with_compilers(STANDARDS))
 def test_all_policies_are_one_translation_unit(compiler: str, age: str, every: Path) -> None:
     """Law: the same of every policy there is, for every age."""
     compiles(compiler, age, every)
 
 
-@pytest.mark.skipif(shutil.which("g++") is None, reason="there is no g++")
+@needs.compiler("g++")
 def test_as_cpp_it_acts_like_the_agent(few: Path) -> None:
     """Law: what a C++ compiler makes of several in one file does what the agents do, called as C."""
     command = ["g++", "-x", "c++", "-std=c++11", "-O1", "-shared", "-fPIC", few.name, "-o", "together.so"]
