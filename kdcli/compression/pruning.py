@@ -94,7 +94,7 @@ def run(agent: Agent, config: PruneConfig, listener: Listener = silent) -> Outco
     """
     budget = _budget(config, agent)
     first = proved(agent, lambda seed: real_states(agent, config.states, config.seed + seed))
-    states = some_of(agent, real_states(agent, config.states, config.seed), config.unit_stats)
+    states = some_of(agent, real_states(agent, config.states, config.seed), config.importance_states)
     tools = Tools(_recovery(agent, config), Scale(agent, "screen", config).score, budget)
     done = prune(first.agent, states, config, tools, listener)
     scale = Scale(agent, "bench", config)

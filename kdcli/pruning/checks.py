@@ -10,7 +10,7 @@ from kdcli.pruning.masks import check_judges_weights
 from kdcli.pruning.size_targets import Budget
 
 _LOSSLESS = f"with {option('lossless')} only that goes which changes no action"
-_CUTTING = "to pattern importance allocation rounds pace recover labels lr min_score episodes unit_stats"
+_CUTTING = "to pattern importance allocation rounds pace recover labels lr min_score episodes importance_states"
 RULES: tuple[Applies[PruneConfig], ...] = (
     Applies(_CUTTING, lambda c: not c.lossless, _LOSSLESS),
     Applies("to", lambda c: not c.block, "N of M weights stay, which is a size already"),

@@ -41,7 +41,7 @@ class PruneConfig(BaseModel):
     min_score: float = Field(0.9, description="stop where the score falls below; the agent before that is kept")
     episodes: int = Field(50, ge=2, description="paired episodes that measure the score after a round")
     states: Count = Field(20_000, ge=100, description="real states in which what never varies is idle")
-    unit_stats: Count = Field(20_000, ge=16, description="real states on which importance is measured")
+    importance_states: Count = Field(20_000, ge=16, description="real states on which importance is measured")
     seed: int = Field(0, ge=0, description="source of every random choice")
 
     @property

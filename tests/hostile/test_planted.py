@@ -67,9 +67,9 @@ def test_a_path_in_a_file_is_not_opened(tmp_path: Path) -> None:
     with pytest.raises(UsageError, match="a path") as raised:
         make(quoted)
     assert f"--env-kwargs xml_file={tmp_path / 'x.xml'}" in raised.value.fix
-    with pytest.raises(OSError, match=r"x\.xml"):
+    with pytest.raises(UsageError, match=r"x\.xml"):
         make(spec)
-    with hearing([f"xml_file={tmp_path / 'x.xml'}"]), pytest.raises(OSError, match=r"x\.xml"):
+    with hearing([f"xml_file={tmp_path / 'x.xml'}"]), pytest.raises(UsageError, match=r"x\.xml"):
         make(quoted)
 
 

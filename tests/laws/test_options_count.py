@@ -175,7 +175,13 @@ CHANGES = [
     Case("prune", "min_score", 2.0),
     Case("prune", "episodes", 6),
     Case("prune", "states", 200, {**dict.fromkeys(BASE["prune"]), "lossless": True, "states": 120}),
-    Case("prune", "unit_stats", 16, {"pattern": "weights", "to": "nonzeros<=20", "importance": "activation"}, "rough"),
+    Case(
+        "prune",
+        "importance_states",
+        16,
+        {"pattern": "weights", "to": "nonzeros<=20", "importance": "activation"},
+        "rough",
+    ),
     Case("prune", "seed", 1),
     Case("quantize", "scheme", "int4"),
     Case("quantize", "mixed", 3.0),
@@ -249,7 +255,7 @@ IDLE = [
             "lr": "0.1",
             "min_score": 0.5,
             "episodes": 9,
-            "unit_stats": 99,
+            "importance_states": 99,
         }.items()
     ),
     Case("prune", "to", "params<=9", N_OF_M),

@@ -193,7 +193,7 @@ def _run(capsys: pytest.CaptureFixture[str], *words: Any, ends: tuple[Exit, ...]
 
 _MEASURED = (Exit.DONE, Exit.GATE_FAILED, Exit.UNDECIDED)  # by the verdict, which is not what is tested here
 _FEW = ("--labels", 400, "--episodes", 4)
-_PRUNE = ("--rounds", 1, "--recover", 20, "--states", 200, "--evidence", 64, "--min-score", -10)
+_PRUNE = ("--rounds", 1, "--recover", 20, "--states", 200, "--importance-states", 64, "--min-score", -10)
 _QUANTIZE = ("--activations", 8, "--states", 200, "--updates", 20, "--latency-budget", "0s")
 _BENCH = ("--latency-budget", "0s", "--no-baselines", "--states", 200, "--json")
 _SUFFIXES = (".onnx", ".c", ".npz", ".pt", ".pt2")

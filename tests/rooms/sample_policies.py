@@ -37,6 +37,7 @@ from kdcli.spec import (
     Part,
     Space,
     box,
+    handed,
     join_rows,
     parts,
 )
@@ -84,7 +85,7 @@ def _actions() -> dict[str, Callable[[], Agent]]:
         "clip_one_side_each": (box((3,), -0.1, [0.1, 0.2, 0.3]), {}),
         "unbounded": (box((3,)), {}),
         "float64": (box((3,), -0.5, 0.5, "float64"), {}),
-        "integers": (box((3,), -4, 4, "int32"), {}),
+        "integers": (handed(box((3,), -4, 4, "int32")), {}),
         "matrix": (box((2, 3), -0.5, 0.5), {}),
         "tanh": (box((3,), -1.0, 1.0), {"squash": "tanh"}),
         "tanh_shifted": (box((3,), 0.0, 2.0), {"squash": "tanh"}),

@@ -154,7 +154,7 @@ def test_the_cards_env(tmp_path: Path, where: Where) -> None:
 def test_a_module_in_the_cards_env_is_not_imported(tmp_path: Path) -> None:
     """Law: a card decides on no import; the error says how the user names the module."""
     path = written(Body(4), card(None, None, Body(4), env={"id": "os:Own-v0"}), tmp_path)
-    with pytest.raises(UsageError, match="names code of a module.*os:Own-v0"):
+    with pytest.raises(UsageError, match=r"names code of a module.*os:Own-v0"):
         read(path, LoadConfig())
 
 

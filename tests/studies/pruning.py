@@ -94,7 +94,7 @@ def pruned(teacher: Agent, thin: Agent, params: int, arm: str, seed: int) -> Age
     taught = lesson(rounds, lr, seed)
     vector = open_vector(teacher.env, teacher, taught.envs)
     recover = Recovery(teacher, vector, taught, judge_of(teacher, teacher.env, taught), keep_zeros=False)
-    states = some_of(teacher, real_states(teacher, 4_000, seed), config.unit_stats)
+    states = some_of(teacher, real_states(teacher, 4_000, seed), config.importance_states)
     return prune(thin, states, config, Tools(recover, lambda _: 0.0, Budget.parse(str(config.to)))).agent
 
 

@@ -15,7 +15,7 @@ import sys
 from kdcli.errors import RefusedError
 
 # For loading and one decision, beside what the runtime itself takes; seconds are of work, patience is by the clock.
-MEMORY, SECONDS, PATIENCE = 2**30, 4, 8.0
+MEMORY, SECONDS, PATIENCE = 2**30, 4, 60.0
 _REFUSED = 3
 _TRIED: dict[bytes, str] = {}  # digest of a file tried in the life of this process -> what is wrong with it
 _STARVED = re.compile("alloc|memory", re.IGNORECASE)
