@@ -32,7 +32,7 @@ def policy(scale: float = 2.0) -> onnx.ModelProto:
         ("ConstantOfShape of 4 gigabytes", "bytes for one decision"),
         ("Concat, doubling to gigabytes", "bytes for one decision"),
         ("a function of itself", "INVALID_GRAPH"),
-        ("a loop without end", "more than 4 seconds"),
+        ("a loop without end", "one decision takes more than"),
     ],
 )
 def test_bombs_are_refused(name: str, why: str) -> None:

@@ -33,9 +33,12 @@ def saved(agent: Agent, folder: Path) -> Path:
 
 @pytest.mark.parametrize("make", [reach_teacher, choose_teacher])
 def test_compress_finds_a_student_that_holds(make: object, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    """Law: from a checkpoint to a proven smaller file in one command, everything kept in the run folder."""
+    """Law: from a checkpoint to a proven smaller file in one command, everything kept in the run folder.
+
+    The work takes a tenth of the budget; the rest is for machines that do other work, too.
+    """
     teacher = saved(make(), tmp_path)  # type: ignore[operator]
-    code = main(["compress", str(teacher), "-o", str(tmp_path / "run"), "--budget", "30s", "--json"])
+    code = main(["compress", str(teacher), "-o", str(tmp_path / "run"), "--budget", "3m", "--json"])
     answer = json.loads(capsys.readouterr().out)
     assert code == 0
     assert answer["verdict"] == "holds"
@@ -89,7 +92,7 @@ def test_a_linear_teacher_is_minimal(tmp_path: Path, capsys: pytest.CaptureFixtu
         network.head.weight.fill_(-3.0)
         network.head.bias.zero_()
     linear = Agent(plain.preprocess, Policy(network, plain.policy.rule, "mean").eval(), "linear", REACH)
-    code = main(["compress", str(saved(linear, tmp_path)), "-o", str(tmp_path / "run"), "--budget", "10s"])
+    code = main(["compress", str(saved(linear, tmp_path)), "-o", str(tmp_path / "run"), "--budget", "3m"])
     shown = capsys.readouterr()
     assert code == 0
     assert "already minimal" in shown.out

@@ -143,12 +143,17 @@ def test_a_recurrent_card(channels_last: bool, tmp_path: Path, where: Where) -> 
 
 
 def test_the_cards_env(tmp_path: Path, where: Where) -> None:
-    """Law: without spaces the card's env is made, unless the user names one."""
+    """Law: without spaces the card's env is made, unless the user names one; its words are known to be a file's."""
     where(VECTOR, Discrete(4))
     net = stirred(Body(4))
     path = written(net, card(None, None, net, env={"id": "Own-v0", "kwargs": {"a": 1}}), tmp_path)
     assert read(path, LoadConfig()).env == EnvSpec("Own-v0", {"a": 1})
     assert read(path, LoadConfig(env="Mine-v0")).env == EnvSpec("Mine-v0")
+    path = written(net, card(None, None, net, env={"id": "os:Own-v0"}), tmp_path)
+    found = read(path, LoadConfig()).env
+    assert found is not None
+    assert found.quoted == {"os:Own-v0"}
+    assert read(path, LoadConfig(env="os:Own-v0")).env.quoted == frozenset()  # type: ignore[union-attr]
 
 
 def test_a_module_in_the_cards_env_is_not_imported(tmp_path: Path) -> None:
