@@ -62,12 +62,13 @@ class Exported:
         """
         return from_bytes(self.files[SUFFIX], self.record["name"])
 
-    def save(self, path: Path, force: bool = False) -> Path:
+    def save(self, path: Path | str, force: bool = False) -> Path:
         """Write every file, each whole or not at all, the one at `path` last.
 
         Raises:
             UsageError: one exists (without `force`) or cannot be written.
         """
+        path = Path(path)
         named = {path.with_name(stem_of(path) + suffix): data for suffix, data in self.files.items()}
         named = {path if i == 0 else file: data for i, (file, data) in enumerate(named.items())}
         for file in named:
