@@ -9,6 +9,7 @@ and to write. It prints one JSON object: how many files were tried of each kind,
 from __future__ import annotations
 
 import copy
+import hashlib
 import importlib.abc
 import json
 import os
@@ -28,6 +29,8 @@ CODE, PACKAGE, VICTIM = "planted_code", "planted_package", "victim"
 STARTS = ("subprocess.Popen", "os.system", "os.exec", "os.posix_spawn", "os.spawn", "ctypes.dlopen", "socket.connect")
 WORDS = (CODE, PACKAGE, VICTIM)
 ENV = {"id": "CartPole-v1", "kwargs": {"sutton_barto_reward": "no"}, "wrappers": ["flatten"], "max_steps": 9}
+# Options with which a step that makes sense takes little time.
+QUICK = {"student": "linear", "labels": 100, "rounds": 1, "updates": 2, "episodes": 2, "max_steps": 5, "steps": 4}
 Words = list[str]
 Tree = Any
 
@@ -187,7 +190,7 @@ def _zoo(seeds: Path) -> Kind:
             "policy": "x",
             "callback": ["x"],
         },
-        "env_kwargs.yml": {"g": "9.8"},
+        "env_kwargs.yml": {"render_mode": "rgb_array"},
     }
 
     def write(tree: Tree, folder: Path) -> list[Words]:
@@ -255,15 +258,17 @@ def _exports(agent: Path, made: Path) -> Iterator[Kind]:
 
 def _dataset(agent: Path, made: Path) -> Kind:
     data = made / "data"
-    assert run(["rollout", str(agent), "-o", str(data), "--steps", "16", "--envs", "1"]) == 0
+    assert run(["rollout", str(agent), "-o", str(data), "--steps", "128", "--envs", "1"]) == 0
     manifest = json.loads((data / "manifest.json").read_text())
-    settings = ["--student", "linear", "--labels", "16", "--data", "offline", "--rounds", "1"]
+    settings = ["--student", "linear", "--labels", "100", "--data", "offline", "--rounds", "1", "--updates", "2"]
 
     def write(tree: Tree, folder: Path) -> list[Words]:
+        content = {key: value for key, value in tree.items() if key != "sha256"}
+        sealed = {**content, "sha256": hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()}
         shutil.copytree(data, folder / "data")
-        (folder / "data" / "manifest.json").write_text(json.dumps(tree))
+        (folder / "data" / "manifest.json").write_text(json.dumps(sealed))
         words = ["distill", str(agent), "-o", str(folder / "s.safetensors"), "--dataset", str(folder / "data")]
-        return [["rollout", str(agent), *_played(folder / "x")[2:]], [*words, *settings]]
+        return [[*words, *settings]]
 
     return Kind("dataset", {**manifest, "made": {**manifest["made"], "env": ENV}}, write)
 
@@ -307,8 +312,9 @@ def _recipes(agent: Path) -> Iterator[Kind]:
     for do in STEPS.names():
         kind = STEPS.load(do)
         inputs = {name: [str(agent)] for name, take in kind.takes.items() if "dataset" not in take.of}
+        quick = {key: value for key, value in QUICK.items() if key in kind.config.model_fields}
         for name, value in _texts(kind.config).items():
-            step = {"do": do, **inputs, name: value}
+            step = {"do": do, **inputs, **quick, name: value}
             yield Kind(f"recipe {do} {name}", {"about": "x", "step": [step]}, _checked, only=name)
     step = {"do": "load", "name": "agent", "path": "{teacher}", "wrapper": ["flatten"]}
     given = {"teacher": {"help": "x", "default": str(agent)}}
@@ -322,10 +328,10 @@ def _studied(tree: Tree, folder: Path) -> list[Words]:
 
 def _study(agent: Path, options: Mapping[str, Any], load: Mapping[str, Any]) -> Tree:
     """A study of one student that hardly learns."""
-    quick = {"student": "linear", "labels": 16, "rounds": 1}
+    base = {key: QUICK[key] for key in ("student", "labels", "rounds", "updates", "episodes")}
     teacher = {"name": "t", "path": str(agent), "load": load, "max_steps": 5, "options": {}}
     axis = {"name": "a", "variants": {"v": options}}
-    return {"seeds": 1, "episodes": 2, "states": 4, "base": quick, "teacher": [teacher], "axis": [axis]}
+    return {"seeds": 1, "episodes": 2, "states": 4, "base": base, "teacher": [teacher], "axis": [axis]}
 
 
 def _studies(agent: Path) -> Iterator[Kind]:
@@ -382,6 +388,14 @@ def trials(kind: Kind, texts: Sequence[str], thin: bool) -> Iterator[tuple[str, 
             yield f"{kind.name}: {'/'.join(map(str, at))} = {text}", planted(kind.tree, at, text), deep
 
 
+def _refused(kind: Kind, folder: Path) -> list[str]:
+    """The commands that do not take the kind's file as it is: what they did with others would say little."""
+    folder.mkdir()
+    codes = [(words, run(words)) for words in kind.write(kind.tree, folder)]
+    shutil.rmtree(folder)
+    return [f"{kind.name}: exit code {code} unharmed: {' '.join(words)}" for words, code in codes if code not in (0, 3)]
+
+
 def main() -> None:
     """Try them, and tell."""
     seeds, home, whole = Path(sys.argv[1]), Path(sys.argv[2]), "--all" in sys.argv
@@ -400,13 +414,15 @@ def main() -> None:
     for kind in kinds(seeds, home / "made", whole):
         if kind.slow and not whole:
             continue
+        if not kind.only:
+            caught += _refused(kind, home / "case")
+            watch.caught.clear()
         for title, tree, deep in trials(kind, forms(home), thin=not whole):
             folder = home / "case"
             folder.mkdir()
             for words in kind.write(tree, folder)[: None if deep or whole else 1]:
-                code = run(words)
+                run(words)
                 caught += [f"{words[0]}: {title}: {what}" for what in watch.caught]
-                caught += [f"{words[0]}: {title}: exit code {code}"] if code == 70 and whole else []
                 watch.caught.clear()
                 for name in [name for name in sys.modules if name.partition(".")[0] in (CODE, PACKAGE)]:
                     del sys.modules[name]
