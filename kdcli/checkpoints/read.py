@@ -63,9 +63,12 @@ def _tell_modules(config: LoadConfig, listen: Listener) -> None:
     """Look in the current folder for modules that the user named and that are not installed, and say so."""
     from kdcli.envs import WRAPPERS
     from kdcli.modules import reach
+    from kdcli.said import refuse_unsaid
     from kdcli.spec import EnvSpec
 
-    for name in EnvSpec(config.env or "", wrappers=config.wrappers()).modules(WRAPPERS.table):
+    named = EnvSpec(config.env or "", wrappers=config.wrappers()).modules(WRAPPERS.table)
+    refuse_unsaid(named)  # a study or a recipe may have named them
+    for name in named:
         module = name.removeprefix("pettingzoo:").partition(":")[0]
         if (found := reach(module)) is not None:
             listen(Note(f"taking the module {module} from the current folder: {found.name}"))

@@ -260,7 +260,7 @@ def _dataset(agent: Path, made: Path) -> Kind:
     data = made / "data"
     assert run(["rollout", str(agent), "-o", str(data), "--steps", "128", "--envs", "1"]) == 0
     manifest = json.loads((data / "manifest.json").read_text())
-    settings = ["--student", "linear", "--labels", "100", "--data", "offline", "--rounds", "1", "--updates", "2"]
+    settings = ["--student", "linear", "--data", "offline", "--rounds", "1", "--updates", "2"]
 
     def write(tree: Tree, folder: Path) -> list[Words]:
         content = {key: value for key, value in tree.items() if key != "sha256"}

@@ -9,7 +9,6 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from pydantic import ValidationError
 from toy_teachers import CHOOSE, REACH, choose_teacher, reach_teacher
 
 from kdcli.agents.action import ActionRule
@@ -176,7 +175,7 @@ def test_an_even_weight_of_nothing_changes_nothing() -> None:
 
 
 def test_practice_has_a_budget_of_its_own() -> None:
-    """Law: --reinforce takes as many steps of the env as it is given, whatever the labels are; none without it."""
+    """Law: --reinforce takes as many steps of the env as it is given, whatever the labels are."""
     config = with_(reinforce=("ppo@0.1",), reinforce_steps=600)
     teacher = choose_teacher()
     pool = pool_of(teacher, CHOOSE, config)
@@ -185,8 +184,6 @@ def test_practice_has_a_budget_of_its_own() -> None:
     reinforcement.watch(student, {})
     assert reinforcement._experience is not None
     assert len(reinforcement._experience.features) == 600 // config.rounds - config.envs  # the last has no successor
-    with pytest.raises(ValidationError, match="reinforce"):
-        DistillConfig(reinforce_steps=600)
 
 
 def test_entropy_is_worth_something() -> None:
