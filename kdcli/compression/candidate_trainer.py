@@ -28,7 +28,7 @@ from kdcli.distillation.replay_pool import Labelled, ReplayPool, RolloutCollecto
 from kdcli.distillation.student import default_losses, input_shapes_of, new_student, resolve, rule_of
 from kdcli.errors import UsageError
 from kdcli.exporters.step import Parents
-from kdcli.networks.cnn import is_image
+from kdcli.networks.feature_branches import is_image
 from kdcli.progress import Listener, Note
 from kdcli.rollouts.evaluate import open_vector, play, seeds_from
 from kdcli.rollouts.seeds import first_seed

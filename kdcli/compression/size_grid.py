@@ -10,7 +10,7 @@ from math import prod
 
 from kdcli.choice import Choice
 from kdcli.networks import build
-from kdcli.networks.cnn import is_image
+from kdcli.networks.feature_branches import is_image
 from kdcli.networks.layers import Shape
 
 _WIDTHS = (4, 6, 8, 12, 16, 24, 32, 48, 64, 96, 128, 192, 256)

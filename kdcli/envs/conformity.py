@@ -95,7 +95,7 @@ def _some_action(env: gymnasium.Env, obs: Any, info: dict[str, Any]) -> Any:
     return space.sample(tuple(np.split(mask, np.cumsum(space.nvec)[:-1]))) if fits else space.sample()
 
 
-def check_reset(found: Any, space: spaces.Space) -> None:
+def check_reset(found: Any, space: spaces.Space[Any]) -> None:
     """Check what `reset` returned.
 
     Raises:
@@ -107,7 +107,7 @@ def check_reset(found: Any, space: spaces.Space) -> None:
     check_observation(found[0], space)
 
 
-def check_step(found: Any, space: spaces.Space) -> None:
+def check_step(found: Any, space: spaces.Space[Any]) -> None:
     """Check what `step` returned.
 
     Raises:
@@ -130,7 +130,7 @@ def check_step(found: Any, space: spaces.Space) -> None:
     check_observation(obs, space)
 
 
-def check_observation(obs: Any, space: spaces.Space, name: str = "the observation") -> None:
+def check_observation(obs: Any, space: spaces.Space[Any], name: str = "the observation") -> None:
     """Check one observation, part by part.
 
     Raises:
@@ -154,7 +154,7 @@ def check_observation(obs: Any, space: spaces.Space, name: str = "the observatio
             _check_array(obs, space, name)
 
 
-def _check_array(obs: Any, space: spaces.Space, name: str) -> None:
+def _check_array(obs: Any, space: spaces.Space[Any], name: str) -> None:
     assert space.shape is not None
     try:
         array = np.asarray(obs)
@@ -186,7 +186,7 @@ def _holds(dtype: np.dtype, array: np.ndarray) -> bool:
     return bool((array >= least).all() and (array <= most).all() and (array == np.round(array)).all())
 
 
-def _range(space: spaces.Space) -> tuple[Any, Any]:
+def _range(space: spaces.Space[Any]) -> tuple[Any, Any]:
     match space:
         case spaces.Discrete():
             return space.start, space.start + space.n - 1

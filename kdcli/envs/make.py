@@ -199,7 +199,7 @@ def _no_module(env_id: str, module: str) -> UsageError:
     )
 
 
-def to_space(space: spaces.Space) -> Space:
+def to_space(space: spaces.Space[Any]) -> Space:
     """A gymnasium space of observations as data; the parts of a Dict in its order, an action mask last.
 
     Raises:
@@ -215,13 +215,13 @@ def to_space(space: spaces.Space) -> Space:
     return Dict({str(name): _mask(space[name]) if name == MASK else _part(space[name]) for name in names})
 
 
-def _mask(space: spaces.Space) -> Part:
+def _mask(space: spaces.Space[Any]) -> Part:
     """A mask of actions, which PettingZoo's games give as a Box of zeros and ones."""
     found = _part(space)
     return MultiBinary(found.shape[0], found.dtype) if isinstance(found, Box) and len(found.shape) == 1 else found
 
 
-def to_action(space: spaces.Space) -> Part:
+def to_action(space: spaces.Space[Any]) -> Part:
     """A gymnasium space of actions as data, in the dtype in which they are handed to the env.
 
     Raises:
@@ -235,7 +235,7 @@ def to_action(space: spaces.Space) -> Part:
     return handed(found)
 
 
-def _part(space: spaces.Space, fix: str = "--wrapper flatten gives it as one vector") -> Part:
+def _part(space: spaces.Space[Any], fix: str = "--wrapper flatten gives it as one vector") -> Part:
     dtype = np.dtype(space.dtype).name if space.dtype is not None else "float32"
     match space:
         case spaces.Box():

@@ -32,7 +32,7 @@ class Turns(gymnasium.Env):
         self._seen: dict[Any, Any] = {}
         self._chosen: dict[Any, Any] = {}
 
-    def _shared(self, module: str) -> tuple[gymnasium.Space, gymnasium.Space]:
+    def _shared(self, module: str) -> tuple[gymnasium.Space[Any], gymnasium.Space[Any]]:
         """The spaces all agents have."""
         agents = self._game.possible_agents
         pairs = [(self._game.observation_space(agent), self._game.action_space(agent)) for agent in agents]

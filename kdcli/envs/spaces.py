@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 from gymnasium import spaces
 
 from kdcli.spec import Box, Dict, Discrete, MultiBinary, MultiDiscrete, Space
 
 
-def to_gymnasium(space: Space) -> spaces.Space:
+def to_gymnasium(space: Space) -> spaces.Space[Any]:
     """The same space of gymnasium's."""
     match space:
         case Box():

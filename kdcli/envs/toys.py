@@ -20,12 +20,14 @@ class Reach(gymnasium.Env):
         self.action_space = Box(-1.0, 1.0, (1,), np.float32)
         self._state = np.zeros(2)
 
-    def reset(self, *, seed: int | None = None, options: dict[str, Any] | None = None) -> tuple[np.ndarray, dict]:
+    def reset(
+        self, *, seed: int | None = None, options: dict[str, Any] | None = None
+    ) -> tuple[np.ndarray, dict[str, Any]]:
         super().reset(seed=seed)
         self._state = self.np_random.uniform(-1.0, 1.0, 2)
         return self._state.copy(), {}
 
-    def step(self, action: Any) -> tuple[np.ndarray, float, bool, bool, dict]:
+    def step(self, action: Any) -> tuple[np.ndarray, float, bool, bool, dict[str, Any]]:
         x, v = self._state
         v += 0.2 * float(np.clip(action, -1.0, 1.0)[0])
         self._state = np.array([x + 0.2 * v, v])
@@ -43,11 +45,11 @@ class _Guess(gymnasium.Env):
         """The reward of an answer to the question shown last."""
         raise NotImplementedError
 
-    def reset(self, *, seed: int | None = None, options: dict[str, Any] | None = None) -> tuple[Any, dict]:
+    def reset(self, *, seed: int | None = None, options: dict[str, Any] | None = None) -> tuple[Any, dict[str, Any]]:
         super().reset(seed=seed)
         return self._show(), {}
 
-    def step(self, action: Any) -> tuple[Any, float, bool, bool, dict]:
+    def step(self, action: Any) -> tuple[Any, float, bool, bool, dict[str, Any]]:
         reward = self._worth(action)
         return self._show(), reward, False, False, {}
 
@@ -130,12 +132,14 @@ class Remember(gymnasium.Env):
         self.action_space = Discrete(2)
         self._signal = 0
 
-    def reset(self, *, seed: int | None = None, options: dict[str, Any] | None = None) -> tuple[np.ndarray, dict]:
+    def reset(
+        self, *, seed: int | None = None, options: dict[str, Any] | None = None
+    ) -> tuple[np.ndarray, dict[str, Any]]:
         super().reset(seed=seed)
         self._signal = int(self.np_random.integers(2))
         return np.array([2 * self._signal - 1, 1], np.float32), {}
 
-    def step(self, action: Any) -> tuple[np.ndarray, float, bool, bool, dict]:
+    def step(self, action: Any) -> tuple[np.ndarray, float, bool, bool, dict[str, Any]]:
         return np.zeros(2, np.float32), float(int(action) == self._signal), False, False, {}
 
 

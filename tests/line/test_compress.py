@@ -31,7 +31,7 @@ def saved(agent: Agent, folder: Path) -> Path:
     return store.save(folder / f"{agent.name}.safetensors", agent, {})
 
 
-@pytest.mark.parametrize("make", [reach_teacher, choose_teacher])
+@pytest.mark.parametrize("make", [reach_teacher, pytest.param(choose_teacher, marks=pytest.mark.slow)])
 def test_compress_finds_a_student_that_holds(make: object, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     """Law: from a checkpoint to a proven smaller file in one command, everything kept in the run folder.
 

@@ -126,7 +126,7 @@ def recurrent(cell: str) -> Agent:
     return Agent(Preprocess(ResolvedRecipe.observation), policy, cell, REMEMBER)
 
 
-@pytest.mark.parametrize("cell", ["gru", "lstm"])
+@pytest.mark.parametrize("cell", ["gru", pytest.param("lstm", marks=pytest.mark.slow)])
 def test_a_student_with_memory_learns_from_sequences(cell: str) -> None:
     """Law: what can only be known from what was seen before is learned, by a student that is taught along episodes."""
     config = with_(labels=2400, updates=900, batch=128, window=16, lr="0.01")
@@ -158,6 +158,7 @@ def test_windows_are_pieces_of_episodes() -> None:
 
 @pytest.mark.parametrize("name", REINFORCEMENTS.names())
 @pytest.mark.parametrize("make_teacher", [choose_teacher, reach_teacher])
+@pytest.mark.slow
 def test_rewards_teach_what_the_teacher_cannot(name: str, make_teacher: object) -> None:
     """Law: beside a teacher that knows nothing, a student that plays for rewards becomes better than without."""
     teacher = blind(make_teacher())  # type: ignore[operator]
@@ -386,7 +387,7 @@ class StoppedError(Exception):
     ],
     ids=["plain", "rewards", "dart", "adversarial"],
 )
-@pytest.mark.parametrize("make_teacher", [choose_teacher, reach_teacher])
+@pytest.mark.parametrize("make_teacher", [choose_teacher, pytest.param(reach_teacher, marks=pytest.mark.slow)])
 def test_a_stopped_distillation_goes_on_to_the_same_bytes(make_teacher: Any, options: dict, tmp_path: Path) -> None:
     """Law: the same command after a stop ends in the same file as without one, adaptive temperatures included."""
     teacher = make_teacher()

@@ -62,7 +62,7 @@ def _told(env: gymnasium.Env) -> str:
     return f"give the env a method {_METHOD}(), or put {MASK} into its info: one truth for each choice"
 
 
-def _width(does: spaces.Space) -> int:
+def _width(does: spaces.Space[Any]) -> int:
     """How many choices a mask speaks of; each bit of a MultiBinary has two: 0 and 1."""
     match does:
         case spaces.Discrete():

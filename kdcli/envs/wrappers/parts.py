@@ -16,12 +16,12 @@ Map = Callable[[np.ndarray], np.ndarray]
 GOAL_OBSERVATION = "observation"
 
 
-def parts(space: spaces.Space) -> dict[str, spaces.Space]:
+def parts(space: spaces.Space[Any]) -> dict[str, spaces.Space[Any]]:
     """The spaces side by side in `space`, by name; one that stands alone is called `obs`."""
     return dict(space.spaces) if isinstance(space, spaces.Dict) else {OBS: space}
 
 
-def joined(like: spaces.Space, found: dict[str, spaces.Space]) -> spaces.Space:
+def joined(like: spaces.Space[Any], found: dict[str, spaces.Space[Any]]) -> spaces.Space[Any]:
     """The inverse of `parts`, a Dict where `like` is one; the order is kept."""
     return spaces.Dict(list(found.items())) if isinstance(like, spaces.Dict) else found[OBS]
 

@@ -18,6 +18,7 @@ from typing import Any
 import numpy as np
 import torch
 from torch import Tensor
+from torch.jit._trace import TracerWarning
 
 from kdcli.errors import UsageError
 from kdcli.exporters.config import ExportConfig
@@ -120,7 +121,7 @@ def run_program(files: Files, graph: Graph) -> Run:
 def _without_deprecations() -> Iterator[None]:
     """torch calls TorchScript deprecated; who asks for it has a libtorch to feed."""
     with warnings.catch_warnings():
-        for category in (DeprecationWarning, FutureWarning, torch.jit.TracerWarning):
+        for category in (DeprecationWarning, FutureWarning, TracerWarning):
             warnings.simplefilter("ignore", category)
         yield
 
