@@ -37,6 +37,7 @@ class Discrete:
 
     @property
     def shape(self) -> tuple[int, ...]:
+        """The shape of one element, without a batch."""
         return ()
 
     def __str__(self) -> str:
@@ -52,6 +53,7 @@ class MultiDiscrete:
 
     @property
     def shape(self) -> tuple[int, ...]:
+        """The shape of one element, without a batch."""
         return (len(self.nvec),)
 
     def __str__(self) -> str:
@@ -68,6 +70,7 @@ class MultiBinary:
 
     @property
     def shape(self) -> tuple[int, ...]:
+        """The shape of one element, without a batch."""
         return (self.n,) if self.dims is None else self.dims
 
     def __str__(self) -> str:
@@ -89,6 +92,7 @@ class Dict:
 
     @property
     def shape(self) -> tuple[int, ...]:
+        """The shape of one element, without a batch."""
         return ()
 
     @property

@@ -39,6 +39,7 @@ class ActionRule:
 
     @property
     def n_outputs(self) -> int:
+        """The number of outputs P of a network that acts so."""
         return n_outputs(self.space)
 
     @property
@@ -54,6 +55,7 @@ class ActionRule:
 
     @property
     def continuous(self) -> bool:
+        """Whether actions are real numbers."""
         return isinstance(self.space, Box)
 
     @cached_property

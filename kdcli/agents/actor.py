@@ -20,16 +20,24 @@ class Actor(Protocol):
     """Whatever can be rolled out and benchmarked: a teacher, a student, an exported file."""
 
     @property
-    def name(self) -> str: ...
+    def name(self) -> str:
+        """What it is called in tables and records."""
+        ...
 
     @property
-    def env(self) -> EnvSpec | None: ...
+    def env(self) -> EnvSpec | None:
+        """The env it was trained in, where that is known."""
+        ...
 
     @property
-    def observation(self) -> Space: ...
+    def observation(self) -> Space:
+        """The space of one raw observation."""
+        ...
 
     @property
-    def action(self) -> Part: ...
+    def action(self) -> Part:
+        """The space of one action."""
+        ...
 
     @property
     def state_size(self) -> int:
@@ -55,13 +63,19 @@ class LabelingActor(Actor, Protocol):
     """Who can say more than what to do: an agent run by torch, or several seen as one."""
 
     @property
-    def rule(self) -> ActionRule: ...
+    def rule(self) -> ActionRule:
+        """How outputs become actions."""
+        ...
 
     @property
-    def signal(self) -> Signal: ...
+    def signal(self) -> Signal:
+        """What the network's outputs mean."""
+        ...
 
     @property
-    def preprocess(self) -> Preprocessor: ...
+    def preprocess(self) -> Preprocessor:
+        """How observations become features."""
+        ...
 
     def heads(self, obs: np.ndarray, state: np.ndarray | None = None) -> Heads:
         """Every signal for raw observations (B, *shape) and states (B, S), at first none."""

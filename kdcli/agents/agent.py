@@ -38,22 +38,27 @@ class Agent:
 
     @property
     def observation(self) -> Space:
+        """The space of one raw observation."""
         return self.preprocess.space
 
     @property
     def action(self) -> Part:
+        """The space of one action."""
         return self.policy.rule.space
 
     @property
     def rule(self) -> ActionRule:
+        """How outputs become actions."""
         return self.policy.rule
 
     @property
     def signal(self) -> Signal:
+        """What the network's outputs mean."""
         return self.policy.signal
 
     @property
     def state_size(self) -> int:
+        """Numbers it carries from step to step; 0 without memory."""
         return self.policy.state_size
 
     @property

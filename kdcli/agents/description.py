@@ -23,19 +23,29 @@ class Described(Protocol):
     """The parts of an agent that its file holds; `kdcli.agents.agent.Agent` has them."""
 
     @property
-    def preprocess(self) -> Preprocessor: ...
+    def preprocess(self) -> Preprocessor:
+        """How observations become features."""
+        ...
 
     @property
-    def policy(self) -> Policy: ...
+    def policy(self) -> Policy:
+        """The network and what its outputs mean."""
+        ...
 
     @property
-    def name(self) -> str: ...
+    def name(self) -> str:
+        """What it is called in tables and records."""
+        ...
 
     @property
-    def env(self) -> EnvSpec | None: ...
+    def env(self) -> EnvSpec | None:
+        """The env it was trained in, where that is known."""
+        ...
 
     @property
-    def facts(self) -> Mapping[str, Any]: ...
+    def facts(self) -> Mapping[str, Any]:
+        """What else is recorded about it."""
+        ...
 
 
 def describe(agent: Described) -> dict[str, Any]:

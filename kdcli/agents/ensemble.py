@@ -62,10 +62,12 @@ class Ensemble:
 
     @property
     def observation(self) -> Space:
+        """The space of one raw observation."""
         return self.members[0].observation
 
     @property
     def action(self) -> Part:
+        """The space of one action."""
         return self.members[0].action
 
     @property

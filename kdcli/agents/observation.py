@@ -60,6 +60,7 @@ class Preprocess:
 
     @property
     def n_features(self) -> int:
+        """The number of features of one observation."""
         return n_features(self.space) if self.columns is None else len(self.columns)
 
     @cached_property
@@ -98,6 +99,7 @@ class Preprocess:
         return 0 if self.normalizer is None else 2 * self.normalizer.mean.size
 
     def __call__(self, obs: np.ndarray) -> Tensor:
+        """Raw observations (B, *shape) -> features (B, F)."""
         if isinstance(self.space, Discrete):
             return self._chosen(_one_hot(obs.reshape(-1).astype(np.int64) - self.space.start, self.space.n))
         if isinstance(self.space, MultiDiscrete):
@@ -160,6 +162,7 @@ class JointPreprocess:
 
     @property
     def n_features(self) -> int:
+        """The number of features of one observation."""
         return sum(part.n_features for part in self.given.values())
 
     @property
@@ -168,6 +171,7 @@ class JointPreprocess:
         return sum(part.n_constants for part in self.given.values())
 
     def __call__(self, obs: np.ndarray) -> Tensor:
+        """Raw observations (B, *shape) -> features (B, F)."""
         return torch.cat([part(obs[name]) for name, part in self.parts.items()], 1)
 
     @property

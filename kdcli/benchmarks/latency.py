@@ -42,18 +42,22 @@ class Timing:
 
     @property
     def p50_us(self) -> float:
+        """The median of single calls, in microseconds."""
         return float(np.median(np.concatenate(self.single))) / 1e3
 
     @property
     def p99_us(self) -> float:
+        """The 99th percentile of single calls, in microseconds."""
         return float(np.percentile(np.concatenate(self.single), 99)) / 1e3
 
     @property
     def batch_p50_us(self) -> float:
+        """The median of batched calls, in microseconds."""
         return float(np.median(np.concatenate(self.batch))) / 1e3
 
     @property
     def batch_p99_us(self) -> float:
+        """The 99th percentile of batched calls, in microseconds."""
         return float(np.percentile(np.concatenate(self.batch), 99)) / 1e3
 
     @property
@@ -76,6 +80,7 @@ class Latencies:
 
     @property
     def rounds(self) -> int:
+        """How many rounds were timed."""
         return len(self._any.single)
 
     @property

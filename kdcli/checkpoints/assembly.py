@@ -35,6 +35,7 @@ class Part:
 
     @property
     def spec(self) -> LayerSpec:
+        """The layer's kind and options, without its tensors."""
         return self.kind, self.options
 
     @property

@@ -47,6 +47,7 @@ class Lines:
         self._began = self._wrote = clock()
 
     def __call__(self, heard: Event | Note) -> None:
+        """Show what happened."""
         if isinstance(heard, Note):
             self._write(heard.text)
         elif not (heard.stage == self._ended and is_finished(heard)):
@@ -88,6 +89,7 @@ class Bars:
         self._progress.start()
 
     def __call__(self, heard: Event | Note) -> None:
+        """Show what happened."""
         if isinstance(heard, Note):
             self._progress.console.print(one_line(heard.text), markup=False, highlight=False)
             return

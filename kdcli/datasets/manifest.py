@@ -39,6 +39,7 @@ class Manifest:
 
     @property
     def complete(self) -> bool:
+        """Whether all shards are there."""
         return len(self.shards) == self.n_shards
 
     @property

@@ -66,10 +66,12 @@ class Dataset:
 
     @property
     def observation(self) -> Space:
+        """The space of one raw observation."""
         return space_from_json(self.made["observation"])
 
     @property
     def action(self) -> Space:
+        """The space of one action."""
         return space_from_json(self.made["action"])
 
     def gather(self, indices: np.ndarray, names: Sequence[str] | None = None) -> Columns:

@@ -18,7 +18,9 @@ _MEMORY = 0.99  # of the running mean of a gradient's length: some hundred batch
 class Balance(Protocol):
     """Means of the terms (scalars), their weights, the student's heads they came from -> the scalar to minimise."""
 
-    def __call__(self, terms: Sequence[Tensor], weights: Sequence[float], student: Heads) -> Tensor: ...
+    def __call__(self, terms: Sequence[Tensor], weights: Sequence[float], student: Heads) -> Tensor:
+        """Join the terms."""
+        ...
 
 
 class Fixed(nn.Module):

@@ -79,6 +79,7 @@ class JointLearner:
 
     @property
     def students(self) -> tuple[Agent, ...]:
+        """The students, one a task."""
         return tuple(learner.student for learner in self.learners)
 
     def train(self, pools: Sequence[ReplayPool], n: int, span: tuple[float, float]) -> list[float]:

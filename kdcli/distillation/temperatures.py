@@ -28,7 +28,9 @@ _MEMORY = 0.99  # of the running mean of a divergence: some hundred batches
 class Temperature(Protocol):
     """Progress in [0, 1] and both sets of heads -> one temperature, or one a sample (B, 1)."""
 
-    def __call__(self, progress: float, student: Heads, teacher: Heads) -> Tau: ...
+    def __call__(self, progress: float, student: Heads, teacher: Heads) -> Tau:
+        """Give the temperature of a batch."""
+        ...
 
 
 class Scheduled(nn.Module):

@@ -43,12 +43,14 @@ class Turns(gymnasium.Env):
         return pairs[0]
 
     def reset(self, *, seed: int | None = None, options: dict[str, Any] | None = None) -> tuple[Any, dict[str, Any]]:
+        """Begin an episode; see `gymnasium.Env.reset`."""
         super().reset(seed=seed)
         self._seen, _ = self._game.reset(seed=seed, options=options)
         self._waiting, self._chosen = list(self._game.agents), {}
         return self._seen[self._waiting[0]], {}
 
     def step(self, action: Any) -> tuple[Any, float, bool, bool, dict[str, Any]]:
+        """Take one action; see `gymnasium.Env.step`."""
         agent = self._waiting.pop(0)
         self._chosen[agent] = action
         if self._waiting:
@@ -60,4 +62,5 @@ class Turns(gymnasium.Env):
         return shown, float(sum(rewards.values())), over and not cut, over and cut, {}
 
     def close(self) -> None:
+        """Close the env."""
         self._game.close()

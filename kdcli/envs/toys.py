@@ -23,11 +23,13 @@ class Reach(gymnasium.Env):
     def reset(
         self, *, seed: int | None = None, options: dict[str, Any] | None = None
     ) -> tuple[np.ndarray, dict[str, Any]]:
+        """Begin an episode; see `gymnasium.Env.reset`."""
         super().reset(seed=seed)
         self._state = self.np_random.uniform(-1.0, 1.0, 2)
         return self._state.copy(), {}
 
     def step(self, action: Any) -> tuple[np.ndarray, float, bool, bool, dict[str, Any]]:
+        """Take one action; see `gymnasium.Env.step`."""
         x, v = self._state
         v += 0.2 * float(np.clip(action, -1.0, 1.0)[0])
         self._state = np.array([x + 0.2 * v, v])
@@ -135,11 +137,13 @@ class Remember(gymnasium.Env):
     def reset(
         self, *, seed: int | None = None, options: dict[str, Any] | None = None
     ) -> tuple[np.ndarray, dict[str, Any]]:
+        """Begin an episode; see `gymnasium.Env.reset`."""
         super().reset(seed=seed)
         self._signal = int(self.np_random.integers(2))
         return np.array([2 * self._signal - 1, 1], np.float32), {}
 
     def step(self, action: Any) -> tuple[np.ndarray, float, bool, bool, dict[str, Any]]:
+        """Take one action; see `gymnasium.Env.step`."""
         return np.zeros(2, np.float32), float(int(action) == self._signal), False, False, {}
 
 

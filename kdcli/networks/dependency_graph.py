@@ -61,6 +61,7 @@ class Group:
 
     @property
     def units(self) -> range:
+        """The indices of its units."""
         return range(self.first, self.first + self.size)
 
 
@@ -83,6 +84,7 @@ class DependencyGraph:
 
     @property
     def n_units(self) -> int:
+        """The number of all units."""
         return self.n_features + sum(group.size for group in self.groups)
 
     @cached_property

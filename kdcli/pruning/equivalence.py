@@ -33,6 +33,7 @@ class Equivalence:
 
     @property
     def holds(self) -> bool:
+        """Whether both agents act alike, up to rounding."""
         return self.worst <= TOLERANCE and self.other == 0
 
 

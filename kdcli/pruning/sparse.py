@@ -23,6 +23,7 @@ class Storage:
 
     @property
     def smallest(self) -> int:
+        """The bytes of the smallest form."""
         return min(self.dense, self.bitmap, self.rows)
 
 

@@ -35,10 +35,12 @@ class UnitStats:
 
     @cached_tensor
     def stack(self) -> Stack:
+        """The network as a stack of layers."""
         return as_stack(self.given.policy.network)
 
     @cached_property
     def body(self) -> DependencyGraph:
+        """Which units depend on which."""
         return dependency_graph(self.stack)
 
     @cached_tensor

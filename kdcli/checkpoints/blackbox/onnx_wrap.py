@@ -47,6 +47,7 @@ class Carried:
 
     @property
     def size(self) -> int:
+        """The number of elements."""
         return prod(self.shape)
 
 
@@ -62,6 +63,7 @@ class Plan:
 
     @property
     def state_size(self) -> int:
+        """Numbers it carries from step to step; 0 without memory."""
         return sum(state.size for state in self.carried)
 
 

@@ -73,6 +73,7 @@ class Saved:
 
     @cached_property
     def algorithm(self) -> str:
+        """The name of the algorithm."""
         return str(self.described["config"]["type"])
 
     @cached_property
@@ -82,6 +83,7 @@ class Saved:
 
     @cached_property
     def n_actions(self) -> int:
+        """The number of actions, or of an action's dimensions."""
         return int(self.described["action_size"])
 
 

@@ -106,9 +106,11 @@ class Lengthened(gymnasium.Wrapper):
         return given[self._key] if self._in_dict else given
 
     def reset(self, **kwargs: Any) -> tuple[Any, dict[str, Any]]:
+        """Begin an episode; see `gymnasium.Env.reset`."""
         obs, info = self.env.reset(**kwargs)
         return self._put(obs, self._begin(self._flat(obs))), info
 
     def step(self, action: Any) -> tuple[Any, Any, bool, bool, dict[str, Any]]:
+        """Take one action; see `gymnasium.Env.step`."""
         obs, *rest = self.env.step(action)
         return self._put(obs, self._follow(self._flat(obs), action)), *rest

@@ -15,6 +15,7 @@ from kdcli.exporters.c.values import ACTIVATIONS, Step, Value
 
 
 def copied(builder: SourceBuilder, x: Value, y: Value) -> None:
+    """Write a copy of `x` to `y`, unless they share their place."""
     if builder.at(x) != builder.at(y):
         builder.each(y.size, f"{builder.item(y)} = {builder.item(x)};")
 
