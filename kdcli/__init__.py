@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from kdcli.api.distill import distill as distill
     from kdcli.api.distill_many import distill_many as distill_many
     from kdcli.api.export import export as export
+    from kdcli.api.improve import improve as improve
     from kdcli.api.load import inspect as inspect
     from kdcli.api.load import load as load
     from kdcli.api.prune import prune as prune
@@ -35,6 +36,7 @@ _PUBLIC = {
     "rollout": "kdcli.api.rollout",
     "distill": "kdcli.api.distill",
     "distill_many": "kdcli.api.distill_many",
+    "improve": "kdcli.api.improve",
     "prune": "kdcli.api.prune",
     "quantize": "kdcli.api.quantize",
     "export": "kdcli.api.export",

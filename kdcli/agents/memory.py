@@ -11,11 +11,15 @@ from kdcli.agents.actor import Actor
 
 @dataclass(frozen=True, eq=False)
 class Turn:
-    """What those who act are told: raw observations (b, *shape) of `slots` (b,), and where an episode begins (b,)."""
+    """What those who act are told: raw observations (b, *shape) of `slots` (b,), and where an episode begins (b,).
+
+    `episode` (b,) is the number of each slot's episode, where episodes are counted.
+    """
 
     obs: np.ndarray
     slots: np.ndarray
     begins: np.ndarray
+    episode: np.ndarray | None = None
 
 
 class Memory:

@@ -17,6 +17,7 @@ COMMANDS = {
     "rollout": ("kdcli.cli.rollout:rollout", "Record an agent's experience as a dataset."),
     "distill": ("kdcli.cli.distill:distill", "Distill a teacher into a smaller student."),
     "distill-many": ("kdcli.cli.distill_many:distill_many", "Distill several tasks into students that share."),
+    "improve": ("kdcli.cli.improve:improve", "Improve a small agent by its return."),
     "prune": ("kdcli.cli.prune:prune", "Take away what an agent does not need."),
     "quantize": ("kdcli.cli.quantize:quantize", "Put an agent on fewer bits."),
     "export": ("kdcli.cli.export:export", "Write an agent for another runtime."),

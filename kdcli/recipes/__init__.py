@@ -19,6 +19,7 @@ STEPS = Registry(
             "kdcli.recipes.steps.distill_many:KIND",
             "students of several tasks, @NAME/1 is the first one's: teachers",
         ),
+        "improve": ("kdcli.recipes.steps.improve:KIND", "an agent with better weights, by its return: agent"),
         "prune": ("kdcli.recipes.steps.prune:KIND", "an agent with fewer numbers: agent"),
         "quantize": ("kdcli.recipes.steps.quantize:KIND", "an agent on fewer bits: agent, teacher"),
         "export": ("kdcli.recipes.steps.export:KIND", "a file for another runtime: agent"),

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 from typing import Literal
 
-Purpose = Literal["bench", "select", "screen", "train", "reinforce"]
+Purpose = Literal["bench", "select", "screen", "train", "reinforce", "evolve"]
 _BASE: dict[Purpose, int] = {
     "bench": 10_000,
     "select": 500_000_000,
     "screen": 1_000_000_000,
     "train": 1_500_000_000,
     "reinforce": 2_000_000_000,
+    "evolve": 250_000_000,
 }
 _STRIDE = 1_000_003
 

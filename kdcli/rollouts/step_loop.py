@@ -70,7 +70,7 @@ def stream(vector: Vector, seeds: Iterable[int], act: Act, running: Running | No
     while live.any():
         slots = np.flatnonzero(live)
         obs = vector.obs[slots]
-        action = act(Turn(obs, slots, t[slots] == 0))
+        action = act(Turn(obs, slots, t[slots] == 0, episode[slots]))
         outcome = vector.step(slots.tolist(), action)
         steps = Steps(episode[slots], t[slots], obs, action, *outcome, vector.success[slots])
         t[slots] += 1

@@ -16,7 +16,7 @@ import pytest
 
 REPO = Path(__file__).parents[2]
 README = REPO / "README.md"
-STAGES = "checkpoints distillation exporters benchmarks reports pruning quantization"
+STAGES = "checkpoints distillation exporters benchmarks reports pruning quantization improvement"
 # Lowest first; a room imports itself and what is below it. `door` is kdcli/__init__.py, the public verbs.
 FLOORS = ["words", "networks", "agents", "graph envs datasets", "rollouts", STAGES, "runtimes", "compression"]
 FLOORS += ["studies", "api", "recipes", "door", "cli"]
