@@ -228,7 +228,8 @@ def _bound_from_json(value: Any, shape: tuple[int, ...], dtype: str) -> np.ndarr
     numbers = [float(v) for v in value] if isinstance(value, list) else float(value)
     if np.isnan(numbers).any():
         raise ValueError("a bound that is not a number")
-    flat = np.array(numbers, dtype=dtype)
+    with np.errstate(over="raise"):  # a bound beyond what the dtype holds is none
+        flat = np.array(numbers, dtype=dtype)
     return np.broadcast_to(flat, shape).copy() if flat.ndim == 0 else flat.reshape(shape)
 
 
@@ -280,7 +281,7 @@ def space_from_json(data: Json) -> Space:
             if dims is not None and (min(dims, default=0) < 1 or prod(dims) != int(data["n"])):
                 raise ValueError(f"{data['n']} bits of shape {dims}")
             return MultiBinary(_check_size(int(data["n"])), dtype, dims)
-    except (AttributeError, KeyError, OverflowError, TypeError, ValueError) as error:
+    except (ArithmeticError, AttributeError, KeyError, TypeError, ValueError) as error:
         raise RefusedError("the file describes a space that cannot be read", repr(error)) from None
     raise RefusedError(f"unknown space kind {kind!r}", "known: box, discrete, multi_discrete, multi_binary, dict")
 
