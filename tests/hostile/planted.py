@@ -329,7 +329,7 @@ def _studied(tree: Tree, folder: Path) -> list[Words]:
 def _study(agent: Path, options: Mapping[str, Any], load: Mapping[str, Any]) -> Tree:
     """A study of one student that hardly learns."""
     base = {key: QUICK[key] for key in ("student", "labels", "rounds", "updates", "episodes")}
-    teacher = {"name": "t", "path": str(agent), "load": load, "max_steps": 5, "options": {}}
+    teacher = {"name": "t", "path": str(agent), "load": load, "max_steps": 60, "options": {}}
     axis = {"name": "a", "variants": {"v": options}}
     return {"seeds": 1, "episodes": 2, "states": 4, "base": base, "teacher": [teacher], "axis": [axis]}
 
