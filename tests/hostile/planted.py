@@ -273,7 +273,7 @@ def _dataset(agent: Path, made: Path) -> Kind:
     return Kind("dataset", {**manifest, "made": {**manifest["made"], "env": ENV}}, write)
 
 
-def _texts(model: Any) -> dict[str, Any]:
+def texts_of(model: Any) -> dict[str, Any]:
     """A text under the name of every option that may be one, in a list where it may be several."""
     found = {}
     for name, schema in model.model_json_schema()["properties"].items():
@@ -313,7 +313,7 @@ def _recipes(agent: Path) -> Iterator[Kind]:
         kind = STEPS.load(do)
         inputs = {name: [str(agent)] for name, take in kind.takes.items() if "dataset" not in take.of}
         quick = {key: value for key, value in QUICK.items() if key in kind.config.model_fields}
-        for name, value in _texts(kind.config).items():
+        for name, value in texts_of(kind.config).items():
             step = {"do": do, **inputs, **quick, name: value}
             yield Kind(f"recipe {do} {name}", {"about": "x", "step": [step]}, _checked, only=name)
     step = {"do": "load", "name": "agent", "path": "{teacher}", "wrapper": ["flatten"]}
@@ -339,9 +339,9 @@ def _studies(agent: Path) -> Iterator[Kind]:
     from kdcli.checkpoints.config import LoadConfig
     from kdcli.distillation.config import DistillConfig
 
-    for name, value in _texts(DistillConfig).items():
+    for name, value in texts_of(DistillConfig).items():
         yield Kind(f"study {name}", {"axis": {name: value}}, _varied(agent), only=name)
-    for name, value in _texts(LoadConfig).items():
+    for name, value in texts_of(LoadConfig).items():
         yield Kind(f"study load {name}", {"load": {name: value}}, _varied(agent), only=name)
     yield Kind("study", _study(agent, {"student": "linear"}, {}), _studied, slow=True)
 
