@@ -40,6 +40,7 @@ def test_names_in_files_are_data(seed_folder: Path, tmp_path: Path) -> None:
     assert all(any(name.startswith(f"recipe {do} ") for name in found) for do in named)
 
 
+@pytest.mark.skip(reason="takes longer than the run of all slow tests; to be split by kind of file")
 @pytest.mark.slow
 def test_names_in_files_are_data_in_every_form(seed_folder: Path, tmp_path: Path) -> None:
     """Law: the same of every form of name, for every command, in programs and the records of runs and studies, too."""
