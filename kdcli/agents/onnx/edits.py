@@ -23,6 +23,7 @@ if TYPE_CHECKING:
 
 PARTS = "parts"
 _NUMBERS = 256  # of what a policy does in the probes, so that a file of some weights stays small
+_SIZES = (1, 1, 10, 1000)  # of the numbers in one probe after the other
 _TOLERANCE = 1e-2  # of an action, beside its size: tools may fold weights, or store them as halves
 
 
@@ -90,7 +91,10 @@ def check_actions(model: onnx.ModelProto, record: Mapping[str, Any], run: Run, s
 
 
 def probes(record: Mapping[str, Any]) -> dict[str, np.ndarray]:
-    """Some inputs by name, (B, *shape), always the same ones for one record."""
+    """Some inputs by name, (B, *shape), always the same ones for one record.
+
+    Real numbers are of several sizes, so that what clips the large ones is seen to be there.
+    """
     size = int(np.prod([*next(port["shape"][1:] for port in record["outputs"] if port["name"] == "action"), 1]))
     n, rng = min(max(_NUMBERS // size, 4), 32), np.random.default_rng(0)
     return {port["name"]: _drawn(rng, (n, *port["shape"][1:]), port["dtype"]) for port in record["inputs"]}
@@ -98,7 +102,8 @@ def probes(record: Mapping[str, Any]) -> dict[str, np.ndarray]:
 
 def _drawn(rng: np.random.Generator, shape: tuple[int, ...], dtype: str) -> np.ndarray:
     if np.dtype(dtype).kind == "f":
-        return rng.standard_normal(shape).astype(dtype)
+        sizes = np.resize(_SIZES, shape[0]).reshape(-1, *[1] * (len(shape) - 1))
+        return (rng.standard_normal(shape) * sizes).astype(dtype)
     return rng.integers(0, 256 if dtype == "uint8" else 2, shape).astype(dtype)
 
 

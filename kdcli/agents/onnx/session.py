@@ -169,8 +169,8 @@ def from_bytes(data: bytes, source: str, strange: bool = False) -> OnnxAgent:
         RefusedError: as `load`.
     """
     model = _parse(data, source)
-    record, edits = _record(model, data, source)
     try:
+        record, edits = _record(model, data, source)
         env = None if record["env"] is None else EnvSpec.from_json(record["env"])
         sees, does = (space_from_json(record[key]) for key in ("observation", "action"))
         check_record(record)
@@ -185,7 +185,7 @@ def from_bytes(data: bytes, source: str, strange: bool = False) -> OnnxAgent:
         if strange:
             check_decision(lambda: agent.run(zeros(sees, 2)), does)
         return replace(agent, edits=(*edits, *_acted(model, agent, source))) if edits else agent
-    except (AttributeError, KeyError, OverflowError, TypeError, ValueError) as error:
+    except (AttributeError, IndexError, KeyError, OverflowError, TypeError, ValueError) as error:
         raise RefusedError(f"{source} does not describe a policy", repr(error), "export it again") from None
 
 
@@ -201,7 +201,7 @@ def start(data: bytes, source: str) -> onnxruntime.InferenceSession:
     options.intra_op_num_threads = options.inter_op_num_threads = 1
     options.log_severity_level = 4
     try:
-        return onnxruntime.InferenceSession(data, options, providers=["CPUExecutionProvider"])
+        return onnxruntime.InferenceSession(data, options, providers=["CPUExecutionProvider"], enable_fallback=0)
     except Exception as error:  # onnxruntime's own kinds have no common base but this
         reason = str(error).splitlines()[0]
         what = f"onnxruntime {onnxruntime.__version__} cannot run {source}"
@@ -224,7 +224,10 @@ def _acted(model: onnx.ModelProto, agent: OnnxAgent, source: str) -> tuple[str, 
     """What an edited file does, beside what its record says, and how many observations it takes at a time."""
 
     def run(given: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
-        return dict(zip(agent.outputs, agent.session.run(None, dict(given)), strict=True))
+        try:
+            return dict(zip(agent.outputs, agent.session.run(None, dict(given)), strict=True))
+        except Exception as error:  # onnxruntime's own kinds have no common base but this
+            raise ValueError(str(error).splitlines()[0]) from None
 
     said = [check_actions(model, agent.record, run, source)]
     if isinstance(agent.session, InBatches):
