@@ -1,9 +1,10 @@
 """Every kind of file that kdcli reads, with a name of code in the place of each of its strings, one after the other.
 
-    python planted.py SEEDS HOME [--all]
+    python planted.py SEEDS HOME [SHARE]
 
 gives each to the commands that read it, in this process, and watches what the interpreter is asked to import, to run
-and to write. It prints one JSON object: how many files were tried of each kind, and what was caught.
+and to write. It prints one JSON object: how many files were tried of each kind, and what was caught. Without a share it
+tries some; 0/6 is the first of six shares that together try every form of name in every kind of file.
 """
 
 from __future__ import annotations
@@ -11,6 +12,7 @@ from __future__ import annotations
 import copy
 import hashlib
 import importlib.abc
+import itertools
 import json
 import os
 import pickle
@@ -402,7 +404,9 @@ def _refused(kind: Kind, folder: Path) -> list[str]:
 
 def main() -> None:
     """Try them, and tell."""
-    seeds, home, whole = Path(sys.argv[1]), Path(sys.argv[2]), "--all" in sys.argv
+    seeds, home, whole = Path(sys.argv[1]), Path(sys.argv[2]), len(sys.argv) > 3
+    share, n_shares = map(int, sys.argv[3].split("/")) if whole else (0, 1)
+    turns = itertools.cycle(range(n_shares))
     modules = home / "modules"
     (modules / PACKAGE).mkdir(parents=True)
     for file in (modules / f"{CODE}.py", modules / PACKAGE / "__init__.py", modules / PACKAGE / "sub.py"):
@@ -422,6 +426,8 @@ def main() -> None:
             caught += _refused(kind, home / "case")
             watch.caught.clear()
         for title, tree, deep in trials(kind, forms(home), thin=not whole):
+            if next(turns) != share:
+                continue
             folder = home / "case"
             folder.mkdir()
             for words in kind.write(tree, folder)[: None if deep or whole else 1]:

@@ -19,6 +19,7 @@ from kdcli.said import hearing, is_said
 from kdcli.spec import EnvSpec
 
 SCRIPT = Path(__file__).with_name("planted.py")
+SHARES = 6
 
 
 def tried(seeds: Path, home: Path, *options: str) -> dict[str, int]:
@@ -40,11 +41,11 @@ def test_names_in_files_are_data(seed_folder: Path, tmp_path: Path) -> None:
     assert all(any(name.startswith(f"recipe {do} ") for name in found) for do in named)
 
 
-@pytest.mark.skip(reason="takes longer than the run of all slow tests; to be split by kind of file")
 @pytest.mark.slow
-def test_names_in_files_are_data_in_every_form(seed_folder: Path, tmp_path: Path) -> None:
+@pytest.mark.parametrize("share", range(SHARES))
+def test_names_in_files_are_data_in_every_form(share: int, seed_folder: Path, tmp_path: Path) -> None:
     """Law: the same of every form of name, for every command, in programs and the records of runs and studies, too."""
-    assert {*tried(seed_folder, tmp_path, "--all")} >= {"program", "run recipe.json", "study study.json"}
+    assert {*tried(seed_folder, tmp_path, f"{share}/{SHARES}")} >= {"program", "run recipe.json", "study study.json"}
 
 
 CODE = "gymnasium.wrappers:TimeLimit:max_episode_steps=3"
