@@ -12,7 +12,7 @@ import torch
 sys.path.insert(0, str(Path(__file__).parent))
 torch.set_num_threads(1)
 # Of a test with more cases than this, the default run tries so many, evenly spread; the slow run tries the others.
-CASES = 20
+CASES = 8
 
 
 @pytest.hookimpl(tryfirst=True)

@@ -20,7 +20,7 @@ from corpus import chosen, everything
 from seeds import SEEDS, read_all
 from worker import Outcome, Watch, faults, measured
 
-ONE_IN = 60
+ONE_IN = 120
 N_WORKERS = min(4, os.cpu_count() or 1)
 # Unpickled by Python itself, these leave the canary behind: enough to know that the others are made as they must be.
 LIVE = (

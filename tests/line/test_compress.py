@@ -166,6 +166,7 @@ def test_a_budget_too_short_still_ends(tmp_path: Path, capsys: pytest.CaptureFix
     assert len(answer["tried"]) == 1
 
 
+@pytest.mark.slow
 def test_students_do_not_read_what_never_varies(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     """Law: inputs that are always the same are left out of the student, and the file still takes the whole of them."""
     padded = EnvSpec(REACH.id, wrappers=("pad:3",))
