@@ -49,6 +49,9 @@ def compress(
 ) -> CompressResult:
     """Find the smallest student that holds the teacher's score, and prove it through its exported file.
 
+    Whenever a smaller one is proven, `output` is written anew: whatever ends the process, it holds the smallest proven
+    so far. Ctrl-C ends the search and returns that one.
+
     Args:
         teacher: A path, a kdcli agent, or a Stable-Baselines3 model.
         env: A gymnasium id, a callable that makes an env, or an env; None: the one the teacher was trained on.
@@ -78,12 +81,18 @@ def compress(
     if output is not None:
         artifact.refuse_existing(Path(output), force)
     found = find(teacher, source, progress)
+    written = [force]  # what this command wrote itself may be replaced
+
+    def write(done: Compressed) -> CompressResult:
+        result = CompressResult(done, config, found.parents)
+        if output is not None:
+            result.save(output, written[-1])
+            written.append(True)
+        return result
+
     with one_thread():
-        done = run(found.agent, config, clock, found.parents, progress)
-    result = CompressResult(done, config, found.parents)
-    if output is not None:
-        result.save(output, force)
-    return result
+        done = run(found.agent, config, clock, found.parents, progress, write)
+    return write(done)
 
 
 @dataclass(frozen=True, eq=False, repr=False)

@@ -190,6 +190,16 @@ def time_again(done: Bench, listener: Listener = silent) -> Bench:
     return replace(done, latencies=latencies, repeated=True)
 
 
+def joined(done: Bench, entry: BenchEntry, vector: Vector, listener: Listener = silent) -> Bench:
+    """The same benchmark with one more contender, which plays the episodes that the others played."""
+    everyone = [*(result.entry for result in done.results), entry]
+    check_entries(everyone, vector, done.config)
+    played = Run(entry.player, done.seeds).go_on(vector, done.seeds.episodes, counted(listener, 0, 1, entry.name))
+    known = [result.played for result in done.results]
+    results = _results(everyone, [*known, played], done.random, done.states, done.config)
+    return replace(done, results=(*done.results, results[-1]))
+
+
 def _say_who_is_not_sampled(entries: Sequence[BenchEntry], config: BenchConfig, listener: Listener) -> None:
     greedy = [entry.name for entry in entries if not entry.is_stochastic]
     if config.sampled and greedy:

@@ -56,7 +56,9 @@ _HOPELESS = 0.6
 # A candidate is chosen for its screening, which flatters it: so many times the episodes that it says are enough, where
 # there is time.
 _FLATTERED = 2
-# The final bench may overrun the budget by this share rather than play too few episodes.
+# Teacher, student and random policy play in a proof.
+_PLAYERS = 3
+# The last proof may overrun the budget by this share rather than play too few episodes.
 _OVERRUN = 0.08
 
 
@@ -125,7 +127,7 @@ class CandidateTrainer:
 
     def _affordable(self) -> int:
         """Episodes of the verdict that fit into a third of the budget; those asked for, if a little more will do."""
-        wanted, fit = self.config.episodes, self.throughput.episodes(self.clock.budget / 3 / self._players)
+        wanted, fit = self.config.episodes, self.throughput.episodes(self.clock.budget / 3 / _PLAYERS)
         if fit < wanted <= 1.5 * fit:
             return wanted
         if fit < wanted:
@@ -143,21 +145,25 @@ class CandidateTrainer:
         needed = episodes_needed(teacher, teacher, chance, self.config.min_score, self.config.confidence)
         return needed is not None and needed <= self.affordable
 
-    @property
-    def _players(self) -> int:
-        """Who plays in the final bench; a linear student is tried where nothing seen is an image."""
-        return 4 if self.config.baselines and not any(map(is_image, self.input_shapes)) else 3
-
     def seconds_for(self, episodes: int) -> float:
-        """What export and a final bench of so many episodes will take."""
-        return self._players * self.throughput.play(episodes) + _FIXED_SECONDS
+        """What export and a proof over so many episodes will take."""
+        return _PLAYERS * self.throughput.play(episodes) + _FIXED_SECONDS
 
-    def episodes_for(self, candidate: Candidate | None) -> int:
-        """Episodes of its verdict, planned from the screening before any of them is played, and from the time left."""
-        needed = _FLATTERED * (candidate.needed or 0) if candidate else 0
-        wanted = max(self.config.episodes, needed)
+    def episodes_for(self, candidate: Candidate) -> int:
+        """The most episodes of its proof, planned from the screening before any of them is played, and from the time
+        left.
+        """
+        wanted = max(self.config.episodes, _FLATTERED * (candidate.needed or 0))
         left = self.clock.left + _OVERRUN * self.clock.budget - _FIXED_SECONDS
-        return max(20, min(wanted, self.throughput.episodes(left / self._players)))
+        return max(20, min(wanted, self.throughput.episodes(left / _PLAYERS)))
+
+    def affords(self, candidate: Candidate) -> bool:
+        """Whether there is time for as many episodes as the screening says are enough."""
+        return self.clock.left > self.seconds_for(candidate.needed or self.config.episodes)
+
+    def proof_took(self, seconds: float) -> None:
+        """Plan with what a proof took: candidates are made as long as there is time for another proof like it."""
+        self._deadline = max(self._deadline, self.clock.budget - seconds - _FIXED_SECONDS)
 
     def attempt(self, index: int, architecture: Architecture, before: int) -> Candidate | None:
         """Train and screen a student of this size, or None when the time is over; one is made however short it is."""

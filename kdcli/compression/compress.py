@@ -2,16 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 
 from kdcli.agents.actor import Actor
 from kdcli.agents.agent import Agent
 from kdcli.agents.onnx.session import OnnxAgent
-from kdcli.benchmarks.bench import Bench, bench
-from kdcli.benchmarks.conduct import success_of
-from kdcli.benchmarks.config import BenchConfig
-from kdcli.benchmarks.entry import BenchEntry
+from kdcli.benchmarks.bench import Bench
 from kdcli.benchmarks.target import Met, Target
 from kdcli.benchmarks.verdict import Verdict
 from kdcli.compression.budget import Throughput
@@ -19,19 +16,17 @@ from kdcli.compression.candidate_trainer import CandidateTrainer
 from kdcli.compression.clock import Clock
 from kdcli.compression.config import CompressConfig
 from kdcli.compression.progressive import progressive
+from kdcli.compression.prover import Proof, Prover
 from kdcli.compression.search import Candidate, search, search_best
 from kdcli.compression.size_grid import Architecture, first_size, size_grid
 from kdcli.compression.target_filter import FEW, fit, measure_twice
 from kdcli.compression.targets import read_targets
-from kdcli.exporters.config import ExportConfig
-from kdcli.exporters.states import played_in
-from kdcli.exporters.step import Exported, Parents, convert
+from kdcli.exporters.step import Exported, Parents
 from kdcli.progress import Listener, Note, silent
 from kdcli.spec import n_outputs
 
-STATES = 1000
-# Two verdicts at 95%, on different episodes, keep the chance of a false one at 5%: each side of an interval has 2.5%.
-CHECKS = 2
+# So many steps of a progressive compression are proven, the last first.
+_CHECKS = 2
 
 
 @dataclass(frozen=True, eq=False)
@@ -39,7 +34,8 @@ class Compressed:
     """What compress found.
 
     `student` is None when none was made, the teacher being minimal already. `verdict` is that of the bench, on
-    episodes no decision before was based on. `tried` lists all candidates, `targets` what those come to that were set.
+    episodes no decision before was based on. `tried` lists all candidates, `proofs` those that were benched, `targets`
+    what those come to that were set.
     """
 
     teacher: Actor
@@ -50,6 +46,7 @@ class Compressed:
     verdict: Verdict
     tried: tuple[Candidate, ...]
     throughput: Throughput
+    proofs: tuple[Proof, ...] = ()
     targets: tuple[Met, ...] = ()
 
     @property
@@ -59,32 +56,45 @@ class Compressed:
         return sizes[0] / sizes[1] if self.student is not None else 1.0
 
 
+Proven = Callable[[Compressed], object]
+
+
 def compress(
-    teacher: Actor, config: CompressConfig, clock: Clock, parents: Parents = (), listener: Listener = silent
+    teacher: Actor,
+    config: CompressConfig,
+    clock: Clock,
+    parents: Parents = (),
+    listener: Listener = silent,
+    proven: Proven | None = None,
 ) -> Compressed:
     """Find, export and prove the smallest student that holds `config.min_score`; `parents` are the teacher's files.
 
-    With targets, it is the one with the best score among those that meet them.
+    Each time a student is proven that is smaller than those before, `proven` is called with it, its calls not timed
+    yet. Ctrl-C ends the search with the smallest one proven so far. With targets, it is the one with the best score
+    among those that meet them.
 
     Raises:
         UsageError: the env is not known, does not fit, or the teacher is no better than random play there; a target
             cannot be measured, or no student meets it.
+        KeyboardInterrupt: nothing was proven when it came.
     """
     targets = read_targets(config.target)
     trainer = CandidateTrainer(teacher, config, clock, parents, listener)
+    search = _Search(trainer, Prover(trainer), proven)
     if isinstance(teacher, Agent) and teacher.policy.network.is_linear:
         listener(
             Note(f"{teacher.name} is linear: {teacher.n_params} parameters, already minimal; it is exported as it is")
         )
         found = measure_twice(teacher, targets, trainer.states(FEW), listener)
-        return replace(_finish(trainer, None, [], 0, config.episodes), targets=tuple(found))
+        search.prover.prove(None, config.episodes)
+        return replace(search.finished(), targets=tuple(found))
     if config.progressive:
-        return _progress(trainer, targets)
+        return search.progress(targets)
     size, remembers = _n_params(teacher), bool(teacher.state_size)
     architectures = size_grid(
         trainer.input_shapes, n_outputs(teacher.action), size, quick=bool(targets), memory=remembers
     )
-    return _fit(trainer, architectures, targets) if targets else _prove(trainer, architectures)
+    return search.fit(architectures, targets) if targets else search.smallest(architectures)
 
 
 def _n_params(agent: Actor) -> int:
@@ -92,115 +102,85 @@ def _n_params(agent: Actor) -> int:
     return agent.n_params
 
 
-def best(tried: Sequence[Candidate], above: int) -> Candidate | None:
-    """The smallest promising candidate beyond the rung `above`."""
-    return min((c for c in tried if c.promising and c.index > above), key=lambda c: c.index, default=None)
+@dataclass(eq=False)
+class _Search:
+    """One way or another through the candidates; `tried` are those that were trained."""
 
+    trainer: CandidateTrainer
+    prover: Prover
+    proven: Proven | None
+    tried: Sequence[Candidate] = ()
 
-def _prove(trainer: CandidateTrainer, architectures: Sequence[Architecture]) -> Compressed:
-    """Bench the smallest promising candidate; if the bench does not agree, a larger one on other episodes."""
-    first = first_size(architectures, _n_params(trainer.teacher))
-    tried: list[Candidate] = []
-    done, above = None, -1
-    for check in range(CHECKS):
-        if best(tried, above) is None:
-            tried += search(
-                architectures, first, lambda index, before: trainer.attempt(index, architectures[index], before), above
+    def smallest(self, architectures: Sequence[Architecture]) -> Compressed:
+        """Prove the first promising candidate, then smaller ones; where one does not hold, larger ones."""
+        trainer, first = self.trainer, first_size(architectures, _n_params(self.trainer.teacher))
+        self.tried = tried = list[Candidate]()
+        try:
+            search(
+                architectures,
+                first,
+                lambda index, before: trainer.attempt(index, architectures[index], before),
+                self._holds,
+                tried,
             )
-        candidate = best(tried, above) or (None if done else max(tried, key=lambda c: c.score))
-        if candidate is None or (done and trainer.clock.left < trainer.seconds_for(trainer.config.episodes)):
-            break
-        done, above = _finish(trainer, candidate, tried, check, trainer.episodes_for(candidate)), candidate.index
-        if done.verdict == "holds":
-            break
-    assert done is not None
-    return replace(done, tried=tuple(tried))
+        except KeyboardInterrupt:
+            if self.prover.smallest is None:
+                raise
+            trainer.listener(Note("interrupted: the smallest student that was proven so far is kept"))
+        if not self.prover.proofs:
+            candidate = max(tried, key=lambda one: one.score)
+            self.prover.prove(candidate, trainer.episodes_for(candidate), last=True)
+        return self.finished()
 
+    def _holds(self, candidate: Candidate) -> bool:
+        """Prove a promising candidate, where there is time, and tell of it."""
+        before = self.prover.smallest
+        if not candidate.promising or (before is not None and not self.trainer.affords(candidate)):
+            return False
+        proof = self.prover.prove(candidate, self.trainer.episodes_for(candidate))
+        if proof is self.prover.smallest and self.proven is not None:
+            self.proven(self._compressed(proof))
+        return proof.verdict == "holds"
 
-def _fit(trainer: CandidateTrainer, architectures: Sequence[Architecture], targets: Sequence[Target]) -> Compressed:
-    """Bench the best candidate among the rungs that meet all targets; its own file is measured in the end."""
-    fitting = fit(trainer, architectures, targets)
-    tried = search_best(fitting, lambda index, before: trainer.attempt(index, fitting[index], before))
-    candidate = max(tried, key=lambda c: c.score)
-    done = _finish(trainer, candidate, tried, 0, trainer.episodes_for(candidate))
-    found = measure_twice(candidate.student, targets, trainer.states(FEW), trainer.listener)
-    return replace(done, tried=tuple(tried), targets=tuple(found))
+    def fit(self, architectures: Sequence[Architecture], targets: Sequence[Target]) -> Compressed:
+        """Prove the best candidate among the rungs that meet all targets; its own file is measured in the end."""
+        fitting = fit(self.trainer, architectures, targets)
+        self.tried = search_best(fitting, lambda index, before: self.trainer.attempt(index, fitting[index], before))
+        candidate = max(self.tried, key=lambda c: c.score)
+        self.prover.prove(candidate, self.trainer.episodes_for(candidate), last=True)
+        return self._measured(targets)
 
+    def progress(self, targets: Sequence[Target]) -> Compressed:
+        """Prove the agent of the last step that passed and is promising; if it does not hold, the one before it.
 
-def _progress(trainer: CandidateTrainer, targets: Sequence[Target]) -> Compressed:
-    """Bench the agent of the last step that passed and is promising; if the bench does not agree, the one before it.
+        With targets, it is the last that passed.
+        """
+        passed, self.tried = progressive(self.trainer, targets)
+        order = [one for one in reversed(passed) if one.promising and not targets] or passed[-1:]
+        for candidate in order[:_CHECKS]:
+            proof = self.prover.prove(candidate, self.trainer.episodes_for(candidate), last=candidate is order[-1])
+            if proof.verdict == "holds" or not self.trainer.affords(candidate):
+                break
+        return self._measured(targets)
 
-    With targets, it is the last that passed.
-    """
-    passed, tried = progressive(trainer, targets)
-    order = [one for one in reversed(passed) if one.promising and not targets] or passed[-1:]
-    for check, candidate in enumerate(order[:CHECKS]):
-        done = _finish(trainer, candidate, tried, check, trainer.episodes_for(candidate))
-        if done.verdict == "holds" or trainer.clock.left < trainer.seconds_for(trainer.config.episodes):
-            break
-    found = measure_twice(candidate.student, targets, trainer.states(FEW), trainer.listener)
-    return replace(done, tried=tuple(tried), targets=tuple(found))
+    def _measured(self, targets: Sequence[Target]) -> Compressed:
+        done, trainer = self.finished(), self.trainer
+        assert done.student is not None
+        return replace(done, targets=tuple(measure_twice(done.student, targets, trainer.states(FEW), trainer.listener)))
 
+    def finished(self) -> Compressed:
+        """The answer, with everything that is told of it."""
+        return self._compressed(self.prover.with_timings(self.prover.answer, self.tried))
 
-def _finish(
-    trainer: CandidateTrainer, candidate: Candidate | None, tried: list[Candidate], check: int, episodes: int
-) -> Compressed:
-    """Export teacher and student and bench them, the student through its file."""
-    config, teacher = trainer.config, trainer.teacher
-    files = {"teacher": _exported(teacher, trainer)}
-    entries = [_entry("teacher", teacher, files["teacher"])]
-    if candidate is not None:
-        files["student"] = _exported(candidate.student, trainer)
-        entries.append(_entry("student", candidate.student, files["student"]))
-        linear = next((c for c in tried if c.architecture.student == "linear" and c is not candidate), None)
-        if linear is not None and config.baselines:
-            entries.append(replace(_entry("linear", linear.student, _exported(linear.student, trainer)), baseline=True))
-    settings = BenchConfig(
-        episodes=episodes,
-        seed=config.seed + check,
-        min_score=config.min_score,
-        confidence=config.confidence,
-        baselines=config.baselines,
-    )
-    found = bench(entries, trainer.vector, settings, trainer.listener)
-    judged = _judged(found, config) if candidate is not None else "holds"
-    return Compressed(
-        teacher=teacher,
-        teacher_file=files["teacher"],
-        student=candidate.student if candidate else None,
-        student_file=files.get("student"),
-        bench=found,
-        verdict=judged,
-        tried=tuple(tried),
-        throughput=trainer.throughput,
-    )
-
-
-def _judged(found: Bench, config: CompressConfig) -> Verdict:
-    """The student's verdict: the worse of its score's and, where one is asked for, its success rate's."""
-    student = found["student"]
-    assert student.comparison is not None
-    told = success_of(student.played.episodes, config.confidence)
-    verdicts: list[Verdict] = [student.comparison.verdict]
-    if config.min_success:
-        fails, holds = told and told.high < config.min_success, told and told.low >= config.min_success
-        verdicts.append("fails" if fails else "holds" if holds else "undecided")
-    order: tuple[Verdict, ...] = ("fails", "undecided", "holds")
-    return min(verdicts, key=order.index)
-
-
-def _exported(agent: Actor, trainer: CandidateTrainer) -> Exported | None:
-    """The agent as a checked file, or None for one that is a file already."""
-    if not isinstance(agent, Agent):
-        return None
-    states = played_in(trainer.vector, agent, STATES, trainer.config.seed)
-    return convert(agent, states, ExportConfig(states=STATES), trainer.parents)
-
-
-def _entry(name: str, agent: Actor, file: Exported | None) -> BenchEntry:
-    """The teacher plays in torch, as it was trained; whatever will be shipped plays through its file."""
-    if file is None:
-        assert isinstance(agent, OnnxAgent)
-        return BenchEntry(name, None, agent, plays="onnxruntime")
-    assert isinstance(agent, Agent)
-    return BenchEntry(name, agent, file.agent, plays="torch" if name == "teacher" else "onnxruntime")
+    def _compressed(self, proof: Proof) -> Compressed:
+        return Compressed(
+            teacher=self.trainer.teacher,
+            teacher_file=self.prover.teacher_file,
+            student=proof.candidate.student if proof.candidate else None,
+            student_file=proof.file,
+            bench=proof.bench,
+            verdict=proof.verdict,
+            tried=tuple(self.tried),
+            throughput=self.trainer.throughput,
+            proofs=tuple(self.prover.proofs),
+        )

@@ -13,6 +13,7 @@ from kdcli.agents.agent import Agent
 from kdcli.benchmarks.record import to_json
 from kdcli.compression.compress import Compressed
 from kdcli.compression.config import CompressConfig
+from kdcli.compression.prover import Proof
 from kdcli.compression.search import Candidate
 from kdcli.compression.summary import summary
 from kdcli.spec import Json
@@ -55,6 +56,7 @@ def describe(done: Compressed, config: CompressConfig, parents: Parents) -> Json
         "config": config.model_dump(mode="json"),
         "pace": asdict(done.throughput),
         "tried": [_candidate(c) for c in done.tried],
+        "proofs": [_proof(proof) for proof in done.proofs if proof.candidate is not None],
         "parents": [dict(p) for p in parents],
         "versions": artifact.versions("torch", "numpy", "onnx", "onnxruntime", "gymnasium", "mujoco"),
     }
@@ -70,6 +72,13 @@ def _candidate(found: Candidate) -> Json:
         "seconds": round(found.seconds, 1),
         "distill": found.recipe.model_dump(mode="json"),
     }
+
+
+def _proof(proof: Proof) -> Json:
+    judged = proof.bench["student"].comparison
+    assert proof.candidate is not None
+    assert judged is not None
+    return {"student": proof.candidate.architecture.student, "verdict": proof.verdict, "comparison": asdict(judged)}
 
 
 def _save_agents(folder: Path, done: Compressed, answer: Json, parents: Parents) -> None:

@@ -38,6 +38,7 @@ class Candidate:
 
 
 Try = Callable[[int, int], Candidate | None]
+Holds = Callable[[Candidate], bool]
 Following = Callable[[int, int], int]
 PASSES = 3
 
@@ -49,36 +50,37 @@ class _TimeUpError(Exception):
     """No time is left for another candidate."""
 
 
-def search(architectures: Sequence[Architecture], first: int, attempt: Try, above: int = -1) -> list[Candidate]:
-    """Every candidate tried, in order. `attempt(rung index, how often tried before)` trains one; None: no time left.
+def search(
+    architectures: Sequence[Architecture], first: int, attempt: Try, holds: Holds, tried: list[Candidate]
+) -> None:
+    """Train candidates and append them to `tried`, in order, until no time is left or no smaller one can be hoped for.
 
-    Only rungs beyond the index `above` are tried.
+    `attempt(rung index, how often tried before)` trains one; None: no time left. `holds(candidate)` says whether it
+    is as good as wanted.
 
-    A linear rung comes first, where there is one. Then sizes are halved between the largest that failed and the
-    smallest that is promising. Training has luck in it, so what failed below that one is looked through again, as long
-    as that helps.
+    A linear rung comes first, where there is one. Then sizes are halved between the largest that does not hold and the
+    smallest that does. Training has luck in it, so what did not hold below that one is looked through again, as long as
+    that helps.
     """
-    tried: list[Candidate] = []
 
     def following(low: int, high: int) -> int:
         return _next(low, high, architectures, first)
 
-    def promising(index: int) -> bool:
+    def is_enough(index: int) -> bool:
         candidate = attempt(index, sum(c.index == index for c in tried))
         if candidate is None:
             raise _TimeUpError
         tried.append(candidate)
-        return candidate.promising
+        return holds(candidate)
 
     with suppress(_TimeUpError):
-        begin = 0 if above < 0 and architectures[0].student == "linear" else following(above, len(architectures))
-        high = _halve(above, len(architectures), begin, following, promising)
+        begin = 0 if architectures[0].student == "linear" else following(-1, len(architectures))
+        high = _halve(-1, len(architectures), begin, following, is_enough)
         for _ in range(PASSES - 1):
-            before, low = high, max(above, 0 if high > 1 else -1)
-            high = _halve(low, high, following(low, high), following, promising)
+            before, low = high, 0 if high > 1 else -1
+            high = _halve(low, high, following(low, high), following, is_enough)
             if high == before:
                 break
-    return tried
 
 
 def search_best(architectures: Sequence[Architecture], attempt: Try) -> list[Candidate]:
@@ -96,16 +98,16 @@ def search_best(architectures: Sequence[Architecture], attempt: Try) -> list[Can
     return tried
 
 
-def _halve(low: int, high: int, at: int, following: Following, promising: Callable[[int], bool]) -> int:
-    """The smallest promising rung between `low` and `high`, beginning `at` one; `high` if there is none."""
+def _halve(low: int, high: int, at: int, following: Following, is_enough: Callable[[int], bool]) -> int:
+    """The smallest rung between `low` and `high` that is enough, beginning `at` one; `high` if there is none."""
     while low < at < high:
-        low, high = (low, at) if promising(at) else (at, high)
+        low, high = (low, at) if is_enough(at) else (at, high)
         at = following(low, high)
     return high
 
 
 def _next(low: int, high: int, architectures: Sequence[Architecture], first: int) -> int:
-    """Where to look next, given that `low` failed and `high` is promising (beyond the last: none is yet)."""
+    """Where to look next, given that `low` is not enough and `high` is (beyond the last: none is yet)."""
     if high == len(architectures):
         return min(max(first, low + 2 if low > 0 else 1), high - 1)
     middle = math.sqrt(architectures[max(low, 0)].n_params * architectures[high].n_params)

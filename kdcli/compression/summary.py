@@ -51,6 +51,7 @@ def summary(answer: Json, record: Json) -> str:
         f"{escaped(headline(answer))}.",
         markdown(record).strip(),
         _tried(answer),
+        _proofs(answer),
         "### Use it",
         _USE.format(file=file),
     ]
@@ -69,4 +70,18 @@ def _tried(answer: Json) -> str:
         lines.append(
             f"| {escaped(row['student'])} | {row['params']:,} | {score} | {labels:,} | {row['seconds']:.0f} | {word} |"
         )
+    return "\n".join(lines)
+
+
+def _proofs(answer: Json) -> str:
+    """What was proven or not, on fresh episodes, at confidences that are worth one verdict together."""
+    if not answer["proofs"]:
+        return ""
+    lines = ["### What was proven", "", "| student | score on fresh episodes | confidence | episodes | verdict |"]
+    lines.append("| --- | ---: | ---: | ---: | --- |")
+    for row in answer["proofs"]:
+        seen = row["comparison"]
+        score = "-" if seen["score"] is None else f"{seen['score']:.3f} [{seen['low']:.3f}, {seen['high']:.3f}]"
+        share = f"{100 * seen['confidence']:.4g} %"
+        lines.append(f"| {escaped(row['student'])} | {score} | {share} | {seen['n']} | {row['verdict']} |")
     return "\n".join(lines)

@@ -16,6 +16,10 @@ TEACHER = 71_942
 RUNGS = size_grid([(17,)], 6, TEACHER)
 
 
+def promising(candidate: Any) -> bool:
+    return bool(candidate.promising)
+
+
 def found(good: Callable[[int, int], bool], limit: int = 99) -> list[Any]:
     """The candidates tried when `good(parameters, tried before)` says which are promising."""
     left = [limit]
@@ -25,7 +29,9 @@ def found(good: Callable[[int, int], bool], limit: int = 99) -> list[Any]:
         made = SimpleNamespace(index=index, params=RUNGS[index].n_params, promising=good(RUNGS[index].n_params, before))
         return None if left[0] < 0 else made  # type: ignore[return-value]
 
-    return search(RUNGS, first_size(RUNGS, TEACHER), attempt)
+    tried: list[Any] = []
+    search(RUNGS, first_size(RUNGS, TEACHER), attempt, promising, tried)
+    return tried
 
 
 def test_the_ladder_is_smaller_than_the_teacher() -> None:
@@ -60,7 +66,7 @@ def test_images_begin_where_students_can_see() -> None:
         asked.append(index)
         return SimpleNamespace(index=index, promising=True)  # type: ignore[return-value]
 
-    search(architectures, first, attempt)
+    search(architectures, first, attempt, promising, [])
     assert asked[0] == first > 1
     assert asked[-1] == 0
 
@@ -81,17 +87,16 @@ def test_no_time_ends_the_search() -> None:
     assert len(found(lambda params, _: params >= 600, limit=3)) == 3
 
 
-def test_a_search_can_go_on_above_what_was_found() -> None:
-    """Law: when the final check turns a size down, the search goes on beyond it and only there."""
-    attempted: list[int] = []
+def test_what_does_not_hold_sends_the_search_up() -> None:
+    """Law: a promising size that turns out not to hold is as one that failed; a larger one is looked for."""
+    tried: list[Any] = []
 
     def attempt(index: int, before: int) -> Candidate | None:
-        attempted.append(index)
         return SimpleNamespace(index=index, promising=RUNGS[index].n_params >= 600)  # type: ignore[return-value]
 
-    tried = search(RUNGS, first_size(RUNGS, TEACHER), attempt, above=0)
-    assert min(attempted) > 0
-    assert min(RUNGS[c.index].n_params for c in tried if c.promising) == 662
+    search(RUNGS, first_size(RUNGS, TEACHER), attempt, lambda one: RUNGS[one.index].n_params >= 3000, tried)
+    held = [RUNGS[one.index].n_params for one in tried if RUNGS[one.index].n_params >= 3000]
+    assert min(held) == min(rung.n_params for rung in RUNGS if rung.n_params >= 3000)
 
 
 def test_the_ladder_of_images_is_convolutional() -> None:
