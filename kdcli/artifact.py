@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+import ctypes
 import errno
 import hashlib
 import json
 import os
 import platform
+import secrets
 import shutil
-from collections.abc import Iterator, Mapping
+import sys
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from fnmatch import fnmatchcase
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
@@ -22,10 +26,17 @@ from kdcli.files import MAX_ARCHIVE, open_file, parse_json, read_bytes
 Tensors = Mapping[str, np.ndarray]
 MAX_HEADER = 2**22  # JSON of lists takes some thirty times its length in memory
 _KEY = "kdcli"
+_LONGEST = 200  # of the 255 that file systems allow; temporary files have longer names
 
 
 def refuse_existing(path: Path, force: bool) -> None:
-    """Raise UsageError when `path` exists and `force` is not given."""
+    """Raise UsageError when `path` exists and `force` is not given, or nothing can be written there."""
+    folder = next((parent for parent in path.absolute().parents if parent.exists()), Path("/"))
+    if not folder.is_dir() or not os.access(folder, os.W_OK):
+        why = "it is a file" if not folder.is_dir() else "it is read-only, or another user's"
+        raise UsageError(f"cannot write {path}", f"{folder}: {why}", "name another output")
+    if len(os.fsencode(path.name)) > _LONGEST:
+        raise UsageError(f"cannot write {path}", f"names of files have at most {_LONGEST} bytes", "take a shorter name")
     if path.exists() and not force:
         raise UsageError(
             f"{path} exists",
@@ -42,7 +53,7 @@ def atomic(path: Path, force: bool = False) -> Iterator[Path]:
         UsageError: the output exists (without `force`), its folder cannot be written, or the disk is full.
     """
     refuse_existing(path, force)
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    temporary = _temporary(path)
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         yield temporary
@@ -55,21 +66,42 @@ def atomic(path: Path, force: bool = False) -> Iterator[Path]:
         temporary.unlink(missing_ok=True)
 
 
-@contextmanager
-def atomic_folder(path: Path, force: bool = False) -> Iterator[Path]:
-    """Yield an empty temporary folder beside `path` that becomes `path` on success and vanishes on failure.
+def refuse_folder(path: Path, force: bool, own: Sequence[str]) -> None:
+    """Raise UsageError when `path` exists, unless `force` is given and what is there was made as it will be again.
 
-    Raises:
-        UsageError: the output exists (without `force`), its parent cannot be written, or the disk is full.
+    `own` are the names of all that such a folder holds, as patterns; the first is the file that every one has.
     """
     refuse_existing(path, force)
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    if not path.exists():
+        return
+    names = sorted(entry.name for entry in path.iterdir()) if path.is_dir() else [path.name]
+    other = [name for name in names if not any(fnmatchcase(name, pattern) for pattern in own)]
+    if other or (names and own[0] not in names):
+        why = f"it holds {other[0]}" if other else f"it holds no {own[0]}"
+        raise UsageError(f"{path} was not made by this command", f"{why}: it would be lost", "name another output")
+
+
+@contextmanager
+def atomic_folder(path: Path, force: bool, own: Sequence[str]) -> Iterator[Path]:
+    """Yield an empty temporary folder beside `path` that becomes `path` on success and vanishes on failure.
+
+    One that is there is replaced in one step: whenever the process is killed, the old one is there or the new one.
+    `own` is as in `refuse_folder`.
+
+    Raises:
+        UsageError: the output exists (without `force`, or made by something else), its parent cannot be written, or the
+            disk is full.
+    """
+    refuse_folder(path, force, own)
+    temporary = _temporary(path)
     try:
         temporary.mkdir(parents=True)
         yield temporary
         if path.exists():
-            _remove(path)
-        os.replace(temporary, path)
+            refuse_folder(path, force, own)  # what came in the meantime, too
+            _exchange(temporary, path)
+        else:
+            os.rename(temporary, path)
         _flush(path.parent)
     except OSError as error:
         raise _cannot_write(path, error) from None
@@ -78,14 +110,26 @@ def atomic_folder(path: Path, force: bool = False) -> Iterator[Path]:
             shutil.rmtree(temporary, ignore_errors=True)
 
 
-def _remove(path: Path) -> None:
-    """Remove a file or a folder; the folder is renamed first, so that `path` is never half of one."""
-    if not path.is_dir():
-        path.unlink()
+def _temporary(path: Path) -> Path:
+    """A name beside `path` that no other process takes, those of other containers included."""
+    return path.with_name(f".{path.name}.{os.getpid()}-{secrets.token_hex(4)}.tmp")
+
+
+def _exchange(new: Path, old: Path) -> None:
+    """Let two folders change places, in one step where the system knows how, and else in two."""
+    if _exchanged(new, old):
         return
-    doomed = path.with_name(f".{path.name}.{os.getpid()}.old")
-    os.replace(path, doomed)
-    shutil.rmtree(doomed, ignore_errors=True)
+    aside = _temporary(old)
+    os.rename(old, aside)
+    os.rename(new, old)
+    os.rename(aside, new)
+
+
+def _exchanged(new: Path, old: Path) -> bool:
+    """Linux's renameat2(2) with RENAME_EXCHANGE, where system and file system have it."""
+    rename = getattr(ctypes.CDLL(None), "renameat2", None) if sys.platform == "linux" else None
+    here, exchange = -100, 2
+    return rename is not None and rename(here, os.fsencode(new), here, os.fsencode(old), exchange) == 0
 
 
 def _cannot_write(path: Path, error: OSError) -> UsageError:

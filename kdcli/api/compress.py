@@ -75,11 +75,12 @@ def compress(
     from kdcli.api.envs import with_env_id
     from kdcli.checkpoints.config import LoadConfig
     from kdcli.compression.compress import compress as run
+    from kdcli.compression.run_folder import OWN
 
     source, config = build(with_env_id({**options, "env": env}), LoadConfig, CompressConfig)
     check(config)
     if output is not None:
-        artifact.refuse_existing(Path(output), force)
+        artifact.refuse_folder(Path(output), force, OWN)
     found = find(teacher, source, progress)
     written = [force]  # what this command wrote itself may be replaced
 

@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from kdcli.distillation.multi_task import Together
 
 SCHEMA = "kdcli.distill-many/1"
+OWN = ("tasks.json", "*.safetensors")  # all that its folder holds
 
 
 def check(config: DistillConfig, tasks: TasksConfig, *, n_teachers: int, teachers: Sequence[Actor] = ()) -> None:
@@ -75,7 +76,7 @@ def distill_many(
     given, output = as_list(teachers), None if output is None else Path(output)
     check(config, tasks, n_teachers=len(given))
     if output is not None:
-        artifact.refuse_existing(output, force)
+        artifact.refuse_folder(output, force, OWN)
     found = [find(teacher, source, progress) for teacher in given]
     agents = [one.agent for one in found]
     check(config, tasks, n_teachers=len(given), teachers=agents)
@@ -147,7 +148,7 @@ class DistillManyResult(Result):
         from kdcli import artifact
         from kdcli.agents import store
 
-        with artifact.atomic_folder(Path(folder), force) as inside:
+        with artifact.atomic_folder(Path(folder), force, OWN) as inside:
             for name, student in self.students.items():
                 store.save(inside / f"{name}.safetensors", student, self.record)
             artifact.write_json(inside / "tasks.json", self.summary())

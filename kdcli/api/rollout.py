@@ -113,7 +113,7 @@ class RolloutResult(Result):
         """
         from kdcli import artifact
 
-        with artifact.atomic_folder(Path(folder), force) as inside:
+        with artifact.atomic_folder(Path(folder), force, ("manifest.json", "shard-*.safetensors")) as inside:
             shutil.copytree(self.path, inside, dirs_exist_ok=True)
         return Path(folder)
 

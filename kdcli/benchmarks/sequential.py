@@ -93,3 +93,26 @@ class Trial:
             return self.n
         least = max(1, int(_LEAST_STEP * self.n))
         return min(self.n + min(max(self.more or self.n, least), self.n), self.plan.most)
+
+
+class Shares:
+    """The error of one verdict, shared by verdicts in a row.
+
+    Each may use half of what is left, and what it used is gone only where its student did not hold. Until a first false
+    *holds*, every student that is not good enough uses up its share, so that the chances of a first one add up to at
+    most the whole, whoever chooses the next student and why, as long as each is judged on episodes of its own (alpha is
+    recycled after a rejection: Bretz et al. 2009, "A graphical approach to sequentially rejective multiple test
+    procedures").
+    """
+
+    def __init__(self) -> None:
+        self.left = 1.0
+
+    def next(self, last: bool = False) -> float:
+        """The share for the next verdict; all of it for the `last` one."""
+        return self.left if last else self.left / 2
+
+    def settle(self, share: float, verdict: Verdict) -> None:
+        """Take away the share of a verdict that was not *holds*."""
+        if verdict != "holds":
+            self.left = max(self.left - share, 0.0)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 
@@ -23,6 +23,18 @@ class BaselineReturns:
     steps_per_second: float
     mean_length: float
     tells_success: bool = False
+
+
+def extended(reference: BaselineReturns, teacher: Actor, vector: Vector, seeds: range) -> BaselineReturns:
+    """The same on `seeds`, which begin with those that were played."""
+    further = seeds[len(reference.seeds) :]
+    teachers, chance = (play(agent, vector, further).returns for agent in (teacher, None))
+    return replace(
+        reference,
+        seeds=seeds,
+        teacher=np.concatenate([reference.teacher, teachers]),
+        random=np.concatenate([reference.random, chance]),
+    )
 
 
 def measure(teacher: Actor, vector: Vector, seeds: range, seconds: float) -> BaselineReturns:

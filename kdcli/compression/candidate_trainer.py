@@ -13,7 +13,7 @@ from kdcli.agents.agent import Agent
 from kdcli.agents.observation import Preprocessor
 from kdcli.agents.states import States
 from kdcli.benchmarks.verdict import compare, episodes_needed
-from kdcli.compression.baseline_returns import BaselineReturns, measure
+from kdcli.compression.baseline_returns import extended, measure
 from kdcli.compression.budget import Throughput, TrainingBudget, plan
 from kdcli.compression.clock import Clock
 from kdcli.compression.config import CompressConfig
@@ -56,6 +56,9 @@ _HOPELESS = 0.6
 # A candidate is chosen for its screening, which flatters it: so many times the episodes that it says are enough, where
 # there is time.
 _FLATTERED = 2
+# Screening goes on where the score is nearer to the wanted one than so many standard errors, and these are above this
+# share of the teacher's gain, for at most this share of a candidate's time.
+_UNCLEAR, _CLOSE, _SCREENING = 2.0, 0.01, 0.6
 # Teacher, student and random policy play in a proof.
 _PLAYERS = 3
 # The last proof may overrun the budget by this share rather than play too few episodes.
@@ -75,7 +78,7 @@ class CandidateTrainer:
         self.parents, self.listener = parents, listener
         self.vector = open_vector(spec, teacher, _SLOTS)
         seeds = seeds_from(first_seed("screen", config.seed), _SCREENED * config.episodes)
-        self.reference: BaselineReturns = measure(teacher, self.vector, seeds, 0.04 * clock.budget)
+        self._seeds, self.reference = seeds, measure(teacher, self.vector, seeds, 0.04 * clock.budget)
         if config.min_success and not self.reference.tells_success:
             why = f"no info at the end of an episode of {spec} has is_success"
             raise UsageError("--min-success asks for what the env does not tell", why, "leave --min-success out")
@@ -219,6 +222,10 @@ class CandidateTrainer:
         start = time.perf_counter()
         seen = play(student, self.vector, self.reference.seeds)
         self.throughput = replace(self.throughput, steps=float(seen.lengths.sum()) / (time.perf_counter() - start))
+        while self._is_unclear(seen.returns) and self._can_extend(time.perf_counter() - start):
+            played, more = len(self.reference.seeds), min(2 * len(self.reference.seeds), len(self._seeds))
+            self.reference = extended(self.reference, self.teacher, self.vector, self._seeds[:more])
+            seen = seen.followed_by(play(student, self.vector, self._seeds[played:more]))
         arms = seen.returns, self.reference.teacher, self.reference.random
         settings = self.config.min_score, self.config.confidence
         screening, needed = compare(*arms, *settings), episodes_needed(*arms, *settings)
@@ -237,6 +244,19 @@ class CandidateTrainer:
         )
         self.listener(Note(_line(found)))
         return found
+
+    def _is_unclear(self, student: np.ndarray) -> bool:
+        """Whether the score could as well be on the other side of the wanted one."""
+        reference, wanted = self.reference, self.config.min_score
+        above = student - wanted * reference.teacher - (1 - wanted) * reference.random
+        gain = (reference.teacher - reference.random).mean()
+        error = above.std(ddof=1) / len(above) ** 0.5
+        return bool(abs(above.mean()) < _UNCLEAR * error and error > _CLOSE * gain)
+
+    def _can_extend(self, taken: float) -> bool:
+        """Whether there are seeds and time to screen on as many again."""
+        further = _PLAYERS * self.throughput.play(len(self.reference.seeds))
+        return len(self.reference.seeds) < len(self._seeds) and taken + further < _SCREENING * self._share
 
 
 def _line(found: Candidate) -> str:

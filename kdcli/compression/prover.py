@@ -1,11 +1,8 @@
 """Proof as soon as there is something to prove, so that there is always a smallest student that was shown to hold.
 
 A proof is a bench of its own, on initial states that nothing before was based on, with the student playing through its
-exported file; it ends as soon as it is decided. All proofs of a search together have the error of one verdict: each may
-use half of the error that is left, and what it used is gone only where the student did not hold. Until a first false
-*holds*, every student that is not good enough uses up its share, so the chances of that first one add up to at most the
-whole (alpha is recycled after a rejection, as in Bretz et al. 2009, "A graphical approach to sequentially rejective
-multiple test procedures").
+exported file; it ends as soon as it is decided. All proofs of a search together have the error of one verdict
+(`kdcli.benchmarks.sequential.Shares`).
 """
 
 from __future__ import annotations
@@ -22,6 +19,7 @@ from kdcli.benchmarks.bench import Bench, bench, joined, time_again
 from kdcli.benchmarks.conduct import success_of
 from kdcli.benchmarks.config import BenchConfig
 from kdcli.benchmarks.entry import BenchEntry
+from kdcli.benchmarks.sequential import Shares
 from kdcli.benchmarks.verdict import Verdict
 from kdcli.compression.candidate_trainer import CandidateTrainer
 from kdcli.compression.search import Candidate
@@ -54,13 +52,12 @@ class Prover:
 
     Attributes:
         proofs: all of them, in order.
-        error_left: the share of the error that no proof has used up.
     """
 
     def __init__(self, trainer: CandidateTrainer) -> None:
         self._trainer = trainer
         self.proofs: list[Proof] = []
-        self.error_left = 1.0
+        self._shares = Shares()
 
     @cached_property
     def teacher_file(self) -> Exported | None:
@@ -89,7 +86,7 @@ class Prover:
         if candidate is not None:
             file = self._exported(candidate.student)
             entries.append(_entry("student", candidate.student, file))
-        share = self.error_left if last or candidate is None else self.error_left / 2
+        share = self._shares.next(last or candidate is None)
         settings = BenchConfig(
             max_episodes=episodes,
             seed=config.seed + len(self.proofs),
@@ -100,7 +97,7 @@ class Prover:
         )
         found = bench(entries, self._trainer.vector, settings, self._trainer.listener)
         verdict = "holds" if candidate is None else self._judged(found)
-        self.error_left -= 0.0 if verdict == "holds" else share
+        self._shares.settle(share, verdict)
         proof = Proof(candidate, file, found, verdict)
         self.proofs.append(proof)
         if candidate is not None:

@@ -19,6 +19,13 @@ from kdcli.compression.summary import summary
 from kdcli.spec import Json
 
 SCHEMA = "kdcli.compress/1"
+# All that a run folder holds.
+OWN = (
+    "recipe.json",
+    "bench.json",
+    "summary.md",
+    *(f"{who}.{kind}" for who in ("teacher", "student") for kind in ("safetensors", "onnx")),
+)
 Parents = Sequence[Mapping[str, str]]
 
 
@@ -33,7 +40,7 @@ def save(folder: Path, done: Compressed, config: CompressConfig, parents: Parent
     """
     record = {**to_json(done.bench, per_episode=True), "budget": config.budget}
     answer = describe(done, config, parents)
-    with artifact.atomic_folder(folder, force) as inside:
+    with artifact.atomic_folder(folder, force, OWN) as inside:
         _save_agents(inside, done, answer, parents)
         artifact.write_json(inside / "recipe.json", answer)
         artifact.write_json(inside / "bench.json", record)

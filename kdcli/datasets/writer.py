@@ -15,7 +15,7 @@ from kdcli.datasets.shards import Columns
 from kdcli.errors import UsageError
 from kdcli.locks import claim_folder
 
-_DEBRIS = re.compile(r"\.(shard-\d{5,}\.safetensors|manifest\.json)\.\d+\.tmp")
+_DEBRIS = re.compile(r"\.(shard-\d{5,}\.safetensors|manifest\.json)\.[\da-f-]+\.tmp")
 _SHARD = re.compile(r"shard-\d{5,}\.safetensors")
 
 

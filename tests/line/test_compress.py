@@ -12,15 +12,19 @@ import pytest
 import torch
 from toy_teachers import CHOOSE, REACH, choose_teacher, reach_teacher, remember_teacher
 
+import kdcli
 from kdcli.agents import store
 from kdcli.agents.agent import Agent
 from kdcli.agents.observation import Preprocess
 from kdcli.agents.onnx.session import load as load_onnx
 from kdcli.agents.policy import Policy
+from kdcli.api.compress import CompressResult
 from kdcli.cli.main import main
 from kdcli.envs.make import make, to_space
 from kdcli.envs.vector import Vector
+from kdcli.errors import UsageError
 from kdcli.networks.mlp import MLP
+from kdcli.progress import Event, Note
 from kdcli.rollouts.evaluate import play
 from kdcli.spec import EnvSpec
 
@@ -48,6 +52,49 @@ def test_compress_finds_a_student_that_holds(make: object, tmp_path: Path, capsy
     assert bench["contenders"][1]["played_by"] == "onnxruntime"
     assert "holds" in (tmp_path / "run" / "summary.md").read_text()
     assert str(tmp_path) not in (tmp_path / "run" / "recipe.json").read_text()
+
+
+def stopped(output: Path, word: str, by: type[BaseException]) -> CompressResult:
+    """A compression in which `by` is raised when a note with `word` is told, or a stage of this name begins."""
+
+    def hear(heard: Event | Note) -> None:
+        if word in (heard.text if isinstance(heard, Note) else heard.stage):
+            raise by
+
+    options = {"budget": 60, "episodes": 30, "min_score": 0.5, "baselines": False}
+    return kdcli.compress(reach_teacher(), output=output, progress=hear, **options)
+
+
+def test_what_was_proven_is_kept(tmp_path: Path) -> None:
+    """Law: Ctrl-C after a proof ends the search with what was proven; before one there is nothing to keep."""
+    with pytest.raises(KeyboardInterrupt):
+        stopped(tmp_path / "early", "in screening", KeyboardInterrupt)
+    assert not (tmp_path / "early").exists()
+    done = stopped(tmp_path / "run", ": proven", KeyboardInterrupt)
+    assert done.verdict == "holds"
+    assert {p.name for p in (tmp_path / "run").iterdir()} == FILES | {"summary.md"}
+    assert load_onnx(tmp_path / "run" / "student.onnx").n_params == done.student.n_params
+
+
+class Killed(BaseException):
+    """Stands for the end of the process."""
+
+
+def test_what_was_proven_is_on_disk(tmp_path: Path) -> None:
+    """Law: a process that ends after a proof leaves a whole run folder with the student that was proven."""
+    with pytest.raises(Killed):
+        stopped(tmp_path / "run", "latency", Killed)
+    assert {p.name for p in (tmp_path / "run").iterdir()} == FILES | {"summary.md"}
+    assert json.loads((tmp_path / "run" / "recipe.json").read_text())["verdict"] == "holds"
+
+
+def test_a_folder_of_other_things_is_not_replaced(tmp_path: Path) -> None:
+    """Law: --force replaces what compress made, and nothing else; said before any work."""
+    (tmp_path / "notes.txt").write_text("precious")
+    with pytest.raises(UsageError, match="was not made by this command") as raised:
+        kdcli.compress(reach_teacher(), output=tmp_path, force=True)
+    assert "notes.txt" in raised.value.why
+    assert (tmp_path / "notes.txt").read_text() == "precious"
 
 
 @pytest.mark.slow
