@@ -140,6 +140,7 @@ def _summary(folder: Path) -> str:
         "verdict": "holds",
         "targets": [],
         "tried": [row],
+        "proofs": [{"student": NAME, "verdict": "holds", "comparison": {**score, "confidence": 0.975}}],
     }
     _screen("bench", str(folder / "t.safetensors"), *QUICK.split(), "-o", str(folder / "b.json"))
     return summary(answer, json.loads((folder / "b.json").read_text()))
