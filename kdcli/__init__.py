@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     from kdcli.api.quantize import quantize as quantize
     from kdcli.api.rollout import rollout as rollout
     from kdcli.api.study import study as study
+    from kdcli.api.verify import verify as verify
     from kdcli.errors import KdcliError as KdcliError
     from kdcli.errors import RefusedError as RefusedError
     from kdcli.errors import UsageError as UsageError
@@ -43,6 +44,7 @@ _PUBLIC = {
     "bench": "kdcli.api.bench",
     "compress": "kdcli.api.compress",
     "study": "kdcli.api.study",
+    "verify": "kdcli.api.verify",
     "run": "kdcli.recipes.run",
     "KdcliError": "kdcli.errors",
     "UsageError": "kdcli.errors",

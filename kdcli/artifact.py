@@ -21,7 +21,7 @@ from typing import Any
 import numpy as np
 
 from kdcli.errors import RefusedError, UsageError, option
-from kdcli.files import MAX_ARCHIVE, open_file, parse_json, read_bytes
+from kdcli.files import MAX_ARCHIVE, MAX_RECORDS, open_file, parse_json, read_bytes
 
 Tensors = Mapping[str, np.ndarray]
 MAX_HEADER = 2**22  # JSON of lists takes some thirty times its length in memory
@@ -160,6 +160,27 @@ def write_json(path: Path, data: Any, force: bool = False) -> Path:
     return write_bytes(path, (json.dumps(data, indent=2, allow_nan=False) + "\n").encode(), force)
 
 
+def write_sealed(path: Path, record: Mapping[str, Any]) -> Path:
+    """Write a JSON object with the digest of its content."""
+    return write_json(path, {**record, "sha256": _seal(record)})
+
+
+def check_sealed(record: Mapping[str, Any], source: Path) -> None:
+    """Compare an object that `write_sealed` wrote with its digest.
+
+    Raises:
+        RefusedError: it was changed.
+    """
+    if _seal({key: value for key, value in record.items() if key != "sha256"}) != record.get("sha256"):
+        raise RefusedError(f"{source} is damaged", "its content does not match its digest", "copy or make it again")
+
+
+def _seal(record: Mapping[str, Any]) -> str:
+    # As it will be read again: tuples are lists there.
+    content = json.loads(json.dumps(record))
+    return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()
+
+
 def sha256(path: Path, most: int = MAX_ARCHIVE) -> str:
     """Hex digest of a file's bytes, at most `most`.
 
@@ -172,6 +193,18 @@ def sha256(path: Path, most: int = MAX_ARCHIVE) -> str:
             return hashlib.file_digest(handle, "sha256").hexdigest()
     except OSError as error:
         raise UsageError(f"cannot read {path}", error.strerror or str(error), "check the path") from None
+
+
+def digest(path: Path) -> str:
+    """Of a file; of a dataset by its manifest; of another folder by the files in it."""
+    if not path.is_dir():
+        return sha256(path)
+    if (path / "manifest.json").exists():
+        return sha256(path / "manifest.json", MAX_RECORDS)
+    total = hashlib.sha256()
+    for file in sorted(path.iterdir()):
+        total.update(f"{file.name}:{sha256(file)}\n".encode())
+    return total.hexdigest()
 
 
 def parent(path: Path) -> dict[str, str]:

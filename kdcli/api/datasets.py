@@ -11,7 +11,7 @@ from kdcli.errors import UsageError
 
 
 def find_dataset(dataset: Any) -> tuple[Dataset, dict[str, str]]:
-    """The dataset behind `dataset`, and how what is made of it names it.
+    """The dataset behind `dataset`, every byte of it checked, and how what is made of it names it.
 
     Raises:
         UsageError: it is neither a path nor a dataset, or cannot be opened.
@@ -21,4 +21,5 @@ def find_dataset(dataset: Any) -> tuple[Dataset, dict[str, str]]:
         what = f"{type(dataset).__name__} is not a dataset"
         raise UsageError(what, "known: the folder of a rollout, a kdcli.datasets.Dataset", "record one with rollout")
     found = dataset if isinstance(dataset, Dataset) else Dataset.open(dataset)
+    found.verify()
     return found, artifact.parent(found.folder / "manifest.json")

@@ -24,6 +24,7 @@ COMMANDS = {
     "bench": ("kdcli.cli.bench:bench", "Compare agents: size, latency, returns, a verdict."),
     "compress": ("kdcli.cli.compress:compress", "Run the whole line: rollout, distill, export, bench."),
     "run": ("kdcli.cli.run:run", "Do a recipe: a chain of steps from a file."),
+    "verify": ("kdcli.cli.verify:verify", "Compare what kdcli wrote with its digests."),
     "recipes": ("kdcli.cli.recipes:recipes", "List, show, copy and check recipes."),
     "study": ("kdcli.cli.study:study", "Variants of a distillation, several seeds each, in one table."),
     "list": ("kdcli.cli.list:list_parts", "List the parts that options name: losses, networks, ..."),

@@ -42,9 +42,10 @@ def save(folder: Path, done: Compressed, config: CompressConfig, parents: Parent
     answer = describe(done, config, parents)
     with artifact.atomic_folder(folder, force, OWN) as inside:
         _save_agents(inside, done, answer, parents)
-        artifact.write_json(inside / "recipe.json", answer)
         artifact.write_json(inside / "bench.json", record)
         artifact.write_bytes(inside / "summary.md", summary(answer, record).encode())
+        files = {file.name: artifact.sha256(file) for file in sorted(inside.iterdir())}
+        artifact.write_sealed(inside / "recipe.json", {**answer, "files": files})
 
 
 def describe(done: Compressed, config: CompressConfig, parents: Parents) -> Json:

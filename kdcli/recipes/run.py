@@ -7,7 +7,6 @@ NAME...         what the steps made
 
 from __future__ import annotations
 
-import hashlib
 import json
 import shutil
 import time
@@ -21,7 +20,7 @@ from pydantic import BaseModel
 from kdcli import artifact
 from kdcli.api.result import Result
 from kdcli.errors import RefusedError, UsageError, option
-from kdcli.files import MAX_RECORDS, MAX_TOML, read_bytes
+from kdcli.files import MAX_TOML, read_bytes
 from kdcli.locks import claim
 from kdcli.outputs import checked, options_changed
 from kdcli.progress import Listener, Note, silent
@@ -100,7 +99,7 @@ class Run:
     def is_whole(self, step: Step) -> bool:
         """Whether what a step made is there, as it was."""
         then, file = self.records.get(step.name), self.path / step.file
-        return then is not None and file.exists() and digest(file) == then["sha256"]
+        return then is not None and file.exists() and artifact.digest(file) == then["sha256"] and _intact(file)
 
 
 def run(
@@ -194,7 +193,7 @@ def _refuse_changed(steps: Sequence[Step], folder: Run) -> None:
     for step in steps:
         if folder.is_whole(step):
             files = {key: [source.file for source in found if source.file] for key, found in step.inputs.items()}
-            outside = {key: list(map(digest, found)) for key, found in files.items() if found}
+            outside = {key: list(map(artifact.digest, found)) for key, found in files.items() if found}
             known = {key: found for key, found in outside.items() if len(found) == len(step.inputs[key])}
             _refuse(step, folder.changed(step, known))
 
@@ -208,14 +207,14 @@ def _refuse(step: Step, changes: Sequence[str]) -> None:
 def _do(step: Step, folder: Run, force: bool, listener: Listener) -> Json:
     """Keep what is there, or make it."""
     inputs = {key: tuple(source.path(folder.outputs) for source in found) for key, found in step.inputs.items()}
-    parents = {key: [digest(path) for path in paths] for key, paths in inputs.items()}
+    parents = {key: [artifact.digest(path) for path in paths] for key, paths in inputs.items()}
     file = folder.outputs[step.name] = folder.path / step.file
     whole = folder.is_whole(step)
     if whole and not (changes := folder.changed(step, parents)):
         return _said(step, folder.records[step.name], kept=True)
     if whole and not force:
         _refuse(step, changes)
-    if step.kind.gives != "dataset" or whole:  # an unfinished dataset is continued
+    if not _is_unfinished(file):
         _remove(file)
     listener(Note(f"{step.name}: {step.do}"))
     begin = time.perf_counter()
@@ -229,7 +228,7 @@ def _do(step: Step, folder: Run, force: bool, listener: Listener) -> Json:
         "options": step.options.model_dump(mode="json"),
         "parents": parents,
         "output": step.file,
-        "sha256": digest(file),
+        "sha256": artifact.digest(file),
         "seconds": round(time.perf_counter() - begin, 3),
         "facts": facts,
     }
@@ -246,13 +245,24 @@ def _remove(file: Path) -> None:
     file.unlink(missing_ok=True)
 
 
-def digest(path: Path) -> str:
-    """Of a file; of a dataset by its manifest; of another folder by the files in it."""
-    if not path.is_dir():
-        return artifact.sha256(path)
-    if (path / "manifest.json").exists():
-        return artifact.sha256(path / "manifest.json", MAX_RECORDS)
-    total = hashlib.sha256()
-    for file in sorted(path.iterdir()):
-        total.update(f"{file.name}:{artifact.sha256(file)}\n".encode())
-    return total.hexdigest()
+def _is_unfinished(path: Path) -> bool:
+    """Whether it is a dataset that a rollout can continue."""
+    from kdcli.datasets import manifest
+
+    try:
+        return (path / "manifest.json").exists() and not manifest.read(path).complete
+    except RefusedError:
+        return False
+
+
+def _intact(path: Path) -> bool:
+    """Whether the shards of a dataset are as its manifest, which is all that `artifact.digest` reads, says."""
+    from kdcli.datasets import Dataset
+
+    if not (path / "manifest.json").exists():
+        return True
+    try:
+        Dataset.open(path).verify()
+    except (RefusedError, UsageError):
+        return False
+    return True

@@ -55,6 +55,7 @@ def make(cell: Cell, setup: TeacherSetup, student: Path) -> Json:
     try:
         teacher, data = setup.teacher(cell.config), setup.data(cell.config)
         done = distill_to(student, teacher, setup.parents, cell.config, data, force=True)
+        record["student_sha256"] = artifact.sha256(student)
     except (UsageError, RefusedError) as error:
         # A full disk or too little memory says nothing about the variant.
         if isinstance(error.__context__, OSError) or out_of_memory(error):

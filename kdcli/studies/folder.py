@@ -16,7 +16,7 @@ from pathlib import Path
 from pydantic import BaseModel
 
 from kdcli import artifact
-from kdcli.errors import UsageError
+from kdcli.errors import RefusedError, UsageError
 from kdcli.locks import claim
 from kdcli.outputs import checked
 from kdcli.spec import Json
@@ -56,6 +56,20 @@ class Folder:
         if not file.exists():
             return None
         return checked(file, _RECORDS[kind], "remove it, and it is made again")
+
+    def check_student(self, name: str) -> None:
+        """Compare the student of a cell with the digest in the cell's record.
+
+        Raises:
+            RefusedError: it is missing or damaged.
+        """
+        record, file = self.read("cells", name), self.student(name)
+        wanted = record and record.get("student_sha256")
+        if wanted is None:
+            return
+        if not file.exists() or artifact.sha256(file) != wanted:
+            why = "its content does not match its digest" if file.exists() else "it is missing"
+            raise RefusedError(f"{file} is damaged", why, "run the study again, and it is made again")
 
     def write(self, kind: str, name: str, record: Json) -> None:
         """Keep a record, whole or not at all."""

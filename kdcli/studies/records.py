@@ -32,6 +32,7 @@ class CellRecord(_Record):
     params: Count | None = None
     labels: Count | None = None
     updates: Count | None = None
+    student_sha256: str | None = None
 
     @model_validator(mode="after")
     def _is_measured(self) -> CellRecord:

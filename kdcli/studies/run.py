@@ -7,7 +7,7 @@ from dataclasses import asdict
 from pathlib import Path
 
 from kdcli import artifact
-from kdcli.errors import UsageError
+from kdcli.errors import RefusedError, UsageError
 from kdcli.progress import Event, Listener, Note, silent
 from kdcli.spec import Json
 from kdcli.studies.cell import differences, make
@@ -39,7 +39,7 @@ def run(study: Study, output: Path, force: bool = False, listener: Listener = si
         )
     table = _refresh(study, folder)
     for done, cell in enumerate(todo):
-        if _claimed(cell, stands[cell.teacher.name], folder):
+        if _claimed(cell, stands[cell.teacher.name], folder, listener):
             table = _refresh(study, folder)
         listener(Event("study", done + 1, len(todo), {"cell": cell.name}))
     table = _refresh(study, folder)
@@ -59,15 +59,25 @@ def _stale(todo: Sequence[Cell], stands: dict[str, TeacherSetup], folder: Folder
     return found
 
 
-def _claimed(cell: Cell, setup: TeacherSetup, folder: Folder) -> bool:
+def _claimed(cell: Cell, setup: TeacherSetup, folder: Folder, listener: Listener) -> bool:
     """Make a cell unless it is there or another process is at it; whether it was made."""
     with folder.claim(cell.name) as mine:
         if not mine:
             return False
         record = folder.read("cells", cell.name)
-        if record is not None and not differences(cell, setup, record):
+        if record is not None and not differences(cell, setup, record) and _is_whole(cell, folder, listener):
             return False
         folder.write("cells", cell.name, make(cell, setup, folder.student(cell.name)))
+    return True
+
+
+def _is_whole(cell: Cell, folder: Folder, listener: Listener) -> bool:
+    """Whether the student of a cell is as it was written; one that is not is made again, and that is said."""
+    try:
+        folder.check_student(cell.name)
+    except RefusedError as error:
+        listener(Note(f"{error.what} ({error.why}): it is made again"))
+        return False
     return True
 
 

@@ -61,7 +61,9 @@ class TeacherSetup:
         """Recorded states for an offline variant, as many as others have labelled."""
         if config.data != "offline" or self.dataset is None:
             return None
-        return Dataset.open(self.dataset).labelled(config.labels)
+        data = Dataset.open(self.dataset)
+        data.verify()
+        return data.labelled(config.labels)
 
     def returns(self, agent: Actor) -> np.ndarray:
         """Returns of the agent (n,) on the initial states of the measurement."""

@@ -9,32 +9,17 @@ import sys
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import pytest
 from fake_commands import table
+from ran import REPO, Ran
 
 from kdcli.cli.commands import COMMANDS
 from kdcli.cli.console import Console
 from kdcli.cli.main import main
 
-REPO = Path(__file__).parents[2]
 SETTINGS = ("PYTHONUNBUFFERED", "CI", "NO_COLOR", "FORCE_COLOR", "TERM", "COLUMNS")
-
-
-class Ran(NamedTuple):
-    """What a command line came to."""
-
-    code: int
-    out: str
-    err: str
-
-
-class Terminal(io.StringIO):
-    """A stream that says it is a terminal."""
-
-    def isatty(self) -> bool:
-        return True
 
 
 @pytest.fixture(autouse=True)

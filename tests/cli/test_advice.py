@@ -14,7 +14,7 @@ import gymnasium
 import numpy as np
 import pytest
 import torch
-from conftest import Ran
+from ran import Ran
 from safetensors.torch import save_file
 from test_own_env import MODULE
 from toy_teachers import choose_teacher, reach_teacher

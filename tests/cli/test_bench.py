@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from conftest import Ran
+from ran import Ran
 from toy_teachers import CHOOSE, choose_teacher, reach_teacher
 
 from kdcli.agents import store

@@ -10,7 +10,7 @@ import threading
 from collections.abc import Callable
 
 import pytest
-from conftest import Ran, Terminal
+from ran import Ran, Terminal
 
 from kdcli.cli.console import Console, aligned, printable
 from kdcli.cli.progress_view import Bars, Lines

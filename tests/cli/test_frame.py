@@ -13,7 +13,7 @@ from pathlib import Path
 
 import needs
 import pytest
-from conftest import REPO, Ran
+from ran import REPO, Ran
 
 from kdcli.cli.commands import COMMANDS
 from kdcli.cli.main import split_globals

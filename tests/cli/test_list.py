@@ -6,7 +6,7 @@ import json
 from collections.abc import Callable
 
 import pytest
-from conftest import Ran
+from ran import Ran
 
 from kdcli.cli import list as listing
 from kdcli.registry import Registry

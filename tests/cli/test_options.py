@@ -7,9 +7,9 @@ import re
 from collections.abc import Callable
 
 import pytest
-from conftest import Ran
 from fake_commands import TuneConfig
 from pydantic import BaseModel, Field
+from ran import Ran
 
 from kdcli.cli.console import Console
 from kdcli.cli.options import command

@@ -12,7 +12,7 @@ from pathlib import Path
 import gymnasium
 import pytest
 import torch
-from conftest import Ran
+from ran import Ran
 from toy_teachers import choose_teacher
 
 from kdcli.agents import store

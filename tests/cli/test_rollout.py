@@ -13,7 +13,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from conftest import REPO, Ran
+from ran import REPO, Ran
 
 from kdcli.agents import store
 from kdcli.agents.action import ActionRule

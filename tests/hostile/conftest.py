@@ -7,8 +7,7 @@ from typing import Any
 
 import pytest
 import seeds
-
-TABLES: list[str] = []
+from tables import TABLES
 
 
 @pytest.fixture(scope="session")

@@ -15,9 +15,9 @@ import harness
 import pickled
 import pytest
 from cases import CANARY, Case, Law
-from conftest import TABLES
 from corpus import chosen, everything
 from seeds import SEEDS, read_all
+from tables import TABLES
 from worker import Outcome, Watch, faults, measured
 
 ONE_IN = 120

@@ -74,6 +74,12 @@ def test_what_was_proven_is_kept(tmp_path: Path) -> None:
     assert done.verdict == "holds"
     assert {p.name for p in (tmp_path / "run").iterdir()} == FILES | {"summary.md"}
     assert load_onnx(tmp_path / "run" / "student.onnx").n_params == done.student.n_params
+    assert kdcli.verify(tmp_path / "run").passed
+    for file in sorted((tmp_path / "run").iterdir()):
+        whole = file.read_bytes()
+        file.write_bytes(whole[:-9] + b"%" + whole[-8:])
+        assert kdcli.verify(tmp_path / "run").damaged, file
+        file.write_bytes(whole)
 
 
 class Killed(BaseException):
