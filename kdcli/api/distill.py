@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from kdcli.api.result import Result
+from kdcli.applies import given_fields
 from kdcli.distillation.config import ChainConfig, DistillConfig
 from kdcli.options import build
 from kdcli.progress import Listener, silent
@@ -97,7 +98,9 @@ def distill(
     data = None
     if dataset is not None:
         recorded, parent = find_dataset(dataset)
-        data, parents = recorded.labelled(config.capacity), [*parents, parent]
+        alone = config.data == "offline" or config.rounds == 1  # nobody plays for other states
+        most = min(config.labels, config.capacity) if alone and "labels" in given_fields(config) else config.capacity
+        data, parents = recorded.labelled(most), [*parents, parent]
     check(config, chain, n_teachers=len(given), dataset=dataset is not None, teachers=teachers)
     resolved = resolve(config, teachers[0])
     with one_thread():

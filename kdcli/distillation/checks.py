@@ -106,7 +106,7 @@ RULES: tuple[Applies[Circumstances], ...] = (
     Applies("beta", lambda k: k.config.data == "dagger", f"it is a share of {option('data', 'dagger')}"),
     Applies("beta augment", lambda k: k.grows, _ONE_ROUND),
     Applies("curriculum noise", lambda k: k.collects, _NOT_PLAYED),
-    Applies("labels envs", lambda k: k.plays, _NOT_PLAYED),
+    Applies("envs", lambda k: k.plays, _NOT_PLAYED),
     Applies(
         "window", lambda k: k.remembers, "the student has no memory", f"give it one: {option('student', 'gru:32')}"
     ),

@@ -49,7 +49,11 @@ class DistillConfig(BaseModel):
         "", description="easier envs first, by an argument of the env: gravity:-4->-10; the next at 0.9 of the teacher"
     )
     replay: str = Field("uniform", description="which states are drawn more often, one of: kdcli list replays")
-    labels: int = Field(80_000, ge=100, description="states labelled by the teacher in all")
+    labels: int = Field(
+        80_000,
+        ge=100,
+        description="states labeled by the teacher in all; of recorded ones alone: so many of them, default all",
+    )
     rounds: int = Field(16, ge=1, description="rounds of collecting and training; the student is measured after each")
     updates: int = Field(32_000, ge=1, description="gradient steps in all")
     batch: int = Field(0, ge=0, description="states a gradient step; 0: 256, with convolutions 64")
