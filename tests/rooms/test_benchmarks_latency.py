@@ -85,9 +85,8 @@ def test_subjects_take_turns() -> None:
     """Law: no subject is timed twice before all were once, and none always follows the same other."""
     entries, log = sleepers(0.0, 0.0, 0.0)
     time_all(entries, OBS, 0.2)
-    turns = [name for (name, n), (_, after) in pairwise(log) if n == BATCH != after][
-        4:
-    ]  # batches end a turn; four warm up
+    # Batches end a turn; four warm up.
+    turns = [name for (name, n), (_, after) in pairwise([*log, ("", 0)]) if n == BATCH != after][4:]
     rounds = [turns[i : i + 3] for i in range(0, len(turns) - 2, 3)]
     assert len(rounds) >= MIN_ROUNDS
     assert all(sorted(names) == ["s0", "s1", "s2"] for names in rounds)
