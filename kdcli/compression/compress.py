@@ -25,6 +25,8 @@ from kdcli.exporters.step import Exported, Parents
 from kdcli.progress import Listener, Note, silent
 from kdcli.spec import n_outputs
 
+# Ctrl-C, and SIGTERM as the command line has it.
+_STOPPED = (KeyboardInterrupt, SystemExit)
 # So many steps of a progressive compression are proven, the last first.
 _CHECKS = 2
 
@@ -70,8 +72,8 @@ def compress(
     """Find, export and prove the smallest student that holds `config.min_score`; `parents` are the teacher's files.
 
     Each time a student is proven that is smaller than those before, `proven` is called with it, its calls not timed
-    yet. Ctrl-C ends the search with the smallest one proven so far. With targets, it is the one with the best score
-    among those that meet them.
+    yet. Ctrl-C and SIGTERM end the search with the smallest one proven so far. With targets, it is the one with the
+    best score among those that meet them.
 
     Raises:
         UsageError: the env is not known, does not fit, or the teacher is no better than random play there; a target
@@ -123,7 +125,7 @@ class _Search:
                 self._holds,
                 tried,
             )
-        except KeyboardInterrupt:
+        except _STOPPED:
             if self.prover.smallest is None:
                 raise
             trainer.listener(Note("interrupted: the smallest student that was proven so far is kept"))
@@ -170,7 +172,14 @@ class _Search:
 
     def finished(self) -> Compressed:
         """The answer, with everything that is told of it."""
-        return self._compressed(self.prover.with_timings(self.prover.answer, self.tried))
+        answer = self.prover.answer
+        try:
+            answer = self.prover.with_timings(answer, self.tried)
+        except _STOPPED:
+            if answer.verdict != "holds":
+                raise
+            self.trainer.listener(Note("interrupted: calls are not timed"))
+        return self._compressed(answer)
 
     def _compressed(self, proof: Proof) -> Compressed:
         return Compressed(
